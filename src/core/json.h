@@ -1,0 +1,56 @@
+/*
+ * json.h -- strict RFC 8259 reader into a tree in an arena, and a writer.
+ *
+ * Refused: anything but valid UTF-8, unescaped control bytes, lone surrogates, \u0000 inside names or strings, leading
+ * zeros, NaN, comments, trailing commas, text after the value, duplicate member names, more than 64 levels, numbers
+ * whose double would be infinite. Integers (no fraction, no exponent) in the int64 range are exact; other numbers are doubles.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/arena.h"
+#include "core/problem.h"
+#include "core/str.h"
+
+enum json_type { JSON_NULL, JSON_BOOL, JSON_INT, JSON_REAL, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+
+struct json {
+	enum json_type type;
+	bool boolean;
+	unsigned n;                        /* members or items */
+	int64_t integer;                   /* JSON_INT */
+	double real;                       /* JSON_INT and JSON_REAL */
+	struct str string;                 /* JSON_STRING: decoded, NUL-terminated */
+	struct str raw;                    /* the value's bytes in the source text */
+	struct str name;                   /* when a member of an object: decoded name */
+	struct json *child;                /* first member or item */
+	struct json *next;                 /* next sibling */
+	unsigned line, column;             /* 1-based, of the value: for settings and resource files */
+};
+
+#define JSON_MAX_DEPTH 64
+
+/* Parses all of `text`. The tree lives in `a` and may point into `text`. NULL fills *why (field is left empty). */
+struct json *json_parse(struct arena *a, struct str text, struct problem *why);
+struct json *json_get(const struct json *object, const char *name);      /* NULL when absent or not an object */
+struct json *json_get_str(const struct json *object, struct str name);
+struct str json_text(const struct json *object, const char *name);       /* "" when absent or not a string */
+bool json_is_true(const struct json *object, const char *name);
+
+/* Nodes made by us, to answer with or to change a tree. */
+struct json *json_new(struct arena *a, enum json_type type);
+struct json *json_new_text(struct arena *a, struct str s);               /* not copied */
+struct json *json_new_int(struct arena *a, int64_t v);
+struct json *json_new_bool(struct arena *a, bool v);
+void json_put(struct arena *a, struct json *object, const char *name, struct json *value);  /* replaces; the name is copied */
+void json_drop(struct json *object, const char *name);
+void json_add(struct json *array, struct json *value);
+struct json *json_clone(struct arena *a, const struct json *v);          /* deep copy, owns all its text */
+bool json_equal(const struct json *a, const struct json *b);             /* members in any order */
+
+/* Compact text. json_canonical sorts members: equal values give equal bytes. */
+void json_write(struct sbuf *out, const struct json *v);
+void json_write_pretty(struct sbuf *out, const struct json *v);
+void json_canonical(struct sbuf *out, const struct json *v);
+/* A quoted string with escapes; invalid UTF-8 becomes U+FFFD, so the result is always valid JSON. */
+void json_quote(struct sbuf *out, struct str s);

@@ -1,0 +1,46 @@
+/*
+ * loop.h -- one epoll loop per thread: watched descriptors, timers, a ready list, and a wake-up from other threads.
+ *
+ * Descriptors are registered once, edge-triggered, for reading and writing; the owner keeps reading until short.
+ * What is closed in a turn is freed at its end (loop_free_later), so late events of the same turn meet a closed
+ * thing and not freed memory. `struct watch` is embedded by its owner.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/list.h"
+#include "core/timer.h"
+
+struct watch {
+	int fd;
+	void (*ready)(struct watch *w, uint32_t events);  /* EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR */
+};
+
+/* Something to run later in this turn (or the next, when added while the ready list runs). */
+struct task {
+	struct list node;
+	void (*run)(struct task *t);
+};
+
+struct garbage {                       /* embedded by what loop_free_later frees */
+	struct garbage *next;
+	void (*release)(struct garbage *g);
+};
+
+struct loop;
+struct loop *loop_new(void);
+void loop_free(struct loop *l);
+/* Runs until loop_stop(). `turn` is called at the top of each turn (a worker adopts snapshots there); may be NULL. */
+void loop_run(struct loop *l, void (*turn)(void *arg), void *arg);
+void loop_run_once(struct loop *l, int max_wait_ms);
+void loop_stop(struct loop *l);                       /* own thread only */
+void loop_wake(struct loop *l);                       /* any thread: ends the wait of the loop */
+/* false with errno set when the kernel refuses. events = 0 means the edge-triggered default for streams. */
+bool loop_add(struct loop *l, struct watch *w, uint32_t events);
+void loop_remove(struct loop *l, struct watch *w);    /* call before close() */
+bool loop_modify(struct loop *l, struct watch *w, uint32_t events);
+void task_init(struct task *t, void (*run)(struct task *));
+void loop_defer(struct loop *l, struct task *t);      /* onto the ready list, once */
+void loop_free_later(struct loop *l, struct garbage *g);
+struct timer_wheel *loop_timers(struct loop *l);
+void loop_arm(struct loop *l, struct timer *t, int64_t delay_ms);

@@ -1,0 +1,12 @@
+/*
+ * mem.h -- the only door to the allocator. Allocation cannot fail: on exhaustion the process stops with a message
+ * (bounded budgets, not NULL checks, are what protects us from peers).
+ */
+#pragma once
+#include <stddef.h>
+
+void *mem_alloc(size_t size);                  /* zeroed */
+void *mem_resize(void *p, size_t size);        /* like realloc; new bytes are not zeroed */
+void mem_free(void *p);                        /* NULL is fine */
+void mem_wipe(void *p, size_t size);           /* zeroes secrets; the compiler may not drop it */
+#define MEM_NEW(T) ((T *)mem_alloc(sizeof(T)))
