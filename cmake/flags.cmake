@@ -1,29 +1,40 @@
 # Warnings, hardening and sanitizers, for every target of ours.
+# The warnings stand in warnings.txt so that tools/check_compile can hand the same list to a second compiler.
 include(CheckCCompilerFlag)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/warnings.txt)
+file(STRINGS ${CMAKE_SOURCE_DIR}/cmake/warnings.txt warnings)
+
 add_library(sluice_flags INTERFACE)
-target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE)
-target_compile_options(sluice_flags INTERFACE
-	-Wall -Wextra -Werror -Wshadow -Wvla -Wformat=2 -Wimplicit-fallthrough -Wstrict-prototypes
-	-Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wundef
-	-Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
+target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE SLUICE_VERSION="${PROJECT_VERSION}")
+target_compile_options(sluice_flags INTERFACE ${warnings}
 	-fno-strict-aliasing -fno-delete-null-pointer-checks -fno-strict-overflow -fno-omit-frame-pointer
 	-fno-common -fPIE -g)
-foreach(flag -Wtrampolines -Wbidi-chars=any -fstack-clash-protection -fcf-protection=full -fstack-protector-strong
-	-ftrivial-auto-var-init=zero)
-	string(MAKE_C_IDENTIFIER "have${flag}" name)
-	check_c_compiler_flag(${flag} ${name})
-	if(${name})
+target_link_options(sluice_flags INTERFACE -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,nodlopen,--as-needed)
+target_link_libraries(sluice_flags INTERFACE m pthread)
+
+# Hardening that not every compiler has.
+foreach(flag -Wtrampolines -Wbidi-chars=any -fstack-clash-protection -fstack-protector-strong -fcf-protection=full
+	-fstrict-flex-arrays=3 -ftrivial-auto-var-init=zero)
+	string(MAKE_C_IDENTIFIER "have${flag}" known)
+	check_c_compiler_flag(${flag} ${known})
+	if(${known})
 		target_compile_options(sluice_flags INTERFACE ${flag})
 	endif()
 endforeach()
+
+if(CMAKE_BUILD_TYPE STREQUAL "Release")
+	target_compile_options(sluice_flags INTERFACE -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+elseif(SLUICE_SANITIZE OR SLUICE_FUZZ)
+	target_compile_options(sluice_flags INTERFACE -O1)
+endif()
 if(SLUICE_SANITIZE)
 	target_compile_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
 	target_link_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE})
-elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
-	target_compile_options(sluice_flags INTERFACE -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 endif()
 if(SLUICE_FUZZ)
 	target_compile_options(sluice_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
-target_link_options(sluice_flags INTERFACE -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed)
-target_link_libraries(sluice_flags INTERFACE m pthread)
+
+# The rooms that read bytes from strangers may not lose bits by an implicit conversion.
+set(sluice_strict_core -Wconversion)
+set(sluice_strict_http -Wconversion)

@@ -1,19 +1,17 @@
-# Which room links which library: a library has one door, so it appears once.
+# Which room links which library. A library has one door, so each is named once.
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl)
+pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
 pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
-pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)
-set(sluice_libs_core PkgConfig::OPENSSL PkgConfig::PCRE2)
+set(sluice_libs_core PkgConfig::CRYPTO PkgConfig::PCRE2)
 set(sluice_libs_net PkgConfig::CARES)
 set(sluice_libs_control PkgConfig::SQLITE)
 set(sluice_libs_cli PkgConfig::YAML)
-set(sluice_libs_allocator "")
+
+# Sanitizers bring their own allocator.
 if(SLUICE_JEMALLOC AND NOT SLUICE_SANITIZE AND NOT SLUICE_FUZZ)
-	pkg_check_modules(JEMALLOC IMPORTED_TARGET jemalloc)
-	if(JEMALLOC_FOUND)
-		set(sluice_libs_allocator PkgConfig::JEMALLOC)
-	endif()
+	pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
+	set(sluice_libs_allocator PkgConfig::JEMALLOC)
 endif()
