@@ -1,0 +1,45 @@
+#include "core/mem.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "core/fault.h"
+
+NORETURN static void stop_exhausted(size_t size)
+{
+	char text[96];
+	int n = snprintf(text, sizeof(text), "sluice: out of memory: %zu bytes were asked for\n", size);
+	ssize_t ignored = write(STDERR_FILENO, text, (size_t)n);
+
+	(void)ignored;
+	abort();
+}
+
+void *mem_alloc(size_t size)
+{
+	void *p = calloc(1, size ? size : 1);
+
+	if (UNLIKELY(!p))
+		stop_exhausted(size);
+	return p;
+}
+
+void *mem_resize(void *p, size_t size)
+{
+	void *resized = realloc(p, size ? size : 1);
+
+	if (UNLIKELY(!resized))
+		stop_exhausted(size);
+	return resized;
+}
+
+void mem_free(void *p)
+{
+	free(p);
+}
+
+void mem_wipe(void *p, size_t size)
+{
+	if (size)
+		explicit_bzero(p, size);
+}
