@@ -28,7 +28,11 @@ NORETURN void fault_stop(const char *file, int line, const char *what);
 /* Not to be called: they know no length, or hide an error. (lint also refuses alloca, and malloc outside core/.)
  * clang takes the attribute on a first declaration only; there lint alone refuses them. */
 #ifndef __clang__
+#ifdef __clang__
+#define BANNED(instead) __attribute__((unavailable("banned: " instead)))
+#else
 #define BANNED(instead) __attribute__((error("banned: " instead)))
+#endif
 extern char *strcpy(char *, const char *) BANNED("use memcpy with a length, or snprintf");
 extern char *strcat(char *, const char *) BANNED("use struct sbuf");
 extern int sprintf(char *, const char *, ...) BANNED("use snprintf");
