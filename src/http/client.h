@@ -1,0 +1,85 @@
+/*
+ * client.h -- requests to upstreams: a pool of connections for each endpoint and thread, and calls over them.
+ *
+ * A `struct call` is one request and its response on one connection. Its owner embeds it and is called through `struct call_ops`,
+ * on the loop's thread, never from inside call_start() or call_send(). Exactly one of `finished` (after the last body byte was handed over) and `failed`
+ * ends a call; after that, or after call_cancel(), the call is not touched any more.
+ *
+ * Pools keep idle connections last in, first out; an idle connection that the upstream closes or writes to is dropped at once.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "core/arena.h"
+#include "core/loop.h"
+#include "core/timer.h"
+#include "http/h1.h"
+#include "http/message.h"
+#include "net/addr.h"
+
+struct client;
+struct client_connection;
+struct call;
+
+enum call_failure {                       /* what failed; the proxy maps it to a status and a reason */
+	CALL_CONNECT,                     /* refused, unreachable, connect timeout: nothing was sent */
+	CALL_RESET,                       /* closed or reset before a whole response head */
+	CALL_TIMEOUT,                     /* no byte for idle_timeout_ms before a head */
+	CALL_MALFORMED,                   /* the response breaks the protocol */
+	CALL_TRUNCATED,                   /* closed, reset or silent within the body */
+};
+
+struct call_ops {
+	/*
+	 * The final response head is in c->res, with the first decoded body bytes; end = the body is complete. Interim responses
+	 * (1xx) are consumed. The buffer may be written to; what is not used during the call must be copied.
+	 */
+	void (*response)(struct call *c, char *data, size_t n, bool end);
+	void (*body)(struct call *c, char *data, size_t n, bool end);   /* never while paused */
+	void (*drained)(struct call *c);                                /* the request body may go on */
+	void (*failed)(struct call *c, enum call_failure what);
+};
+
+/* The idle connections of one endpoint on one thread. Zero-initialise; lives in the endpoint's cell. */
+struct pool {
+	struct list idle;                 /* newest first; initialised on first use */
+	unsigned n;
+};
+
+struct call {
+	struct client *client;
+	struct client_connection *connection;    /* NULL while not connected and after the end */
+	const struct call_ops *ops;
+	struct arena *arena;              /* for the response head */
+	struct pool *pool;
+	const bool *pool_closed;          /* when it reads true the connection is closed and not pooled; may be NULL */
+	struct addr addr;
+	enum method method;               /* of the request: decides the framing of the response */
+	int64_t connect_timeout_ms, idle_timeout_ms;
+	struct message res;
+	int64_t connected_us;             /* clock_us(); 0 when a pooled connection was used */
+	uint64_t sent, received;          /* bytes on the wire */
+	bool reused;                      /* the connection came from the pool */
+	bool request_done;                /* call_send had `end` */
+	bool response_started;            /* any byte of a response was read */
+	bool paused;
+	uint8_t req_framing;
+	int error;                        /* errno of the failure, 0 = none */
+	enum h1_fault fault;              /* when CALL_MALFORMED */
+};
+
+struct client *client_new(struct loop *loop, size_t receive_bytes);
+void client_free(struct client *c);
+/* Opens or reuses a connection. Fields client, ops, arena, pool, addr, method and the timeouts must be set. Events follow later in the turn at the earliest. */
+void call_start(struct call *c, bool fresh);      /* fresh: do not take one from the pool */
+/*
+ * Sends head (exactly once, first; head->framing says how the body is framed), data, end. May be called before the connection
+ * is there: the bytes wait. false = backed up, wait for drained(). All bytes are taken.
+ */
+bool call_send(struct call *c, const struct message *head, struct str data, bool end);
+void call_pause(struct call *c);                  /* no body() until call_resume() */
+void call_resume(struct call *c);
+void call_cancel(struct call *c);                 /* closes the connection; no more events */
+/* Closes every idle connection of the pool. */
+void pool_close(struct client *c, struct pool *p);

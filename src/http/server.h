@@ -1,0 +1,127 @@
+/*
+ * server.h -- connections of clients: bytes in, requests out, responses back. Used by the data plane and the control API.
+ *
+ * A `struct stream` is one request and its response, whatever HTTP version carries it. Its owner (an exchange, an API call)
+ * embeds it as first member and is called through `struct server_ops`; all calls happen on the loop's thread, none of them from
+ * inside stream_send(). Bytes are handed over where they lie (a receive buffer shared by the whole thread): what the owner
+ * does not use during the call it must copy. Idle connections hold no buffer.
+ *
+ *      request(head, first body bytes) ─► body(...)* ─►   owner   ─► stream_send(head, bytes, end)
+ *                                         stream_pause/stream_resume            drained()
+ *
+ * The end: `closed` is called exactly once for each stream, when its response was handed to the kernel or cannot be. After
+ * that the stream is no longer touched here: the owner frees itself.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "core/arena.h"
+#include "core/loop.h"
+#include "http/h1.h"
+#include "http/message.h"
+#include "net/addr.h"
+
+struct server;
+struct server_connection;
+struct stream;
+
+/* Why a stream ended. */
+enum stream_end {
+	STREAM_SENT,                      /* the whole response was written */
+	STREAM_CLIENT_GONE,               /* closed, reset or stalled before that */
+	STREAM_ABORTED,                   /* by stream_abort() */
+};
+
+struct server_ops {
+	/* Room for a new request; zeroed stream with `arena` set (it stays the owner's). NULL = out of budget: the client gets 503. */
+	struct stream *(*open)(struct server_connection *c);
+	/*
+	 * A whole head is in s->req. data[0..n) are the first decoded body bytes, `end` tells that the body is complete.
+	 * Not called for what the parser refused: that is answered here, see `refused`.
+	 */
+	void (*request)(struct stream *s, char *data, size_t n, bool end);
+	/* More of the body; never while paused. The buffer may be written to. */
+	void (*body)(struct stream *s, char *data, size_t n, bool end);
+	/* Output that was backed up (stream_send returned false) is gone: the source may go on. */
+	void (*drained)(struct stream *s);
+	void (*closed)(struct stream *s, enum stream_end how);
+	/* The parser or a limit refused a request with this fault and status (counted and logged by the owner). May be NULL. */
+	void (*refused)(struct server_connection *c, enum h1_fault fault, int status);
+	/* A connection was accepted: false closes it without a byte (L4 lists, limits). May be NULL. */
+	bool (*accepted)(struct server_connection *c);
+	/* A connection was closed. May be NULL. */
+	void (*disconnected)(struct server_connection *c);
+};
+
+struct server_settings {
+	struct h1_limits limits;
+	int64_t header_timeout_ms;        /* whole head, 10,000 */
+	int64_t body_idle_ms;             /* 30,000 */
+	int64_t body_rate;                /* bytes a second at least, 240; 0 = off */
+	int64_t idle_ms;                  /* keep-alive, 60,000 */
+	int64_t write_stall_ms;           /* 30,000 */
+	uint64_t requests_per_connection; /* 0 = unlimited; default 10,000 */
+	size_t receive_bytes;             /* of the shared buffer; default 131,072 */
+	unsigned connections;             /* at most so many; more are closed at once. 0 = unlimited */
+	bool write_server_errors;         /* reserved */
+};
+extern const struct server_settings server_default_settings;
+
+/* One listening socket of this thread; embedded by its owner, who keeps what a request needs to know about it. */
+struct server_listener {
+	struct watch watch;
+	struct server *server;
+	struct addr local;
+	void *owner;
+	unsigned refs;                    /* connections that came through it, plus one while it is open */
+	void (*unused)(struct server_listener *l);   /* refs went to 0: may be freed now */
+};
+
+struct stream {
+	struct server_connection *connection;
+	struct arena *arena;
+	struct message req;
+	int64_t start_us;                 /* clock_us() when the first byte of the head was seen */
+	uint64_t received, sent;          /* body bytes of the request; all bytes of the response written */
+	bool request_done;                /* the request body was read to its end */
+	bool head_sent, response_done;    /* stream_send had a head; had `end` */
+	bool close_after;                 /* set to close the connection after this response */
+	bool paused;
+	uint8_t res_framing;              /* enum framing of the response */
+	uint64_t res_left;                /* bytes still owed when FRAMING_LENGTH */
+};
+
+struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings, void *owner);
+void server_free(struct server *s);                       /* closes what is open */
+void *server_owner(const struct server *s);
+unsigned server_connections(const struct server *s);      /* open now */
+/* Takes over a listening descriptor. */
+void server_listen(struct server *s, struct server_listener *l, int fd);
+void server_unlisten(struct server_listener *l);          /* stops accepting; its connections go on */
+/* No new requests: idle connections close now, others after the response under way ("Connection: close"). */
+void server_drain(struct server *s);
+/* Calls f for every open connection that is idle: true closes it. For lists that must act at the next idle point. */
+void server_sweep(struct server *s, bool (*f)(struct server_connection *c));
+void server_set_settings(struct server *s, const struct server_settings *settings);
+
+struct server_listener *connection_listener(const struct server_connection *c);
+const struct addr *connection_peer(const struct server_connection *c);
+struct server *connection_server(const struct server_connection *c);
+uint64_t connection_id(const struct server_connection *c);           /* unique in the process */
+
+/*
+ * Sends (parts of) the response: `head` exactly once and first (framing and keep_alive of it are settled here from the client's
+ * version and the request), then data, then end. The bytes are all taken; false = they are backed up, send no more until
+ * drained(). With framing FRAMING_CHUNKED each call with data makes one chunk (HTTP/1.0 clients get FRAMING_CLOSE instead).
+ * HEAD requests and 204/304: give the head, `end`, and no data. One system call in the usual case.
+ * After a call with `end` the stream may be gone when the loop comes round: do not touch it except through closed().
+ */
+bool stream_send(struct stream *s, struct message *head, struct str data, bool end);
+/* An interim response (100, 103): only before the final head. */
+void stream_send_continue(struct stream *s);
+/* Stops and restarts body() calls: back-pressure to the client. */
+void stream_pause(struct stream *s);
+void stream_resume(struct stream *s);
+/* Ends the connection now, without an end of the body the client could take for complete. closed() follows, later in the turn. */
+void stream_abort(struct stream *s);

@@ -1,0 +1,204 @@
+/*
+ * policy.h -- what a policy is. proxy/ runs policies through this and never names one; policy/ has one file for each type.
+ *
+ * A hook looks at the exchange and ends with a verdict. Verdicts are made only by the functions below, each of which first
+ * makes its verdict true: nobody can say WAIT without a wait armed, or REPLY without a response.
+ *
+ *      level      where it is attached: Gateway, Domain, Route (or Api, Operation, LLMApi, AgentApi); Service apart
+ *      leg        when it runs: connect, request, service, attempt, response, data, done
+ *      stage      the order within the request leg: the enum below is the only place that says it
+ *
+ * A step belongs to one (attachment, resource) pair. Each resource has its own compiled chains; an exchange walks the chains of its
+ * gateway, domain and route merged by stage, broad level first, so a change at one level recompiles that level only.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "core/cidr.h"
+#include "core/field.h"
+#include "core/metric.h"
+#include "core/pmap.h"
+#include "core/str.h"
+#include "http/message.h"
+
+struct exchange;
+struct step;
+
+enum verdict { NEXT, WAIT, REPLY, FAIL };
+typedef enum verdict hook(struct exchange *x, const struct step *s);
+typedef void done_hook(struct exchange *x, const struct step *s);
+/* Judges a TCP peer at accept (Gateway) or after the match (Domain, Route): false closes without a byte. Synchronous. */
+typedef bool connect_hook(const struct ip *peer, const struct step *s);
+
+/* Order of the request leg; product contract "one execution order". Printed in the manual from here. */
+enum stage {
+	STAGE_IP, STAGE_CORS, STAGE_WAF_HEAD, STAGE_AUTH_EXTERNAL, STAGE_AUTH_OIDC, STAGE_AUTH_JWT, STAGE_AUTH_CONSUMER,
+	STAGE_RATE, STAGE_CONCURRENCY, STAGE_TERMINAL, STAGE_BREAKER, STAGE_LANE,
+	STAGE_WAF_BODY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS, STAGE_AI_SEARCH,
+	STAGE_HEADERS, STAGE_REWRITE, STAGE_PICK,
+	STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_DISPATCH,
+	STAGE_SETTING,                    /* has no step: its apply() writes into the settings */
+	STAGE_COUNT
+};
+extern const char *const stage_names[STAGE_COUNT];
+
+/* Order of the response leg. */
+enum response_stage { RESPONSE_NONE, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS };
+
+enum scope {                              /* attachResourceType; bit set */
+	SCOPE_GATEWAY = 1, SCOPE_DOMAIN = 2, SCOPE_ROUTE = 4, SCOPE_LLM_API = 8, SCOPE_AGENT_API = 16, SCOPE_API = 32,
+	SCOPE_OPERATION = 64, SCOPE_SERVICE = 128, SCOPE_SERVICE_PORT = 256,
+	/* where Route-like classes go (product contract, rulings): */
+	SCOPE_ROUTES = SCOPE_ROUTE | SCOPE_API | SCOPE_OPERATION | SCOPE_LLM_API | SCOPE_AGENT_API,
+};
+const char *scope_name(enum scope one);                   /* "Gateway" ... */
+bool scope_parse(struct str text, enum scope *out);       /* also the aliases HttpApi, GatewayRoute, GatewayService, GatewayServicePort */
+
+enum level { LEVEL_GATEWAY, LEVEL_DOMAIN, LEVEL_ROUTE, LEVEL_COUNT, LEVEL_SERVICE = LEVEL_COUNT };
+
+/* What happens when a class sits at several levels. */
+enum combine {
+	COMBINE_ADD,                      /* every level acts */
+	COMBINE_OVERRIDE,                 /* most specific enabled or disabled attachment wins whole; disabled = opt-out */
+	COMBINE_SPECIFIC,                 /* most specific enabled attachment wins whole; disabled = as if absent */
+};
+
+enum wants { WANTS_REQUEST_BODY = 1, WANTS_CHAT = 2, WANTS_RESPONSE_BODY = 4, WANTS_SSE = 8 };
+
+/* What an attachment points at, for checks at attach time. */
+struct attach_target {
+	enum scope scope;
+	const struct json *resource;      /* its document */
+	struct str gateway_id;
+	/* Document of another resource by kind ("service", "certificate", ...) and id; NULL when there is none. */
+	const struct json *(*find)(const struct attach_target *t, const char *kind, struct str id);
+	void *arg;
+};
+
+/* Plain numbers that settings policies write and proxy/ reads; one set for each route and service, narrowest wins. */
+struct settings {
+	bool has_timeout;                 /* a Timeout policy is there, even a disabled one (then timeout_ms = 0) */
+	int64_t timeout_ms;               /* whole upstream exchange; 0 = none */
+};
+
+#define POLICY_OUTCOMES 6
+
+/* Everything the system knows about one policy type. One const object for each. */
+struct policy_class {
+	const char *name;                 /* className of the API */
+	const char *alias;                /* a short title for people: "Rate limiting" */
+	const char *summary;              /* one sentence for manual and console */
+	const char *group;                /* "Throttling", "Routing", "AI", "Security", "Cross-domain", "Service" */
+	unsigned scopes;                  /* enum scope bits */
+	enum stage stage, service_stage;  /* service_stage: of its `service` hook */
+	enum response_stage response_stage;
+	enum combine combine;
+	bool many_per_resource;           /* several attachments of this class on one resource combine (IpAccessControl) */
+	bool is_enforced;                 /* false: stored and validated, attachment status Degraded */
+	bool fails_open;                  /* fail(): let the request pass, or answer fail_status */
+	int fail_status;
+	unsigned wants;
+	const char *execute_stage;        /* of GET /api/v1/policy-classes: "PluginDefault" ... */
+	int execute_priority;
+	const struct field *fields;       /* its config; the first BOOL named "enable" switches it */
+	size_t conf_size;                 /* struct with the fields and what prepare() derives */
+	size_t enable_at;                 /* offset of `bool enable` */
+	size_t cell_size;                 /* state that survives a publish; 0 = none */
+	size_t state_size;                /* zeroed memory for each exchange that enters, from exchange_state() */
+	const char *outcomes[POLICY_OUTCOMES];   /* what policy_count() counts */
+	/* Rules between fields; paths relative to config. */
+	bool (*check)(const void *conf, struct problem *why);
+	/* Derives members of *conf after decoding (patterns, sets); memory of `a` lives as long as conf. Must accept whatever check accepts. */
+	bool (*prepare)(void *conf, struct arena *a, struct problem *why);
+	/* What the config refers to, against the resource it is attached to. field path relative to config, or "attachResourceType". */
+	bool (*attach)(const void *conf, const struct attach_target *t, struct problem *why);
+	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
+	bool cell_keeps;                  /* the cell survives changes of the config too (in-flight counts must drain) */
+	void (*apply)(const void *conf, struct settings *settings);
+	connect_hook *connect;
+	hook *request, *service, *attempt, *response, *data;
+	done_hook *done;
+};
+
+extern const struct policy_class *const policy_classes[];  /* in the seed's order; ends with NULL (policy/registry.c) */
+extern const unsigned policy_class_count;
+const struct policy_class *policy_class_find(struct str name);
+unsigned policy_class_index(const struct policy_class *class);
+
+/* One policy on one resource. Lives as long as the snapshot parts that hold it. */
+struct step {
+	const struct policy_class *class;
+	hook *run;                        /* of this chain's leg; NULL in connect and done chains */
+	const void *conf;
+	void *cell;                       /* NULL when the class has none */
+	struct series *const *series;     /* POLICY_OUTCOMES entries */
+	struct str policy_id, policy_name, attachment_id, resource_id;
+	uint8_t order;                    /* enum stage or enum response_stage of this chain */
+	uint8_t level;
+	uint8_t class_index;
+};
+
+enum leg { LEG_CONNECT, LEG_REQUEST, LEG_SERVICE, LEG_ATTEMPT, LEG_RESPONSE, LEG_DATA, LEG_COUNT };
+
+struct chain {
+	const struct step *steps;         /* by order, then by age of the attachment */
+	unsigned n;
+};
+
+/* The compiled policies of one resource. */
+struct policies {
+	struct part part;
+	struct chain legs[LEG_COUNT];
+	uint64_t hides;                   /* bit set of class indexes that broader levels must not run */
+	unsigned wants;                   /* enum wants of all steps */
+	struct settings settings;
+	struct arena arena;               /* the steps live here; confs and cells are parts held by `held` */
+	struct part **held;
+	unsigned n_held;
+};
+extern const struct policies policies_none;
+
+/* --- verdicts --- */
+static inline enum verdict next(void)
+{
+	return NEXT;
+}
+struct wait;
+/*
+ * The response is x->res: status, headers added by message_add(&x->res, ...), body. reply() makes it from scratch with
+ * Content-Type (absent str = none) and body (must live as long as the exchange); more headers may be added after it.
+ */
+enum verdict reply(struct exchange *x, int status, struct str content_type, struct str body);
+/* {errorCode, errorMessage, requestId} as application/json. */
+enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message);
+/* Closes the connection without a byte (L4 lists on Domain and Route). */
+enum verdict reply_close(struct exchange *x);
+enum verdict await(struct exchange *x, struct wait *w, hook *then);
+enum verdict fail(struct exchange *x, const char *what);     /* a dependency is broken: the class decides */
+
+/* Something an exchange waits for. First member of every timer, call, lookup that a policy starts. */
+struct wait {
+	struct exchange *x;               /* who waits, or NULL */
+	bool done;                        /* finished before anybody waited */
+	void (*cancel)(struct wait *w);   /* the exchange is going away: forget it now */
+};
+void wait_done(struct wait *w);           /* by whoever completes it, from any callback on the worker's thread */
+
+/* --- what a hook may ask and say --- */
+void *exchange_state(struct exchange *x, const struct step *s);   /* zeroed state_size bytes of this step, made on first use */
+void policy_count(const struct step *s, unsigned outcome);
+struct arena *exchange_arena(struct exchange *x);
+struct message *exchange_request(struct exchange *x);
+struct message *exchange_response(struct exchange *x);            /* response leg */
+const struct ip *exchange_client_ip(const struct exchange *x);    /* after trusted proxies */
+const struct ip *exchange_peer_ip(const struct exchange *x);      /* of the TCP peer (or PROXY protocol) */
+bool exchange_is_tls(const struct exchange *x);
+void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
+bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
+/*
+ * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent str when
+ * missing or not safe for a header. property_known: whether the name may be used (response: in the response direction).
+ */
+struct str exchange_property(struct exchange *x, struct str name);
+bool property_known(struct str name, bool response);
