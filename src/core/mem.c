@@ -24,6 +24,17 @@ void *mem_alloc(size_t size)
 	return p;
 }
 
+void *mem_alloc_aligned(size_t alignment, size_t size)
+{
+	/* aligned_alloc wants a multiple of the alignment. */
+	size_t rounded = (size + alignment - 1) & ~(alignment - 1);
+	void *p = aligned_alloc(alignment, rounded);
+
+	if (UNLIKELY(!p))
+		stop_exhausted(size);
+	return memset(p, 0, rounded);
+}
+
 void *mem_resize(void *p, size_t size)
 {
 	void *resized = realloc(p, size ? size : 1);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 void *mem_alloc(size_t size);                  /* zeroed */
+void *mem_alloc_aligned(size_t alignment, size_t size);   /* zeroed; mem_free frees it, mem_resize must not */
 void *mem_resize(void *p, size_t size);        /* like realloc; new bytes are not zeroed */
 void mem_free(void *p);                        /* NULL is fine */
 void mem_wipe(void *p, size_t size);           /* zeroes secrets; the compiler may not drop it */

@@ -1,0 +1,223 @@
+/*
+ * One turn: the owner's `turn`, wait, clock, events, timers, ready list, garbage.
+ *
+ * The wake-up is one word:   AWAKE ──loop goes to wait──► ASLEEP ──loop_wake──► WOKEN (and one write to the eventfd)
+ *                              └─────────────loop_wake (no call)──────────────► WOKEN
+ * The loop sets it back to AWAKE after the wait, before `turn`: whoever handed something over before calling
+ * loop_wake() is seen by that turn or finds AWAKE or ASLEEP again. The eventfd is edge-triggered and never read.
+ */
+#include "core/loop.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/fault.h"
+#include "core/mem.h"
+
+enum { EVENTS = 256 };
+enum { AWAKE, ASLEEP, WOKEN };
+
+struct loop {
+	int epoll_fd, wake_fd;
+	bool is_stopping;
+	int n_events, at;                          /* events[at .. n_events) are not delivered yet */
+	struct timer_wheel *timers;
+	struct list ready;
+	struct garbage *garbage;
+	struct watch wake;
+	_Alignas(64) atomic_int state;             /* written by other threads */
+	_Alignas(64) struct epoll_event events[EVENTS];
+};
+
+static void ignore(struct watch *w, uint32_t events)
+{
+	(void)w;
+	(void)events;
+}
+
+struct loop *loop_new(void)
+{
+	struct loop *l = mem_alloc_aligned(_Alignof(struct loop), sizeof(*l));
+
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	BUG_ON(l->epoll_fd < 0);
+	l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	BUG_ON(l->wake_fd < 0);
+	list_init(&l->ready);
+	clock_update();
+	l->timers = timer_wheel_new(clock_ms());
+	l->wake = (struct watch){ .fd = l->wake_fd, .ready = ignore };
+	BUG_ON(!loop_add(l, &l->wake, EPOLLIN | EPOLLET));
+	return l;
+}
+
+static void release_garbage(struct loop *l)
+{
+	while (l->garbage) {
+		struct garbage *g = l->garbage;
+
+		l->garbage = g->next;
+		g->release(g);
+	}
+}
+
+void loop_free(struct loop *l)
+{
+	release_garbage(l);
+	timer_wheel_free(l->timers);
+	close(l->wake_fd);
+	close(l->epoll_fd);
+	mem_free(l);
+}
+
+static int choose_wait_ms(struct loop *l, int max_wait_ms)
+{
+	if (!list_is_empty(&l->ready) || l->garbage)
+		return 0;
+	int64_t wait_ms = timer_next_ms(l->timers, clock_ms());
+
+	if (wait_ms < 0 || (max_wait_ms >= 0 && wait_ms > max_wait_ms))
+		return max_wait_ms;
+	return wait_ms < INT_MAX ? (int)wait_ms : INT_MAX;
+}
+
+static void wait_events(struct loop *l, int wait_ms)
+{
+	int awake = AWAKE;
+
+	if (wait_ms != 0 && !atomic_compare_exchange_strong(&l->state, &awake, ASLEEP))
+		wait_ms = 0;
+	int n = epoll_wait(l->epoll_fd, l->events, EVENTS, wait_ms);
+
+	BUG_ON(n < 0 && errno != EINTR);
+	atomic_exchange(&l->state, AWAKE);
+	clock_update();
+	l->n_events = n > 0 ? n : 0;
+}
+
+static void deliver_events(struct loop *l)
+{
+	for (l->at = 0; l->at < l->n_events;) {
+		struct epoll_event *event = &l->events[l->at++];
+		struct watch *w = event->data.ptr;
+
+		if (w)
+			w->ready(w, event->events);
+	}
+	l->at = l->n_events = 0;
+}
+
+/* What is added meanwhile is for the next turn, so that no chain of tasks starves the descriptors. */
+static void run_ready(struct loop *l)
+{
+	struct list batch;
+
+	if (list_is_empty(&l->ready))
+		return;
+	batch = l->ready;
+	batch.next->prev = batch.prev->next = &batch;
+	list_init(&l->ready);
+	while (!list_is_empty(&batch)) {
+		struct task *t = CONTAINER(batch.next, struct task, node);
+
+		list_remove(&t->node);
+		t->run(t);
+	}
+}
+
+void loop_run_once(struct loop *l, int max_wait_ms)
+{
+	wait_events(l, choose_wait_ms(l, max_wait_ms));
+	deliver_events(l);
+	timer_run(l->timers, clock_ms());
+	run_ready(l);
+	release_garbage(l);
+}
+
+void loop_run(struct loop *l, void (*turn)(void *arg), void *arg)
+{
+	l->is_stopping = false;
+	while (!l->is_stopping) {
+		if (turn)
+			turn(arg);
+		/* `turn` may have stopped the loop: what it left on the lists is still done, without waiting. */
+		loop_run_once(l, l->is_stopping ? 0 : -1);
+	}
+}
+
+void loop_stop(struct loop *l)
+{
+	l->is_stopping = true;
+}
+
+void loop_wake(struct loop *l)
+{
+	static const uint64_t one = 1;
+
+	if (atomic_exchange(&l->state, WOKEN) != ASLEEP)
+		return;
+	ssize_t n = write(l->wake_fd, &one, sizeof(one));
+
+	BUG_ON(n != (ssize_t)sizeof(one));
+}
+
+static bool control(struct loop *l, int operation, struct watch *w, uint32_t events)
+{
+	struct epoll_event event = {
+		.events = events ? events : (uint32_t)(EPOLLET | EPOLLIN | EPOLLOUT | EPOLLRDHUP),
+		.data.ptr = w,
+	};
+
+	return epoll_ctl(l->epoll_fd, operation, w->fd, &event) == 0;
+}
+
+bool loop_add(struct loop *l, struct watch *w, uint32_t events)
+{
+	return control(l, EPOLL_CTL_ADD, w, events);
+}
+
+bool loop_modify(struct loop *l, struct watch *w, uint32_t events)
+{
+	return control(l, EPOLL_CTL_MOD, w, events);
+}
+
+void loop_remove(struct loop *l, struct watch *w)
+{
+	/* Fails when it was never added, which is fine: it is not watched afterwards. */
+	epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
+	for (int i = l->at; i < l->n_events; i++)
+		if (l->events[i].data.ptr == w)
+			l->events[i].data.ptr = NULL;
+}
+
+void task_init(struct task *t, void (*run)(struct task *))
+{
+	list_init(&t->node);
+	t->run = run;
+}
+
+void loop_defer(struct loop *l, struct task *t)
+{
+	if (list_is_empty(&t->node))
+		list_append(&l->ready, &t->node);
+}
+
+void loop_free_later(struct loop *l, struct garbage *g)
+{
+	g->next = l->garbage;
+	l->garbage = g;
+}
+
+struct timer_wheel *loop_timers(struct loop *l)
+{
+	return l->timers;
+}
+
+void loop_arm(struct loop *l, struct timer *t, int64_t delay_ms)
+{
+	/* Rounded up: a delay counts from this microsecond, the wheel in whole milliseconds. */
+	timer_arm(l->timers, t, (clock_us() + 999) / 1000 + delay_ms);
+}
