@@ -25,9 +25,7 @@
 /* Writes the place and a backtrace to standard error and aborts. */
 NORETURN void fault_stop(const char *file, int line, const char *what);
 
-/* Not to be called: they know no length, or hide an error. (lint also refuses alloca, and malloc outside core/.)
- * clang takes the attribute on a first declaration only; there lint alone refuses them. */
-#ifndef __clang__
+/* Not to be called: they know no length, or hide an error. (lint also refuses alloca, and malloc outside core/.) */
 #ifdef __clang__
 #define BANNED(instead) __attribute__((unavailable("banned: " instead)))
 #else
@@ -38,4 +36,3 @@ extern char *strcat(char *, const char *) BANNED("use struct sbuf");
 extern int sprintf(char *, const char *, ...) BANNED("use snprintf");
 extern char *strtok(char *, const char *) BANNED("use str_split");
 extern int atoi(const char *) BANNED("use str_to_u64");
-#endif
