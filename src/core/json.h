@@ -24,13 +24,17 @@ struct json {
 	struct str raw;                    /* the value's bytes in the source text */
 	struct str name;                   /* when a member of an object: decoded name */
 	struct json *child;                /* first member or item */
+	struct json *last;                 /* last member or item */
 	struct json *next;                 /* next sibling */
 	unsigned line, column;             /* 1-based, of the value: for settings and resource files */
 };
 
 #define JSON_MAX_DEPTH 64
 
-/* Parses all of `text`. The tree lives in `a` and may point into `text`. NULL fills *why (field is left empty). */
+/*
+ * Parses all of `text`. The tree lives in `a` and may point into `text`. NULL fills *why: text names line and column (in
+ * bytes); field is empty, except for a duplicate member, where it is the member's path ("rules[2].x").
+ */
 struct json *json_parse(struct arena *a, struct str text, struct problem *why);
 struct json *json_get(const struct json *object, const char *name);      /* NULL when absent or not an object */
 struct json *json_get_str(const struct json *object, struct str name);
@@ -42,15 +46,24 @@ struct json *json_new(struct arena *a, enum json_type type);
 struct json *json_new_text(struct arena *a, struct str s);               /* not copied */
 struct json *json_new_int(struct arena *a, int64_t v);
 struct json *json_new_bool(struct arena *a, bool v);
+struct json *json_new_real(struct arena *a, double v);
 void json_put(struct arena *a, struct json *object, const char *name, struct json *value);  /* replaces; the name is copied */
-void json_drop(struct json *object, const char *name);
+void json_drop(struct json *object, const char *name);                   /* harmless when absent */
 void json_add(struct json *array, struct json *value);
 struct json *json_clone(struct arena *a, const struct json *v);          /* deep copy, owns all its text */
 bool json_equal(const struct json *a, const struct json *b);             /* members in any order */
 
-/* Compact text. json_canonical sorts members: equal values give equal bytes. */
+/*
+ * Compact text. A JSON_REAL that was read is written as it stood, one made by us in the shortest form that reads back
+ * (no JSON number: null). json_canonical sorts members and writes numbers by value: equal values give equal bytes.
+ */
 void json_write(struct sbuf *out, const struct json *v);
 void json_write_pretty(struct sbuf *out, const struct json *v);
 void json_canonical(struct sbuf *out, const struct json *v);
 /* A quoted string with escapes; invalid UTF-8 becomes U+FFFD, so the result is always valid JSON. */
 void json_quote(struct sbuf *out, struct str s);
+
+/* For messages: the value on one line, cut at about 60 bytes; control bytes and broken UTF-8 become '?'. */
+#define JSON_BRIEF 80
+void json_brief(const struct json *v, char out[JSON_BRIEF]);             /* strings in quotes; "a list", "an object" */
+void json_brief_text(struct str s, char out[JSON_BRIEF]);                /* the bytes, no quotes */
