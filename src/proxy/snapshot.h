@@ -1,0 +1,250 @@
+/*
+ * snapshot.h -- one compiled configuration: immutable, published by hand-over, shared in parts with the one before.
+ *
+ *      control                                     each worker
+ *      change parts, pmap_set ──► new snapshot
+ *      snapshot_publish ─────────► inbox ─────────► snapshot_adopt (top of a loop turn): the new view is current
+ *      wait until all adopted                       exchanges keep the view they were born under (a plain count)
+ *      snapshot_reap ◄──── last reference gone ◄─── view with no exchange and not current: dropped
+ *
+ * References to a snapshot are handed over, one for each worker, never grabbed. Parts (routes, services, ...) are counted by
+ * the control thread only: a snapshot that no worker needs comes back to it and is taken apart there. No lock anywhere, no
+ * work for a worker but two pointer writes. Cells (state that survives) are parts as well: old and new steps share them.
+ */
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/list.h"
+#include "core/pmap.h"
+#include "core/regex.h"
+#include "core/thread.h"
+#include "http/client.h"
+#include "net/addr.h"
+#include "proxy/policy.h"
+
+#define WORKERS_MAX 64
+
+/* ---------- upstream side ---------- */
+
+/* State of one endpoint, shared by all workers and all snapshots that know it (key: service id, address, port). */
+struct endpoint_cell {
+	struct part part;
+	atomic_bool unhealthy;            /* by the active check */
+	atomic_llong ejected_until_ms;    /* by outlier detection; clock_ms() */
+	atomic_uint consecutive_5xx;
+	atomic_uint ejections;            /* so far: the time grows with it */
+	atomic_int active;                /* requests under way */
+	bool retired;                     /* no longer configured: connections are not pooled. Set before a publish, read by workers */
+	struct pool pools[WORKERS_MAX];   /* each touched by its worker only */
+	/* active health check: owned by the prober of worker 0 */
+	unsigned successes, failures;
+	struct series *healthy_series;
+};
+
+struct endpoint {
+	struct str text;                  /* "127.0.0.1:9001": for logs and hashing */
+	struct addr addr;                 /* when it is an IP */
+	struct str host;                  /* a DNS name otherwise (absent for an IP) */
+	uint16_t port;
+	uint32_t weight;
+	struct str version;               /* of the service, absent = none */
+	struct endpoint_cell *cell;
+};
+
+struct health_check {
+	bool enable;
+	enum { HEALTH_TCP, HEALTH_HTTP } protocol;
+	struct str path, host;
+	int64_t interval_ms, timeout_ms;
+	unsigned healthy_threshold, unhealthy_threshold;
+};
+
+struct outlier_detection {
+	bool enable;
+	unsigned consecutive_5xx;
+	int64_t interval_ms, base_ejection_ms;
+	unsigned max_ejection_percent;
+};
+
+enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_HTTPS, UPSTREAM_HTTP2, UPSTREAM_GRPC, UPSTREAM_TCP };
+
+struct service {
+	struct part part;
+	struct str id, name;
+	uint64_t hash;                    /* pmap_hash(id) */
+	struct endpoint *endpoints;
+	unsigned n_endpoints;
+	enum upstream_protocol protocol;
+	struct health_check health;
+	struct outlier_detection outlier;
+	struct policies *policies;        /* of level Service; &policies_none when there are none */
+	struct series *requests[6];       /* METRIC_UPSTREAM_REQUESTS by status class 1xx..5xx at [1..5] */
+	struct series *failures[5];       /* METRIC_UPSTREAM_FAILURES by enum call_failure */
+	atomic_uint *turn;                /* round robin position, in a cell that survives */
+	struct arena arena;
+	struct part **held;
+	unsigned n_held;
+};
+
+/* ---------- routing side ---------- */
+
+struct target {                           /* one service a route sends to */
+	struct str service_id;
+	uint64_t hash;                    /* pmap_hash(service_id): looked up in the exchange's snapshot */
+	uint16_t port;                    /* 0 = any */
+	struct str version;               /* absent = any */
+	uint32_t weight;
+};
+
+enum match_type { MATCH_EXACT, MATCH_PREFIX, MATCH_REGEX, MATCH_TEMPLATE };
+
+struct condition {                        /* on a header or a query parameter */
+	struct str name, value;
+	enum match_type type;             /* EXACT, PREFIX, REGEX */
+	struct regex *regex;
+};
+
+struct route {
+	struct part part;
+	struct str id, name;              /* of the route, or of the operation / API it was made from */
+	struct str resource_type;         /* "Route", "Operation", "Api" */
+	enum match_type match;
+	struct str path;                  /* as configured, base path included; for a prefix without a trailing '/' unless it is "/" */
+	bool ignore_case;
+	uint32_t methods;                 /* bit set of enum method; 0 = all */
+	struct str *other_methods;        /* names outside enum method */
+	unsigned n_other_methods;
+	struct condition *headers, *queries;
+	unsigned n_headers, n_queries;
+	struct regex *regex;
+	uint64_t age;                     /* order of creation: older first */
+	struct target *targets;           /* none: only a policy can answer */
+	unsigned n_targets;
+	uint32_t weight_sum;
+	struct policies *policies;        /* of level Route; for an operation its API's are merged in */
+	struct series *requests[6];       /* METRIC_REQUESTS at [1..5] */
+	struct series *seconds;           /* METRIC_REQUEST_SECONDS */
+	struct arena arena;
+	struct part **held;
+	unsigned n_held;
+};
+
+struct gateway {
+	struct part part;
+	struct str id, name;
+	struct policies *policies;
+	struct trust {                    /* who may say where a request came from: gateway settings */
+		unsigned xff_trusted_num;
+		struct cidr_set *proxies; /* NULL = none */
+	} trust;
+	struct series *requests[6];       /* METRIC_REQUESTS of requests that match no route */
+	struct series *seconds;
+	struct arena arena;
+	struct part **held;
+	unsigned n_held;
+};
+
+/* The routes of one domain, or of a gateway without regard to the domain: what paths to look for in snapshot.paths. */
+struct vhost {
+	struct part part;
+	uint32_t number;                  /* unique, part of every key in snapshot.paths */
+	bool has_exact, has_nocase;
+	uint64_t prefix_depths;           /* bit d: there are prefixes of d segments (63 = 63 or more) */
+	struct template_mask {            /* which segments of path templates are parameters */
+		uint8_t segments;
+		uint64_t parameters;      /* bit i: segment i is one */
+	} *templates;                     /* fewest parameters first */
+	unsigned n_templates;
+	struct route **regexes;           /* longest pattern first, then older */
+	unsigned n_regexes;
+	struct arena arena;
+	struct part **held;
+	unsigned n_held;
+};
+
+/* Routes that share vhost, type and path: tried in order (more headers, more queries, older). Value of snapshot.paths. */
+struct candidates {
+	struct part part;
+	unsigned n;
+	struct route *routes[];           /* held */
+};
+
+/* Where a Host leads to on one listener: value of binding.hosts. */
+struct site {
+	struct part part;
+	struct gateway *gateway;
+	struct str domain_id, domain_name;    /* absent when no domain matched */
+	struct policies *domain_policies;     /* &policies_none without a domain */
+	struct vhost *domain_routes;          /* NULL without a domain */
+	struct vhost *gateway_routes;         /* routes for every host */
+	struct arena arena;
+	struct part **held;
+	unsigned n_held;
+};
+
+/* What one listening address serves: value of snapshot.bindings (key: "ip:port"). */
+struct binding {
+	struct part part;
+	struct addr addr;
+	struct str key;
+	bool is_tls;
+	struct pmap *hosts;               /* "a.example.com" or "*.example.com" (lower case) → struct site */
+	struct site *any;                 /* catch-all, or NULL */
+	struct gateway *only;             /* the gateway that owns the listener alone, or NULL: its L4 lists act at accept */
+	struct arena arena;
+};
+
+struct snapshot {
+	atomic_uint refs;                 /* one for each worker that still holds it */
+	uint64_t version;
+	struct pmap *bindings;            /* "ip:port" → struct binding */
+	struct pmap *paths;               /* router keys → struct candidates */
+	struct pmap *services;            /* service id → struct service */
+	/* Cells whose last use in the configuration went with this version: workers close their pools on adoption. */
+	struct endpoint_cell **retired;
+	unsigned n_retired;
+	/* Sockets that this version opened, one for each worker, and the bindings it closed (workers unlisten those). */
+	struct new_listener {
+		struct addr addr;
+		struct str key;
+		int *fds;                 /* [workers]; ownership goes to the worker that adopts */
+	} *listeners;
+	unsigned n_listeners;
+	struct str *closed;               /* binding keys */
+	unsigned n_closed;
+	struct arena arena;
+	struct inbox_item item;           /* on its way back to the control thread */
+};
+
+/* One worker's hold on a snapshot. */
+struct view {
+	const struct snapshot *snapshot;
+	unsigned exchanges;               /* born under it and not finished */
+	struct view *next;
+};
+
+/* Where a worker gets its snapshots from. */
+struct handover {
+	struct inbox_item item;
+	struct snapshot *snapshot;
+};
+struct mailbox {
+	struct inbox inbox;               /* struct handover */
+	struct inbox *reaper;             /* where dropped snapshots go: control's */
+	void (*wake_control)(void *arg);
+	void *wake_arg;
+	atomic_ullong adopted;            /* version in force on this worker */
+};
+
+/* Control thread: sets the references and puts one hand-over into each mailbox. The caller wakes the loops. */
+void snapshot_publish(struct snapshot *s, struct mailbox *boxes, unsigned workers);
+/* Worker, top of a turn: takes what is there; returns the current view (the newest), dropping idle older ones. */
+struct view *snapshot_adopt(struct view *current, struct mailbox *box, void (*adopted)(void *arg, const struct snapshot *s), void *arg);
+/* Worker, when an exchange ends (view->exchanges already counted down) and the view may have become idle. */
+void snapshot_unpin(struct view *v, const struct view *current, struct mailbox *box);
+/* Control thread: frees snapshots that came back. */
+void snapshot_reap(struct inbox *returned);
+
+/* Healthy by the active check and not ejected. */
+bool endpoint_is_up(const struct endpoint *e, int64_t now_ms);
