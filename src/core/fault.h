@@ -35,4 +35,6 @@ extern char *strcpy(char *, const char *) BANNED("use memcpy with a length, or s
 extern char *strcat(char *, const char *) BANNED("use struct sbuf");
 extern int sprintf(char *, const char *, ...) BANNED("use snprintf");
 extern char *strtok(char *, const char *) BANNED("use str_split");
+#ifndef __clang__                             /* which refuses the attribute where libc has atoi inline */
 extern int atoi(const char *) BANNED("use str_to_u64");
+#endif
