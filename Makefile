@@ -11,12 +11,12 @@ run: build                       ## run the gateway with a demo backend, data in
 	@exec $(RELEASE) run --demo --data sluice-data
 
 test: deps-test release          ## everything a change must pass: lint, unit, fuzz corpus, derived, integration
-	@cmake --preset asan
+	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan
 	@ctest --preset asan $(CTEST_ARGS)
 
 test-tsan: deps-test release     ## unit and integration tests under the thread sanitizer
-	@cmake --preset tsan
+	@cmake --preset tsan >/dev/null
 	@cmake --build --preset tsan
 	@setarch -R ctest --preset tsan $(CTEST_ARGS)
 
@@ -24,13 +24,10 @@ bench: deps-test release         ## compare with nginx and HAProxy on this machi
 	@tests/bench/run
 
 lint: deps-test release          ## the limits of CONTRIBUTING.md; no allow-list
-	@tools/check_layers
-	@tools/check_style
-	@tools/check_compile
-	@tools/check_generated
+	@bad=0; for what in layers style compile generated; do tools/check_$$what || bad=1; done; exit $$bad
 
 fuzz: deps-test                  ## run every fuzz target for FUZZ_SECONDS (30)
-	@cmake --preset fuzz
+	@cmake --preset fuzz >/dev/null
 	@cmake --build --preset fuzz
 	@tools/run_fuzz $(FUZZ_SECONDS)
 
@@ -41,7 +38,7 @@ deps-test:                       ## install the packages that testing needs
 	@tools/install_deps test
 
 release:
-	@cmake --preset release
+	@cmake --preset release >/dev/null
 	@cmake --build --preset release
 
 clean:                           ## remove build/ (not the data directory)
