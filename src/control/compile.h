@@ -1,0 +1,47 @@
+/*
+ * compile.h -- resources to snapshots, in step with the model: each change recompiles what depends on it and nothing else.
+ *
+ * The compiler keeps a working configuration: the persistent maps of the next snapshot. compile_change() brings it in line
+ * with one change of the model (already applied there); when it refuses, nothing of that change stays. compile_publish() hands the
+ * working configuration to the workers and returns when all have adopted it. Undoing a change is compiling its reverse.
+ *
+ * What can go wrong is reported with the resource and the field; a refused change never takes traffic down.
+ */
+#pragma once
+#include <stdbool.h>
+#include "control/model.h"
+#include "proxy/snapshot.h"
+
+struct compiler;
+struct compiler_settings {
+	struct str cluster;               /* gateways of other clusters are stored, not served */
+	unsigned workers;
+	struct mailbox *mailboxes;        /* [workers] */
+	void (*wake_worker)(void *arg, unsigned worker);
+	void *wake_arg;
+	bool lenient;                     /* at start: a port that cannot be bound makes its gateway Failed, not the change refused */
+};
+
+struct compiler *compiler_new(const struct model *m, const struct compiler_settings *settings);
+void compiler_free(struct compiler *c);           /* after the workers have ended */
+void compiler_set_lenient(struct compiler *c, bool lenient);
+/* *why: field path as the API's user knows it, kind PROBLEM_INTERNAL for a port that cannot be bound. */
+MUST_USE bool compile_change(struct compiler *c, const struct change *change, struct problem *why);
+/* Nothing to do when nothing changed. Returns the version in force. Measures METRIC_SNAPSHOT_SECONDS. */
+uint64_t compile_publish(struct compiler *c);
+void compile_reap(struct compiler *c);            /* now and then: frees snapshots that came back */
+
+/* What resources look like in force. Text lives until the next change. */
+enum phase { PHASE_RUNNING, PHASE_PENDING, PHASE_FAILED, PHASE_ACTIVE, PHASE_DEGRADED, PHASE_DISABLED };
+const char *phase_name(enum phase p);             /* "Running" ... */
+struct status {
+	enum phase phase;
+	struct str reason;                /* absent when there is nothing to say */
+	struct str last_error;
+	const struct str *addresses;      /* gateways: "127.0.0.1:8080" that this node listens on */
+	unsigned n_addresses;
+};
+struct status compile_gateway_status(const struct compiler *c, struct str gateway_id);
+struct status compile_attachment_status(const struct compiler *c, struct str attachment_id);
+/* A sampled problem count for GET /metrics. */
+unsigned compile_degraded(const struct compiler *c);
