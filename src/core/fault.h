@@ -27,7 +27,7 @@ NORETURN void fault_stop(const char *file, int line, const char *what);
 
 /* Not to be called: they know no length, or hide an error. (lint also refuses alloca, and malloc outside core/.) */
 #ifdef __clang__
-#define BANNED(instead) __attribute__((unavailable("banned: " instead)))
+#define BANNED(instead) __attribute__((diagnose_if(1, "banned: " instead, "error")))
 #else
 #define BANNED(instead) __attribute__((error("banned: " instead)))
 #endif

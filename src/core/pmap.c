@@ -179,7 +179,7 @@ static struct page *make_page(uint32_t room)
 {
 	uint32_t slots = 2;
 
-	while (slots - slots / 3 < room)
+	while (slots * 2 < room * 3)
 		slots *= 2;
 	struct page *page = mem_alloc(sizeof(*page) + slots * sizeof(page->entries[0]));
 
