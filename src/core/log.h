@@ -3,7 +3,7 @@
  *
  * Every thread writes into its own ring and never blocks: when the ring is full the record is dropped and counted.
  * Event names are constants ("upstream.connect_failed"); data are fields. The same event is limited to 20 a second,
- * what was left out is counted in the next record's "suppressed". Access records (log_raw) are not limited.
+ * what was left out is counted in the next record's "suppressed". Access records (log_reserve) are not limited.
  * Before log_start() and after log_stop() records go to the descriptor directly.
  */
 #pragma once
@@ -23,19 +23,23 @@ struct log_field {
 #define F_TEXT(name, z) ((struct log_field){ (name), LOG_TEXT, str_of(z), 0 })
 #define F_INT(name, i) ((struct log_field){ (name), LOG_NUMBER, { 0, 0 }, (i) })
 
-#define log_debug(event, ...) log_event(LOG_DEBUG, event, (struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ) { .type = LOG_END } })
-#define log_info(event, ...) log_event(LOG_INFO, event, (struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ) { .type = LOG_END } })
-#define log_warn(event, ...) log_event(LOG_WARN, event, (struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ) { .type = LOG_END } })
-#define log_error(event, ...) log_event(LOG_ERROR, event, (struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ) { .type = LOG_END } })
+#define LOG_FIELDS(...) (struct log_field[]){ __VA_ARGS__ __VA_OPT__(, ) { .type = LOG_END } }
+#define log_debug(event, ...) log_event(LOG_DEBUG, event, LOG_FIELDS(__VA_ARGS__))
+#define log_info(event, ...) log_event(LOG_INFO, event, LOG_FIELDS(__VA_ARGS__))
+#define log_warn(event, ...) log_event(LOG_WARN, event, LOG_FIELDS(__VA_ARGS__))
+#define log_error(event, ...) log_event(LOG_ERROR, event, LOG_FIELDS(__VA_ARGS__))
 
-void log_start(int fd, enum log_level least);      /* starts the writer thread */
-void log_stop(void);                               /* flushes and joins it */
+/* Starts the writer thread, and ignores SIGPIPE for the process: a reader of the log that goes away must not end us. */
+void log_start(int fd, enum log_level least);
+void log_stop(void);                               /* flushes and joins it; the other threads have stopped writing */
 void log_event(enum log_level level, const char *event, const struct log_field *fields);
 /*
  * Space for one whole line (with its '\n') of at most `max` bytes in this thread's ring, or NULL when full (counted).
  * The caller writes the line there and commits its real length: access records cost no copy.
  */
 char *log_reserve(size_t max);
-void log_commit(size_t n);
+void log_commit(size_t n);                         /* once for each reserve that gave space; 0 = nothing after all */
+#define LOG_TIME_SIZE 24
+void log_time(char *out);                          /* "2026-11-26T09:30:00.125Z", LOG_TIME_SIZE bytes without a NUL */
 uint64_t log_dropped(void);                        /* records lost to full rings since start */
 bool log_level_parse(struct str text, enum log_level *out);

@@ -3,7 +3,8 @@
  *
  * A family is a row of metrics.def: name, kind, unit, label names, help. A series is a family with label values, made
  * (or found) by metric_series() on the control thread and kept by reference; each thread adds to its own slot, so a
- * count is one relaxed add on a line nobody else writes. Names follow the Prometheus conventions.
+ * count is one relaxed store on a line nobody else writes. A thread without a slot pays an atomic add. Names follow the
+ * Prometheus conventions.
  */
 #pragma once
 #include <stdint.h>
@@ -20,11 +21,19 @@ enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 struct series;
 void metric_start(unsigned threads);               /* slots; before any other call */
 void metric_thread(unsigned slot);                 /* the calling thread's slot, 0 .. threads-1 */
-/* Label values in the family's order, at most 5, copied. The same values give the same series. Control thread only. */
+/*
+ * Label values in the family's order, at most 5, copied; NULL for a family without labels. The same values give the
+ * same series, each time with one more hold on it. Control thread only.
+ */
 struct series *metric_series(enum metric_id id, const struct str *values);
-void metric_series_drop(struct series *s);         /* no longer shown; memory stays valid until the process ends or reuse is safe */
-void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down */
-void metric_set(struct series *s, int64_t v);      /* gauge: one value for the process */
+/*
+ * Gives one hold back; without any the series is no longer shown. Its memory stays valid until the process ends, so a
+ * worker may still add to it, and it goes on counting where it was when the same values come back. Control thread only.
+ */
+void metric_series_drop(struct series *s);
+void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down; any thread */
+void metric_set(struct series *s, int64_t v);      /* gauge: one value for the process; a gauge is either set or added to */
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
-int64_t metric_value(const struct series *s);      /* sum over threads */
-void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4 */
+int64_t metric_value(const struct series *s);      /* sum over threads; of a histogram the number of observations */
+void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */
+void metric_stop(void);                            /* frees everything, when nobody adds any more */
