@@ -121,8 +121,13 @@ struct json *fields_example(const struct field *f, bool full, struct arena *a);
 void fields_manual(const struct field *f, struct sbuf *out);
 /* Calls each(arg, path, row) for every row, nested ones included, INLINE flattened; path like "rules[].threshold". */
 void fields_walk(const struct field *f, void (*each)(void *arg, const char *path, const struct field *row), void *arg);
-/* Replaces the values of secret members anywhere in `object` by what `change` returns (seal, unseal, mask; NULL removes it). */
-void fields_secrets(const struct field *f, struct json *object, struct json *(*change)(void *arg, const char *path, struct json *value), void *arg);
+/*
+ * Replaces the values of secret members anywhere in `object` by what `change` returns (seal, unseal, mask; NULL removes it).
+ * A secret list of texts is changed text by text. Paths are those of fields_walk with "[]" for items: no index, so that a
+ * value sealed under its path stays readable when items move.
+ */
+void fields_secrets(const struct field *f, struct json *object,
+                    struct json *(*change)(void *arg, const char *path, struct json *value), void *arg);
 /* Whether the word is a choice (text or alias). */
 const struct choice *choice_find(const struct choice *c, struct str word, bool nocase);
 const char *choice_text(const struct choice *c, int value);
