@@ -195,6 +195,7 @@ const struct ip *exchange_client_ip(const struct exchange *x);    /* after trust
 const struct ip *exchange_peer_ip(const struct exchange *x);      /* of the TCP peer (or PROXY protocol) */
 bool exchange_is_tls(const struct exchange *x);
 void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
+const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
 /*
  * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent str when
@@ -202,3 +203,10 @@ bool exchange_is_upstream_response(const struct exchange *x);     /* response le
  */
 struct str exchange_property(struct exchange *x, struct str name);
 bool property_known(struct str name, bool response);
+/* The same in two steps, so that a policy reads the name once, in prepare(). `argument` points into the name. */
+struct property {
+	uint8_t id;
+	struct str argument;              /* <name> of "request.header.<name>" and its like */
+};
+bool property_parse(struct str name, bool response, struct property *out);
+struct str property_value(struct exchange *x, const struct property *p);
