@@ -1,13 +1,17 @@
 /*
  * message.h -- the head of a request or response, independent of the HTTP version it came in (RFC 9110).
  *
- * A message points into the bytes it was parsed from and into its arena; both live as long as the exchange. Field names
- * keep the spelling they arrived with and are compared without regard to case. Framing (length, chunks, until close) is
- * kept beside the fields: Content-Length, Transfer-Encoding, Connection and what Connection names are parsed into the
- * members below and marked `dropped`, and the writers make them anew. So no policy can break the framing.
+ * A message points into the bytes it was parsed from and into its arena; both live as long as the exchange.
+ * Field names keep the spelling they arrived with and are compared without regard to case. Framing (length,
+ * chunks, until close) is kept beside the fields: Content-Length, Transfer-Encoding, Connection and what Connection
+ * names are parsed into the members below and marked `dropped`, and the writers make them anew; adding or setting
+ * such a field does nothing. So no policy can break the framing.
  *
- * Invariants: headers[0..n) hold dropped rows too, readers skip them; `present` has the bit of each well-known id that
- * is there and not dropped (it may have false positives after a removal, never false negatives).
+ * Host of a request: the row stays visible to message_find, but `authority` is what is written. message_set and
+ * message_add of Host change both; removing it does nothing.
+ *
+ * Invariants: headers[0..n) hold dropped rows too, readers skip them; `present` has the bit of each well-known id
+ * that is there and not dropped (it may have false positives after a removal, never false negatives).
  */
 #pragma once
 #include <stdbool.h>
@@ -23,8 +27,10 @@ enum header_id {
 	HEADER_COUNT
 };
 
-enum method { METHOD_OTHER, METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_DELETE, METHOD_CONNECT,
-	      METHOD_OPTIONS, METHOD_TRACE, METHOD_PATCH };
+enum method {
+	METHOD_OTHER, METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_DELETE, METHOD_CONNECT, METHOD_OPTIONS,
+	METHOD_TRACE, METHOD_PATCH
+};
 
 /* How the end of the body is known. */
 enum framing {
@@ -43,7 +49,7 @@ struct header {
 struct message {
 	struct arena *arena;              /* where added fields go */
 	/* request */
-	enum method method;
+	enum method method;               /* in a response: of the request it answers */
 	struct str method_name;
 	struct str target;                /* request-target as received */
 	struct str authority;             /* Host value (or of an absolute target), as received */
@@ -55,8 +61,9 @@ struct message {
 	/* both */
 	uint8_t minor;                    /* HTTP/1.<minor> of the peer; 1 for h2 */
 	bool keep_alive;                  /* the peer allows another message on this connection */
-	bool expect_continue;
+	bool expect_continue;             /* waits for 100 before the body; the Expect field itself is dropped */
 	bool has_upgrade;                 /* asks for an upgrade (Connection: upgrade and an Upgrade field) */
+	bool length_known;                /* content_length was announced, even where no body follows (HEAD, 304) */
 	enum framing framing;
 	uint64_t content_length;          /* when FRAMING_LENGTH */
 	uint64_t present;                 /* bit set of enum header_id */
@@ -76,14 +83,21 @@ struct header *message_find_name(const struct message *m, struct str name);
 /* Next one after `h` with the same name, or NULL. */
 struct header *message_find_next(const struct message *m, const struct header *h);
 struct str message_value(const struct message *m, enum header_id id);   /* of the first; absent str when there is none */
-/* name and value are not copied: they live as long as the arena. Adds a line even when the name is there already. */
+/* Value of the Upgrade field, which is a dropped row; absent str when there is none. */
+struct str message_upgrade(const struct message *m);
+/*
+ * name and value are not copied: they live as long as the arena. message_add adds a line even when the name is there
+ * already. A name that is no token is not added; control bytes in a value become spaces, so no text from elsewhere
+ * can end a line early.
+ */
 void message_add(struct message *m, struct str name, struct str value);
 void message_add_id(struct message *m, enum header_id id, struct str value);
-/* Leaves exactly one line. */
+/* Leaves exactly one line, where the first one stood. */
 void message_set(struct message *m, struct str name, struct str value);
 void message_set_id(struct message *m, enum header_id id, struct str value);
 unsigned message_remove(struct message *m, struct str name);   /* returns how many lines went */
 void message_remove_id(struct message *m, enum header_id id);
+void message_grow(struct message *m);      /* room for at least one more row; rows move, pointers to them end */
 /* All values of a name joined by ", " (one allocation only when there are several). */
 struct str message_join(const struct message *m, struct str name);
 

@@ -1,10 +1,11 @@
 /*
  * uri.h -- request targets and paths: split, validate, normalise once; and absolute http(s) URLs of configuration.
  *
- * Normal form (RFC 3986 6.2, product rule): unreserved escapes decoded, other escapes kept with upper-case hex, "." and ".."
- * segments resolved, "//" collapsed, %2F and %5C kept. Refused: %00 and other encoded controls, raw controls and non-ASCII
- * bytes, a bad escape, "\" raw, an encoded slash or backslash next to dots (a segment that is dots once decoded), ".." above the root.
- * Matching, policies, the upstream and the logs all see this one form.
+ * Normal form (RFC 3986 6.2, product rule): unreserved escapes decoded, other escapes kept with upper-case hex, "." and
+ * ".." segments resolved, "//" collapsed, %2F and %5C kept. Refused: %00 and other encoded controls, raw controls and
+ * non-ASCII bytes, a bad escape, "\" or "#" raw, ".." above the root, and dots that others would see as a dot segment:
+ * next to an encoded slash or backslash, or before ";". The query is kept as it came (no controls, no non-ASCII, no "#").
+ * Matching, policies, the upstream and the logs all see this one form; normalising it again changes nothing.
  */
 #pragma once
 #include <stdbool.h>
@@ -23,6 +24,9 @@ bool uri_is_dns_name(struct str host, bool allow_wildcard);   /* RFC 1123 labels
 /* Percent-decodes; '+' becomes a space when form is set. Absent str for a bad escape. */
 struct str uri_decode(struct arena *a, struct str s, bool form);
 
+/* Whether all bytes may stand in a request line as they are: for paths and queries that a rule puts together. */
+bool uri_is_clean(struct str path_or_query);
+
 struct url {
 	bool is_https;
 	struct str host;                  /* without brackets */
@@ -30,4 +34,5 @@ struct url {
 	struct str target;                /* path and query, at least "/" */
 	struct str authority;             /* as it stands in the text */
 };
-bool url_parse(struct str text, struct url *out);          /* absolute http:// or https://, no userinfo, no fragment */
+/* Absolute http:// or https://; no userinfo, no fragment, no query without a path before it. */
+bool url_parse(struct str text, struct url *out);

@@ -1,0 +1,21 @@
+/*
+ * h1_notes.h -- what the head parser noticed on its way and the rules of framing judge afterwards. Private to this room.
+ *
+ * Places are indexes of rows: rows move when the array grows.
+ */
+#pragma once
+#include "http/h1.h"
+
+struct h1_notes {
+	struct message *m;
+	const struct h1_limits *limits;
+	uint64_t noted;                   /* bit set of the enum header_id to take note of */
+	unsigned fields;                  /* so far; cookie crumbs and dropped names count */
+	unsigned codings;                 /* Transfer-Encoding lines */
+	uint8_t host, length, coding, expect;   /* places, when the field is there */
+	bool has_host, has_length, has_connection, has_upgrade, has_expect;
+	bool keep_underscores;
+};
+
+enum h1_fault h1_settle_request(struct h1_notes *notes);
+enum h1_fault h1_settle_response(struct h1_notes *notes);

@@ -1,0 +1,348 @@
+/*
+ * h1_parse.c -- a whole head into a message.
+ *
+ * Both parsers work on a head that is known to end in CRLF: every scan stops at a line end at the latest, so one byte
+ * after a stop that is not the last LF may be looked at without asking for the end.
+ *
+ *	start line ─► fields, one row each; what decides framing is noted ─► h1_settle_* (h1_framing.c) judges the notes
+ */
+#include "http/h1_notes.h"
+#include "http/scan.h"
+#include "http/uri.h"
+
+#define SHORTEST_HEAD 16                  /* "G / HTTP/1.1" and two line ends */
+#define VERSION_BYTES 8
+
+#define BIT(id) (UINT64_C(1) << (id))
+/* Fields that need more than a row. */
+#define NOTED_ALWAYS \
+	(BIT(HEADER_CONTENT_LENGTH) | BIT(HEADER_TRANSFER_ENCODING) | BIT(HEADER_CONNECTION) | BIT(HEADER_UPGRADE) | \
+	 BIT(HEADER_KEEP_ALIVE) | BIT(HEADER_PROXY_CONNECTION) | BIT(HEADER_TE) | BIT(HEADER_TRAILER))
+#define NOTED_IN_REQUEST (NOTED_ALWAYS | BIT(HEADER_HOST) | BIT(HEADER_EXPECT) | BIT(HEADER_COOKIE))
+
+/* What is wrong with the byte at p, which no field value may hold. */
+static enum h1_fault judge_value_byte(const char *p)
+{
+	switch (*p) {
+	case '\0': return H1_FAULT_NUL_BYTE;
+	case '\n': return H1_FAULT_BARE_LF;
+	case '\r': return H1_FAULT_BARE_CR;
+	default: return H1_FAULT_HEADER_VALUE;
+	}
+}
+
+/* What is wrong with the name that starts at p and meets the byte at q, which no name may hold. */
+static enum h1_fault judge_name_byte(const char *p, const char *q)
+{
+	switch (*q) {
+	case '\0': return H1_FAULT_NUL_BYTE;
+	case '\n': return H1_FAULT_BARE_LF;
+	case '\r': return q[1] == '\n' ? H1_FAULT_HEADER_NAME : H1_FAULT_BARE_CR;
+	case ' ':
+	case '\t':
+		if (q == p)
+			return H1_FAULT_FOLD;
+		while (*q == ' ' || *q == '\t')
+			q++;
+		return *q == ':' ? H1_FAULT_SPACE_COLON : H1_FAULT_HEADER_NAME;
+	default: return H1_FAULT_HEADER_NAME;
+	}
+}
+
+static unsigned count_crumbs(struct str cookie)
+{
+	const char *p = cookie.p, *end = p + cookie.n;
+	unsigned crumbs = 1;
+
+	for (; (p = scan_byte(p, end, ';')) < end; p++)
+		crumbs++;
+	return crumbs;
+}
+
+/* Remembers where the last row is when it matters for framing, and drops it when it is for this hop only. */
+static enum h1_fault note(struct h1_notes *notes, struct header *row)
+{
+	uint8_t at = (uint8_t)(row - notes->m->headers);
+	uint8_t *place = NULL;
+
+	row->dropped = true;
+	switch (row->id) {
+	case HEADER_HOST:
+		row->dropped = false;
+		if (notes->has_host)
+			return H1_FAULT_HOST_TWICE;
+		notes->has_host = true;
+		place = &notes->host;
+		break;
+	case HEADER_CONTENT_LENGTH:
+		if (notes->has_length)
+			return H1_FAULT_LENGTH_TWICE;
+		notes->has_length = true;
+		place = &notes->length;
+		break;
+	case HEADER_TRANSFER_ENCODING:
+		notes->codings++;
+		place = &notes->coding;
+		break;
+	case HEADER_CONNECTION: notes->has_connection = true; break;
+	case HEADER_UPGRADE: notes->has_upgrade = true; break;
+	case HEADER_EXPECT:
+		if (notes->has_expect)
+			return H1_FAULT_EXPECT;
+		notes->has_expect = true;
+		place = &notes->expect;
+		break;
+	case HEADER_COOKIE:
+		row->dropped = false;
+		notes->fields += count_crumbs(row->value) - 1;
+		break;
+	default: break;
+	}
+	if (place)
+		*place = at;
+	return H1_FAULT_NONE;
+}
+
+/* Rows are counted in 8 bits; limits beyond that are not offered. */
+static enum h1_fault add_row(struct h1_notes *notes, struct str name, struct str value, enum header_id id)
+{
+	struct message *m = notes->m;
+	struct header *row;
+
+	if (m->n >= notes->limits->fields || m->n >= UINT8_MAX)
+		return H1_FAULT_HEADER_COUNT;
+	if (m->n == m->cap)
+		message_grow(m);
+	row = &m->headers[m->n++];
+	row->name = name;
+	row->value = value;
+	row->id = (uint16_t)id;
+	row->dropped = false;
+	if (notes->noted & BIT(id)) {
+		enum h1_fault fault = note(notes, row);
+
+		if (fault || row->dropped)
+			return fault;
+	}
+	m->present |= BIT(id);
+	return H1_FAULT_NONE;
+}
+
+/* Takes the value that starts at p; *next is the start of the next line. */
+static enum h1_fault take_value(const char *p, const char *end, struct str *value, const char **next)
+{
+	const char *stop;
+
+	while (*p == ' ' || *p == '\t')
+		p++;
+	stop = scan_value(p, end);
+	if (stop >= end || stop[0] != '\r' || stop[1] != '\n')
+		return judge_value_byte(stop < end ? stop : end - 1);
+	*next = stop + 2;
+	while (stop > p && (stop[-1] == ' ' || stop[-1] == '\t'))
+		stop--;
+	*value = (struct str){ p, (size_t)(stop - p) };
+	return H1_FAULT_NONE;
+}
+
+/* One field line at *at. */
+static enum h1_fault take_field(struct h1_notes *notes, const char **at, const char *end)
+{
+	const char *p = *at, *colon = scan_byte(p, end, ':');
+	struct str name = { p, (size_t)(colon - p) }, value = { NULL, 0 };
+	enum header_id id = header_lookup(name);
+	bool is_kept = true;
+	enum h1_fault fault;
+
+	if (id == HEADER_OTHER) {
+		const char *stop = p;
+		unsigned seen = 0;
+
+		for (; SCAN_IS(*stop, SCAN_TOKEN); stop++)
+			seen |= scan_classes[(uint8_t)*stop];
+		if (stop != colon || stop == p)
+			return judge_name_byte(p, stop);
+		is_kept = notes->keep_underscores || !(seen & SCAN_UNDERSCORE);
+	}
+	fault = take_value(colon + 1, end, &value, at);
+	if (fault)
+		return fault;
+	if (++notes->fields > notes->limits->fields)
+		return H1_FAULT_HEADER_COUNT;
+	return is_kept ? add_row(notes, name, value, id) : H1_FAULT_NONE;
+}
+
+static enum h1_fault take_fields(struct h1_notes *notes, const char *p, const char *end)
+{
+	while (*p != '\r') {
+		enum h1_fault fault = take_field(notes, &p, end);
+
+		if (fault)
+			return fault;
+		if (p >= end)
+			return H1_FAULT_HEADER_NAME;
+	}
+	if (p + 1 >= end || p[1] != '\n')
+		return H1_FAULT_BARE_CR;
+	/* An empty line inside a head cannot come from h1_find_head. */
+	if (p + 2 != end)
+		return H1_FAULT_HEADER_NAME;
+	return notes->fields > notes->limits->fields ? H1_FAULT_HEADER_COUNT : H1_FAULT_NONE;
+}
+
+static enum h1_fault check_head(struct str head, const struct h1_limits *limits, enum h1_fault start_line)
+{
+	if (head.n > limits->head_bytes)
+		return H1_FAULT_HEAD_LARGE;
+	if (head.n < SHORTEST_HEAD || head.p[head.n - 2] != '\r' || head.p[head.n - 1] != '\n')
+		return start_line;
+	return H1_FAULT_NONE;
+}
+
+/* "HTTP/1.0" or "HTTP/1.1" at p; other digits are a version we do not speak, other text is `otherwise`. */
+static enum h1_fault take_version(struct message *m, const char *p, const char *end, enum h1_fault otherwise)
+{
+	if (end - p < VERSION_BYTES || memcmp(p, "HTTP/", 5) != 0)
+		return otherwise;
+	if (memcmp(p + 5, "1.1", 3) == 0) {
+		m->minor = 1;
+		return H1_FAULT_NONE;
+	}
+	if (memcmp(p + 5, "1.0", 3) == 0)
+		return H1_FAULT_NONE;
+	if (SCAN_IS(p[5], SCAN_DIGIT) && p[6] == '.' && SCAN_IS(p[7], SCAN_DIGIT))
+		return H1_FAULT_VERSION;
+	return otherwise;
+}
+
+/* What is wrong with a start line that stops at the byte q. */
+static enum h1_fault judge_line_byte(const char *q, enum h1_fault otherwise)
+{
+	if (*q == '\0')
+		return H1_FAULT_NUL_BYTE;
+	if (*q == '\n')
+		return H1_FAULT_BARE_LF;
+	if (*q == '\r' && q[1] != '\n')
+		return H1_FAULT_BARE_CR;
+	return otherwise;
+}
+
+static enum h1_fault take_request_line(struct message *m, const char **at, const char *end)
+{
+	const char *p = *at, *stop = scan_class(p, end, SCAN_TOKEN);
+	enum h1_fault fault;
+
+	if (stop == p || *stop != ' ')
+		return judge_line_byte(stop, stop == p ? H1_FAULT_METHOD : H1_FAULT_REQUEST_LINE);
+	m->method_name = (struct str){ p, (size_t)(stop - p) };
+	m->method = method_lookup(m->method_name);
+	p = stop + 1;
+	stop = scan_visible(p, end);
+	if (stop == p || *stop != ' ')
+		return judge_line_byte(stop, stop == p || *stop == '\r' ? H1_FAULT_REQUEST_LINE : H1_FAULT_TARGET);
+	m->target = (struct str){ p, (size_t)(stop - p) };
+	p = stop + 1;
+	fault = take_version(m, p, end, H1_FAULT_REQUEST_LINE);
+	if (fault)
+		return fault;
+	p += VERSION_BYTES;
+	if (p + 2 > end || p[0] != '\r' || p[1] != '\n')
+		return p < end ? judge_line_byte(p, H1_FAULT_REQUEST_LINE) : H1_FAULT_REQUEST_LINE;
+	*at = p + 2;
+	return H1_FAULT_NONE;
+}
+
+/* Splits "http://authority[/path][?query]"; the scheme is compared without regard to case. */
+static enum h1_fault take_absolute_target(struct message *m)
+{
+	static const struct str schemes[] = { { "http://", 7 }, { "https://", 8 } };
+	const char *p = m->target.p, *end = p + m->target.n, *stop;
+	size_t skip = 0;
+
+	for (size_t i = 0; i < 2; i++)
+		if (m->target.n > schemes[i].n && str_equal_nocase((struct str){ p, schemes[i].n }, schemes[i]))
+			skip = schemes[i].n;
+	if (skip == 0)
+		return H1_FAULT_TARGET;
+	p += skip;
+	for (stop = p; stop < end && *stop != '/' && *stop != '?' && *stop != '#';)
+		stop++;
+	m->authority = (struct str){ p, (size_t)(stop - p) };
+	if (!uri_split_authority(m->authority, &(struct str){ NULL, 0 }, &(uint16_t){ 0 }))
+		return H1_FAULT_TARGET;
+	if (stop < end && *stop == '/')
+		return uri_normalise(m->arena, (struct str){ stop, (size_t)(end - stop) }, &m->path, &m->query)
+		               ? H1_FAULT_TARGET : H1_FAULT_NONE;
+	m->path = STR("/");
+	if (stop == end)
+		return H1_FAULT_NONE;
+	m->query = (struct str){ stop + 1, (size_t)(end - stop - 1) };
+	return *stop == '?' && uri_is_clean(m->query) ? H1_FAULT_NONE : H1_FAULT_TARGET;
+}
+
+static enum h1_fault take_target(struct message *m, const struct h1_limits *limits)
+{
+	if (m->target.n > limits->target_bytes)
+		return H1_FAULT_TARGET_LONG;
+	if (UNLIKELY(m->method == METHOD_CONNECT))
+		return H1_FAULT_CONNECT;
+	if (LIKELY(m->target.p[0] == '/'))
+		return uri_normalise(m->arena, m->target, &m->path, &m->query) ? H1_FAULT_TARGET : H1_FAULT_NONE;
+	if (m->target.n == 1 && m->target.p[0] == '*') {
+		m->path = m->target;
+		return m->method == METHOD_OPTIONS ? H1_FAULT_NONE : H1_FAULT_TARGET;
+	}
+	return take_absolute_target(m);
+}
+
+enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits)
+{
+	struct h1_notes notes = { .m = m, .limits = limits, .noted = NOTED_IN_REQUEST,
+	                          .keep_underscores = limits->keep_underscores };
+	const char *p = head.p, *end = p + head.n;
+	enum h1_fault fault = check_head(head, limits, H1_FAULT_REQUEST_LINE);
+
+	if (fault || (fault = take_request_line(m, &p, end)) || (fault = take_target(m, limits)) ||
+	    (fault = take_fields(&notes, p, end)))
+		return fault;
+	return h1_settle_request(&notes);
+}
+
+static enum h1_fault take_status_line(struct message *m, const char **at, const char *end)
+{
+	const char *p = *at, *stop;
+	enum h1_fault fault = take_version(m, p, end, H1_FAULT_STATUS_LINE);
+
+	if (fault)
+		return fault;
+	p += VERSION_BYTES;
+	if (end - p < 6 || p[0] != ' ' || p[1] < '1' || p[1] > '5' || !SCAN_IS(p[2], SCAN_DIGIT) ||
+	    !SCAN_IS(p[3], SCAN_DIGIT))
+		return H1_FAULT_STATUS_LINE;
+	m->status = (p[1] - '0') * 100 + (p[2] - '0') * 10 + (p[3] - '0');
+	p += 4;
+	/* Servers that have no reason often leave the space before it out as well. */
+	if (*p != ' ' && *p != '\r')
+		return judge_line_byte(p, H1_FAULT_STATUS_LINE);
+	if (*p == ' ')
+		p++;
+	stop = scan_value(p, end);
+	if (stop + 1 >= end || stop[0] != '\r' || stop[1] != '\n')
+		return judge_line_byte(stop < end ? stop : end - 1, H1_FAULT_STATUS_LINE);
+	m->reason = (struct str){ p, (size_t)(stop - p) };
+	*at = stop + 2;
+	return H1_FAULT_NONE;
+}
+
+enum h1_fault h1_parse_response(struct message *m, struct str head, const struct h1_limits *limits,
+                                enum method method)
+{
+	struct h1_notes notes = { .m = m, .limits = limits, .noted = NOTED_ALWAYS, .keep_underscores = true };
+	const char *p = head.p, *end = p + head.n;
+	enum h1_fault fault = check_head(head, limits, H1_FAULT_STATUS_LINE);
+
+	m->method = method;
+	if (fault || (fault = take_status_line(m, &p, end)) || (fault = take_fields(&notes, p, end)))
+		return fault;
+	return h1_settle_response(&notes);
+}

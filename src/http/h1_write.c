@@ -1,0 +1,167 @@
+/*
+ * h1_write.c -- a message back into bytes.
+ *
+ * Rows that lie next to each other in the received head, as "name: value" CRLF, are copied in one run: in the usual case
+ * a head is three or four copies, however many fields it has.
+ */
+#include "http/h1.h"
+
+#define FIXED_BYTES 192U                  /* start line without its texts, Host, framing, Connection, the empty line */
+#define BIT(id) (UINT64_C(1) << (id))
+
+static char *put(char *out, struct str s)
+{
+	if (s.n)
+		memcpy(out, s.p, s.n);
+	return out + s.n;
+}
+#define PUT_LIT(out, lit) (memcpy((out), (lit), sizeof(lit) - 1), (out) + sizeof(lit) - 1)
+
+static char *put_u64(char *out, uint64_t v)
+{
+	char digits[20];
+	unsigned n = 0;
+
+	do
+		digits[n++] = (char)('0' + v % 10);
+	while (v /= 10);
+	while (n)
+		*out++ = digits[--n];
+	return out;
+}
+
+size_t h1_head_bound(const struct message *m)
+{
+	size_t size = FIXED_BYTES + m->method_name.n + m->path.n + m->query.n + m->authority.n + m->reason.n;
+
+	for (unsigned i = 0; i < m->n; i++)
+		size += m->headers[i].name.n + m->headers[i].value.n + 4;
+	return size;
+}
+
+/* The value follows the name with ": " between: a line as it was received. */
+static bool is_line(const struct header *h)
+{
+	const char *colon = h->name.p + h->name.n;
+
+	return h->value.p == colon + 2 && memcmp(colon, ": ", 2) == 0;
+}
+
+static bool is_next_line(const struct header *h, const struct header *next)
+{
+	const char *end = h->value.p + h->value.n;
+
+	return next->name.p == end + 2 && memcmp(end, "\r\n", 2) == 0;
+}
+
+static bool is_skipped(const struct header *h, uint64_t skip)
+{
+	return h->dropped || (BIT(h->id) & skip);
+}
+
+static char *put_rows(char *out, const struct message *m, uint64_t skip)
+{
+	const struct header *h = m->headers, *end = m->headers + m->n;
+
+	while (h < end) {
+		const char *start = h->name.p, *stop;
+
+		if (is_skipped(h, skip)) {
+			h++;
+			continue;
+		}
+		if (!is_line(h)) {
+			out = put(out, h->name);
+			out = PUT_LIT(out, ": ");
+			start = h->value.p;
+		} else {
+			while (h + 1 < end && !is_skipped(h + 1, skip) && is_next_line(h, h + 1) && is_line(h + 1))
+				h++;
+		}
+		stop = h->value.p + h->value.n;
+		out = put(out, (struct str){ start, (size_t)(stop - start) });
+		out = PUT_LIT(out, "\r\n");
+		h++;
+	}
+	return out;
+}
+
+static char *put_length(char *out, uint64_t length)
+{
+	out = PUT_LIT(out, "Content-Length: ");
+	out = put_u64(out, length);
+	return PUT_LIT(out, "\r\n");
+}
+
+size_t h1_write_request(const struct message *m, char *out)
+{
+	char *at = put(out, m->method_name);
+
+	*at++ = ' ';
+	at = put(at, m->path);
+	if (m->query.p) {
+		*at++ = '?';
+		at = put(at, m->query);
+	}
+	at = PUT_LIT(at, " HTTP/1.1\r\nHost: ");
+	at = put(at, m->authority);
+	at = PUT_LIT(at, "\r\n");
+	at = put_rows(at, m, BIT(HEADER_HOST));
+	if (m->framing == FRAMING_LENGTH)
+		at = put_length(at, m->content_length);
+	else if (m->framing == FRAMING_CHUNKED)
+		at = PUT_LIT(at, "Transfer-Encoding: chunked\r\n");
+	if (!m->keep_alive)
+		at = PUT_LIT(at, "Connection: close\r\n");
+	at = PUT_LIT(at, "\r\n");
+	return (size_t)(at - out);
+}
+
+static char *put_response_framing(char *out, const struct message *m)
+{
+	if (m->status < 200 || m->status == 204 || m->status == 304)
+		return out;
+	switch (m->framing) {
+	case FRAMING_LENGTH: return put_length(out, m->content_length);
+	case FRAMING_CHUNKED: return PUT_LIT(out, "Transfer-Encoding: chunked\r\n");
+	case FRAMING_NONE:
+		if (m->length_known || m->method != METHOD_HEAD)
+			return put_length(out, m->length_known ? m->content_length : 0);
+		break;
+	case FRAMING_CLOSE: break;
+	}
+	return out;
+}
+
+size_t h1_write_response(const struct message *m, char *out)
+{
+	char *at = PUT_LIT(out, "HTTP/1.1 ");
+
+	*at++ = (char)('0' + m->status / 100 % 10);
+	*at++ = (char)('0' + m->status / 10 % 10);
+	*at++ = (char)('0' + m->status % 10);
+	*at++ = ' ';
+	at = put(at, m->reason.n ? m->reason : str_of(h1_reason(m->status)));
+	at = PUT_LIT(at, "\r\n");
+	at = put_rows(at, m, 0);
+	at = put_response_framing(at, m);
+	if (m->status >= 200) {
+		if (!m->keep_alive)
+			at = PUT_LIT(at, "Connection: close\r\n");
+		else if (m->minor == 0)
+			at = PUT_LIT(at, "Connection: keep-alive\r\n");
+	}
+	at = PUT_LIT(at, "\r\n");
+	return (size_t)(at - out);
+}
+
+size_t h1_write_chunk_size(char out[20], size_t n)
+{
+	unsigned digits = n ? (unsigned)(64 - __builtin_clzll(n) + 3) / 4 : 1;
+
+	for (unsigned i = digits; i > 0; i--, n >>= 4)
+		out[i - 1] = "0123456789abcdef"[n & 15];
+	out[digits] = '\r';
+	out[digits + 1] = '\n';
+	return digits + 2;
+}
