@@ -73,18 +73,18 @@ struct h1_scan {
 	enum h1_fault fault;              /* when H1_BAD */
 };
 /*
- * Looks for the empty line in p[0..n), which starts at the message's first byte and only ever grows. H1_DONE: *head_size
- * bytes belong to the head, empty line included. H1_BAD as early as the bytes show it (bare LF, first byte no token).
- * An empty line before a request (one CRLF) is to be skipped by the caller with h1_skip_empty, before the scan; a lone
- * CR at the start is H1_MORE and leaves the scan untouched. The size limit is the caller's: H1_MORE with
+ * Looks for the empty line in p[0..n), which starts at the message's first byte and only ever grows. H1_DONE:
+ * *head_size bytes belong to the head, empty line included. H1_BAD as early as the bytes show it (bare LF, first byte
+ * no token). An empty line before a request (one CRLF) is to be skipped by the caller with h1_skip_empty, before the
+ * scan; a lone CR at the start is H1_MORE and leaves the scan untouched. The size limit is the caller's: H1_MORE with
  * n >= head_bytes is H1_FAULT_HEAD_LARGE.
  */
 enum h1_result h1_find_head(struct h1_scan *s, const char *p, size_t n, size_t *head_size);
 size_t h1_skip_empty(const char *p, size_t n);           /* 0 or 2 */
 
 /*
- * Parses a whole head. *m is zero but for m->arena; the message points into `head`. H1_FAULT_NONE on success; *m is then
- * complete: framing, keep_alive, path and query normalised, absolute-form targets folded into authority and path
+ * Parses a whole head. *m is zero but for m->arena; the message points into `head`. H1_FAULT_NONE on success; *m is
+ * then complete: framing, keep_alive, path and query normalised, absolute-form targets folded into authority and path
  * (RFC 9112 3.2.2), hop-by-hop fields dropped. After a fault *m holds what was read so far, for the log only.
  */
 enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits);
@@ -105,10 +105,10 @@ struct h1_body {
 };
 void h1_body_init(struct h1_body *b, enum framing framing, uint64_t content_length);
 /*
- * Decodes p[0..n) in place: the data bytes of this piece are moved together to p[0..*data_size). *consumed says how many
- * wire bytes were used (all of n, unless the message ended: the rest belongs to the next one). H1_DONE: the body has
- * ended. FRAMING_CLOSE never ends here: the end of the connection ends it. Trailers and chunk extensions are checked and
- * discarded.
+ * Decodes p[0..n) in place: the data bytes of this piece are moved together to p[0..*data_size). *consumed says how
+ * many wire bytes were used (all of n, unless the message ended: the rest belongs to the next one). H1_DONE: the body
+ * has ended. FRAMING_CLOSE never ends here: the end of the connection ends it. Trailers and chunk extensions are
+ * checked and discarded.
  */
 enum h1_result h1_body_decode(struct h1_body *b, char *p, size_t n, size_t *consumed, size_t *data_size);
 bool h1_body_is_done(const struct h1_body *b);           /* nothing (more) to read */

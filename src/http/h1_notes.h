@@ -1,7 +1,7 @@
 /*
- * h1_notes.h -- what the head parser noticed on its way and the rules of framing judge afterwards. Private to this room.
+ * h1_notes.h -- what the head parser noticed on its way and the rules of framing judge afterwards.
  *
- * Places are indexes of rows: rows move when the array grows.
+ * Private to this room. Places are indexes of rows: rows move when the array grows.
  */
 #pragma once
 #include "http/h1.h"

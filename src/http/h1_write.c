@@ -1,8 +1,8 @@
 /*
  * h1_write.c -- a message back into bytes.
  *
- * Rows that lie next to each other in the received head, as "name: value" CRLF, are copied in one run: in the usual case
- * a head is three or four copies, however many fields it has.
+ * Rows that lie next to each other in the received head, as "name: value" CRLF, are copied in one run: in the usual
+ * case a head is three or four copies, however many fields it has.
  */
 #include "http/h1.h"
 

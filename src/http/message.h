@@ -82,13 +82,13 @@ struct header *message_find(const struct message *m, enum header_id id);
 struct header *message_find_name(const struct message *m, struct str name);
 /* Next one after `h` with the same name, or NULL. */
 struct header *message_find_next(const struct message *m, const struct header *h);
-struct str message_value(const struct message *m, enum header_id id);   /* of the first; absent str when there is none */
+struct str message_value(const struct message *m, enum header_id id);   /* of the first; absent str when none */
 /* Value of the Upgrade field, which is a dropped row; absent str when there is none. */
 struct str message_upgrade(const struct message *m);
 /*
- * name and value are not copied: they live as long as the arena. message_add adds a line even when the name is there
- * already. A name that is no token is not added; control bytes in a value become spaces, so no text from elsewhere
- * can end a line early.
+ * name and value are not copied: they live as long as the arena. message_add adds a line even when the name is
+ * there already. A name that is no token is not added; control bytes in a value become spaces, so no text from
+ * elsewhere can end a line early.
  */
 void message_add(struct message *m, struct str name, struct str value);
 void message_add_id(struct message *m, enum header_id id, struct str value);

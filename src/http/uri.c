@@ -13,7 +13,7 @@ static bool is_ipv6(struct str text)
 	return str_find(text, ':') < text.n && ip_parse(text, &ip);
 }
 
-/* Where the host of an authority ends: at the first byte that is no host byte, or after the ']'. 0 when there is none. */
+/* Where the host of an authority ends: at the first byte that is no host byte, or after ']'. 0: there is none. */
 static size_t measure_host(struct str authority)
 {
 	const char *end = authority.p + authority.n, *stop;

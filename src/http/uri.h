@@ -4,7 +4,7 @@
  * Normal form (RFC 3986 6.2, product rule): unreserved escapes decoded, other escapes kept with upper-case hex, "." and
  * ".." segments resolved, "//" collapsed, %2F and %5C kept. Refused: %00 and other encoded controls, raw controls and
  * non-ASCII bytes, a bad escape, "\" or "#" raw, ".." above the root, and dots that others would see as a dot segment:
- * next to an encoded slash or backslash, or before ";". The query is kept as it came (no controls, no non-ASCII, no "#").
+ * next to an encoded slash or backslash, or before ";". The query is kept as it came (no controls, non-ASCII or "#").
  * Matching, policies, the upstream and the logs all see this one form; normalising it again changes nothing.
  */
 #pragma once
