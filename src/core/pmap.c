@@ -58,21 +58,18 @@ void part_drop(struct part *p)
 
 uint64_t pmap_hash(struct str key)
 {
-	uint64_t hash = key.n * UINT64_C(0x9e3779b97f4a7c15), word;
+	uint64_t state = 0, word = 0;
 	const char *p = key.p;
 	size_t left = key.n;
 
-	for (; left; p += sizeof(word)) {
-		size_t take = left < sizeof(word) ? left : sizeof(word);
-
-		word = 0;
-		memcpy(&word, p, take);
-		left -= take;
-		hash = (hash ^ word) * UINT64_C(0xd6e8feb86659fd93);
-		hash ^= hash >> 32;
+	for (; left >= sizeof(word); p += sizeof(word), left -= sizeof(word)) {
+		memcpy(&word, p, sizeof(word));
+		state = pmap_hash_word(state, word);
 	}
-	hash *= UINT64_C(0xd6e8feb86659fd93);
-	return hash ^ hash >> 32;
+	word = 0;
+	if (left)
+		memcpy(&word, p, left);
+	return pmap_hash_end(state, word, key.n);
 }
 
 static void drop_item(struct item *item)

@@ -29,6 +29,23 @@ struct pmap *pmap_new(void);
 struct pmap *pmap_hold(struct pmap *m);
 void pmap_drop(struct pmap *m);
 uint64_t pmap_hash(struct str key);                /* not keyed: only administrators choose keys */
+/*
+ * The same hash, word by word, for who looks up many prefixes of one text: start with 0, feed each whole word of 8 bytes, and end
+ * with what is left over (0 to 7 bytes, the others zero) and the length of the key. Ending does not use the state up.
+ */
+#define PMAP_HASH_FACTOR UINT64_C(0xd6e8feb86659fd93)
+static inline uint64_t pmap_hash_word(uint64_t state, uint64_t word)
+{
+	state = (state ^ word) * PMAP_HASH_FACTOR;
+	return state ^ state >> 32;
+}
+static inline uint64_t pmap_hash_end(uint64_t state, uint64_t rest, size_t key_size)
+{
+	uint64_t hash = pmap_hash_word(state, rest);
+
+	hash = (hash ^ key_size) * PMAP_HASH_FACTOR;
+	return hash ^ hash >> 32;
+}
 struct part *pmap_get(const struct pmap *m, struct str key);
 struct part *pmap_get_hashed(const struct pmap *m, struct str key, uint64_t hash);
 /*
