@@ -1,0 +1,20 @@
+/*
+ * jwks.h -- sets of public keys (RFC 7517) that tokens are verified with.
+ *
+ * A key is usable if its type and members fit one of our algorithms: RSA of 2048 bits or more, EC on P-256,
+ * P-384 or P-521, Ed25519, and symmetric keys where the set stands in the config itself. Keys for encryption
+ * are not.
+ */
+#pragma once
+#include "core/arena.h"
+#include "core/json.h"
+#include "core/problem.h"
+
+#define JWKS_TEXT_MAX (64 * 1024)
+
+/* Whether the JWK could verify a token. `inline_set`: symmetric keys count. */
+bool jwk_is_usable(const struct json *jwk, bool inline_set, struct arena *a);
+/* Whether `text` is a key set written into a config, with at least one usable key; else fills why->text. */
+MUST_USE bool jwks_check(struct str text, struct problem *why);
+/* A config's key set stands inline if its first character that is no blank is '{'; otherwise it is a URL. */
+bool jwks_is_inline(struct str text);

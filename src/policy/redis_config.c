@@ -1,0 +1,54 @@
+#include "policy/redis_config.h"
+#include "http/uri.h"
+
+static bool split_host(struct str text, struct str *host, uint16_t *port)
+{
+	return uri_split_authority(text, host, port) && uri_is_host(*host);
+}
+
+static bool check_host(struct str value, struct problem *why)
+{
+	struct str host;
+	uint16_t port;
+
+	if (!split_host(value, &host, &port))
+		return problem(why, "", "must be a host name or address, optionally with a port: "
+			"\"redis-service:6379\"");
+	return true;
+}
+
+const struct field redis_config_fields[] = {
+	TEXT(struct redis_config, serviceHost, REQUIRED, RANGE(1, 255), FORMAT(check_host),
+	     EXAMPLE("\"redis-service:6379\""),
+	     DOC("Name or address of the Redis server. A port written here must equal `servicePort`; IPv6 "
+	     "stands in brackets.")),
+	INT(struct redis_config, servicePort, REQUIRED, RANGE(1, 65535), EXAMPLE("6379"),
+	    DOC("Port of the Redis server.")),
+	INT(struct redis_config, database, RANGE(0, 2147483647), DEFAULT("0"),
+	    DOC("Number of the Redis database.")),
+	TEXT(struct redis_config, username, RANGE(0, 256),
+	     DOC("Name of the Redis user; empty: the default user.")),
+	TEXT(struct redis_config, password, SECRET, RANGE(0, 4096), EXAMPLE("\"redis-password\""),
+	     DOC("Password of the Redis user; empty: no authentication.")),
+	FIELDS_END
+};
+
+bool redis_config_check(const struct redis_config *r, struct problem *why)
+{
+	struct str host;
+	uint16_t port;
+
+	if (split_host(r->serviceHost, &host, &port) && port && port != r->servicePort)
+		return problem(why, "redisConfig.servicePort",
+			"is %lld, but serviceHost says port %u; give one port, or equal ones",
+		               (long long)r->servicePort, port);
+	return true;
+}
+
+struct str redis_config_host(const struct redis_config *r)
+{
+	struct str host = r->serviceHost;
+	uint16_t port;
+
+	return split_host(r->serviceHost, &host, &port) ? host : r->serviceHost;
+}
