@@ -2,7 +2,7 @@
  * cidr.h -- sets of IPv4/IPv6 prefixes with a lookup whose cost does not depend on how many there are.
  *
  * Addresses are 16 bytes in network order; IPv4 is kept as IPv4-mapped IPv6, so ::ffff:1.2.3.4 and 1.2.3.4 are one
- * address. 0.0.0.0/0 covers IPv4 only. Host bits are masked off. Zone ids are refused.
+ * address. 0.0.0.0/0 covers IPv4 only, ::/0 IPv6 only. Host bits are masked off. Zone ids are refused.
  */
 #pragma once
 #include <stdbool.h>
@@ -22,4 +22,4 @@ struct cidr_set;
 struct cidr_set *cidr_set_new(struct arena *a);
 void cidr_set_add(struct cidr_set *s, const struct ip *base, unsigned prefix);
 bool cidr_set_has(const struct cidr_set *s, const struct ip *ip);
-unsigned cidr_set_count(const struct cidr_set *s);
+unsigned cidr_set_count(const struct cidr_set *s);                /* a prefix inside another one does not count */
