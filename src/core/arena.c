@@ -71,7 +71,7 @@ static void give_block(struct arena_block *block)
 	mem_free(block);
 }
 
-/* Called when `size` bytes (rounded) do not fit any more. The block with more room left is where the next ones come from. */
+/* `size` bytes (rounded) do not fit any more. The block with more room left is where the next ones come from. */
 static void *take_from_new_block(struct arena *a, size_t size)
 {
 	struct arena_block *newest = a->blocks;

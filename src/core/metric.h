@@ -32,7 +32,7 @@ struct series *metric_series(enum metric_id id, const struct str *values);
  */
 void metric_series_drop(struct series *s);
 void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down; any thread */
-void metric_set(struct series *s, int64_t v);      /* gauge: one value for the process; a gauge is either set or added to */
+void metric_set(struct series *s, int64_t v);      /* gauge: one value for the process; set a gauge or add to it */
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
 int64_t metric_value(const struct series *s);      /* sum over threads; of a histogram the number of observations */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */

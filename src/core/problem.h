@@ -32,5 +32,5 @@ struct problem {
 /* Fills *why (kind PROBLEM_INVALID unless set after) and returns false. */
 bool problem(struct problem *why, const char *field, const char *fmt, ...) PRINTF(3, 4);
 bool problem_of(struct problem *why, enum problem_kind kind, const char *field, const char *fmt, ...) PRINTF(4, 5);
-/* Puts `outer` before the field path: "config" + "threshold" -> "config.threshold", "items" + "[1].x" -> "items[1].x". */
+/* Puts `outer` before the field path: "config" + "threshold" is "config.threshold", "items" + "[1].x" is "items[1].x". */
 void problem_prefix(struct problem *why, const char *outer);

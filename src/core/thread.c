@@ -56,7 +56,7 @@ pthread_t thread_start(const char *name, void *(*run)(void *), void *arg)
 static void read_usable(cpu_set_t *set)
 {
 	CPU_ZERO(set);
-	/* Of the main thread, which is never pinned. A machine with more CPUs than a cpu_set_t holds: take it as one. */
+	/* Of the main thread, which is never pinned. A machine with more CPUs than a cpu_set_t holds counts as one. */
 	if (sched_getaffinity(getpid(), sizeof(*set), set) != 0 || CPU_COUNT(set) == 0)
 		CPU_SET(0, set);
 }

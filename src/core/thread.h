@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 pthread_t thread_start(const char *name, void *(*run)(void *), void *arg);   /* signals blocked; stops on failure */
-/* Pins the calling thread to one of the usable CPUs: 0 .. thread_cpus() - 1, counted round. The main thread stays free. */
+/* Pins the calling thread to one of the usable CPUs: 0 .. thread_cpus() - 1, counted round. Not for the main thread. */
 void thread_pin(int cpu);
 unsigned thread_cpus(void);                                                  /* usable CPUs, at least 1 */
 

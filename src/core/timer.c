@@ -106,7 +106,8 @@ static struct list *find_next(struct timer_wheel *w, int64_t *begins_ms)
 				continue;
 			}
 			unsigned shift = BITS * level;
-			uint64_t round = shift + BITS < 64 ? (uint64_t)w->now_ms >> (shift + BITS) << (shift + BITS) : 0;
+			unsigned above = shift + BITS;
+			uint64_t round = above < 64 ? (uint64_t)w->now_ms >> above << above : 0;
 
 			*begins_ms = (int64_t)(round | (uint64_t)slot << shift);
 			return head;
