@@ -231,7 +231,7 @@ static void *run_writer(void *arg)
 			ssize_t ignored = read(wake_fd, &count, sizeof(count));
 
 			(void)ignored;
-			/* Before the rings are looked at, so who comes later wakes us; read, so we see who came before. */
+			/* Before the rings are looked at: who comes later wakes us, who came before is seen. */
 			atomic_exchange(&is_woken, false);
 		}
 		drain_all();

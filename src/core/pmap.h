@@ -30,8 +30,9 @@ struct pmap *pmap_hold(struct pmap *m);
 void pmap_drop(struct pmap *m);
 uint64_t pmap_hash(struct str key);                /* not keyed: only administrators choose keys */
 /*
- * The same hash, word by word, for who looks up many prefixes of one text: start with 0, feed each whole word of 8 bytes, and end
- * with what is left over (0 to 7 bytes, the others zero) and the length of the key. Ending does not use the state up.
+ * The same hash, word by word, for who looks up many prefixes of one text: start with 0, feed each whole word of 8
+ * bytes, and end with what is left over (0 to 7 bytes, the others zero) and the length of the key. Ending does not use
+ * the state up.
  */
 #define PMAP_HASH_FACTOR UINT64_C(0xd6e8feb86659fd93)
 static inline uint64_t pmap_hash_word(uint64_t state, uint64_t word)

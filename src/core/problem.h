@@ -32,5 +32,8 @@ struct problem {
 /* Fills *why (kind PROBLEM_INVALID unless set after) and returns false. */
 bool problem(struct problem *why, const char *field, const char *fmt, ...) PRINTF(3, 4);
 bool problem_of(struct problem *why, enum problem_kind kind, const char *field, const char *fmt, ...) PRINTF(4, 5);
-/* Puts `outer` before the field path: "config" + "threshold" is "config.threshold", "items" + "[1].x" is "items[1].x". */
+/*
+ * Puts `outer` before the field path, with a dot where one belongs: "config" and "threshold" become "config.threshold",
+ * "items" and "[1].x" become "items[1].x".
+ */
 void problem_prefix(struct problem *why, const char *outer);

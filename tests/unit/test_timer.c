@@ -202,7 +202,7 @@ static void meddle(struct timer *t)
 	timer_arm(wheel, t, now_ms);
 }
 
-static void test_callbacks_may_change_timers_of_the_same_slot(void **state)
+static void test_callbacks_may_change_timers_of_the_slot(void **state)
 {
 	struct alarm victim = { 0 };
 	struct chain c = { .victim = &victim, .freed = mem_alloc(sizeof(struct alarm)) };
@@ -248,7 +248,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_moves_and_disarms, open_wheel, close_wheel),
 		cmocka_unit_test_setup_teardown(test_moving_later_does_not_relink, open_wheel, close_wheel),
 		cmocka_unit_test_setup_teardown(test_many_random_timers, open_wheel, close_wheel),
-		cmocka_unit_test_setup_teardown(test_callbacks_may_change_timers_of_the_same_slot, open_wheel, close_wheel),
+		cmocka_unit_test_setup_teardown(test_callbacks_may_change_timers_of_the_slot, open_wheel, close_wheel),
 		cmocka_unit_test_setup_teardown(test_a_long_deadline_costs_few_wakes, open_wheel, close_wheel),
 	};
 

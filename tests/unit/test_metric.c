@@ -1,0 +1,205 @@
+/* test_metric.c -- sums over threads, and the text that is scraped, byte for byte.
+ * Run with -DSLUICE_SANITIZE=thread too: cells are read while they are written. room: core */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include "core/metric.h"
+#include "core/thread.h"
+
+enum { THREADS = 3, TIMES = 20000 };
+
+static int start(void **state)
+{
+	(void)state;
+	metric_start(THREADS);
+	return 0;
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	metric_stop();
+	return 0;
+}
+
+static void assert_written(const char *expected)
+{
+	struct sbuf out = { 0 };
+
+	SBUF_LIT(&out, "");
+	metric_write(&out);
+	assert_string_equal(out.p, expected);
+	sbuf_free(&out);
+}
+
+static void test_same_values_same_series(void **state)
+{
+	const struct str a[] = { STR("gw"), STR("r1"), STR("2xx") }, b[] = { STR("gw"), STR("r2"), STR("2xx") };
+	struct series *s = metric_series(METRIC_REQUESTS, a);
+
+	(void)state;
+	assert_ptr_equal(metric_series(METRIC_REQUESTS, a), s);
+	assert_ptr_not_equal(metric_series(METRIC_REQUESTS, b), s);
+	assert_ptr_not_equal(metric_series(METRIC_CONNECTIONS, NULL), metric_series(METRIC_CONNECTIONS_TOTAL, NULL));
+}
+
+static void test_writes_counters_and_gauges(void **state)
+{
+	const struct str labels[] = { STR("a\"b\\c\nd"), STR("h\xc3\xa9") }, broken[] = { STR("x\xff"), STR("") };
+	struct series *failures = metric_series(METRIC_UPSTREAM_FAILURES, labels);
+	struct series *version = metric_series(METRIC_SNAPSHOT_VERSION, NULL);
+
+	(void)state;
+	metric_series(METRIC_UPSTREAM_FAILURES, broken);
+	assert_int_equal(metric_value(failures), 0);
+	metric_add(failures, 2);
+	metric_thread(1);
+	metric_add(failures, 3);
+	metric_set(version, 8);
+	metric_set(version, -7);
+	assert_int_equal(metric_value(failures), 5);
+	assert_written("# HELP sluice_upstream_failures_total Attempts that failed before a response, by reason.\n"
+		       "# TYPE sluice_upstream_failures_total counter\n"
+		       "sluice_upstream_failures_total{service=\"a\\\"b\\\\c\\nd\",reason=\"h\xc3\xa9\"} 5\n"
+		       "sluice_upstream_failures_total{service=\"x?\",reason=\"\"} 0\n"
+		       "# HELP sluice_snapshot_version Version of the configuration in force.\n"
+		       "# TYPE sluice_snapshot_version gauge\n"
+		       "sluice_snapshot_version -7\n");
+}
+
+static void test_writes_histograms(void **state)
+{
+	struct series *s = metric_series(METRIC_SNAPSHOT_SECONDS, NULL);
+	struct sbuf out = { 0 };
+
+	(void)state;
+	metric_observe_us(s, 0);
+	metric_observe_us(s, 500);
+	metric_observe_us(s, 501);
+	metric_observe_us(s, 60000000);
+	metric_observe_us(s, 60000001);
+	assert_int_equal(metric_value(s), 5);
+	metric_write(&out);
+	assert_non_null(strstr(out.p, "# TYPE sluice_snapshot_publish_duration_seconds histogram\n"));
+	assert_non_null(strstr(out.p, "_seconds_bucket{le=\"0.0005\"} 2\n"));
+	assert_non_null(strstr(out.p, "_seconds_bucket{le=\"0.001\"} 3\n"));
+	assert_non_null(strstr(out.p, "_seconds_bucket{le=\"30\"} 3\n"));
+	assert_non_null(strstr(out.p, "_seconds_bucket{le=\"60\"} 4\n"));
+	assert_non_null(strstr(out.p, "_seconds_bucket{le=\"+Inf\"} 5\n"));
+	assert_non_null(strstr(out.p, "_seconds_sum 120.001002\n"));
+	assert_non_null(strstr(out.p, "_seconds_count 5\n"));
+	sbuf_free(&out);
+}
+
+static void test_labelled_histogram_has_le_last(void **state)
+{
+	const struct str labels[] = { STR("gw"), STR("r") };
+	struct sbuf out = { 0 };
+
+	(void)state;
+	metric_observe_us(metric_series(METRIC_REQUEST_SECONDS, labels), 1000);
+	metric_write(&out);
+	assert_non_null(strstr(out.p, "_seconds_bucket{gateway=\"gw\",route=\"r\",le=\"0.001\"} 1\n"));
+	assert_non_null(strstr(out.p, "_seconds_count{gateway=\"gw\",route=\"r\"} 1\n"));
+	sbuf_free(&out);
+}
+
+static void test_dropped_series_hides_until_it_returns(void **state)
+{
+	struct series *s = metric_series(METRIC_CONNECTIONS, NULL);
+	static const char shown[] = "# HELP sluice_downstream_connections Client connections open.\n"
+		"# TYPE sluice_downstream_connections gauge\n"
+		"sluice_downstream_connections 4\n";
+
+	(void)state;
+	metric_series(METRIC_CONNECTIONS, NULL);
+	metric_add(s, 3);
+	metric_series_drop(s);
+	metric_add(s, 1);
+	assert_written(shown);
+	metric_series_drop(s);
+	assert_written("");
+	assert_ptr_equal(metric_series(METRIC_CONNECTIONS, NULL), s);
+	assert_written(shown);
+}
+
+static void test_many_series_have_cells_of_their_own(void **state)
+{
+	enum { SERIES = 1500 };
+	static struct series *series[SERIES];
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < SERIES; i++) {
+		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b") };
+
+		series[i] = metric_series(i % 2 ? METRIC_REQUEST_SECONDS : METRIC_UPSTREAM_REQUESTS, labels);
+	}
+	for (unsigned i = 0; i < SERIES; i++) {
+		if (i % 2)
+			metric_observe_us(series[i], 60000001);
+		else
+			metric_add(series[i], i);
+	}
+	for (unsigned i = 0; i < SERIES; i++)
+		assert_int_equal(metric_value(series[i]), i % 2 ? 1 : i);
+}
+
+struct adder {
+	struct series *counter, *histogram;
+	int slot;                          /* -1: none */
+};
+
+static void *add_often(void *arg)
+{
+	const struct adder *a = arg;
+
+	if (a->slot >= 0)
+		metric_thread((unsigned)a->slot);
+	for (unsigned i = 0; i < TIMES; i++) {
+		metric_add(a->counter, 1);
+		metric_observe_us(a->histogram, i);
+	}
+	return NULL;
+}
+
+static void test_no_addition_is_lost(void **state)
+{
+	struct adder adders[THREADS + 2];
+	pthread_t threads[THREADS + 2];
+	struct series *counter = metric_series(METRIC_CONNECTIONS_TOTAL, NULL);
+	struct series *histogram = metric_series(METRIC_SNAPSHOT_SECONDS, NULL);
+
+	(void)state;
+	for (int i = 0; i < THREADS + 2; i++) {
+		adders[i] = (struct adder){ counter, histogram, i < THREADS ? i : -1 };
+		threads[i] = thread_start("adder", add_often, &adders[i]);
+	}
+	for (unsigned i = 0; i < 50; i++) {
+		struct sbuf out = { 0 };
+
+		metric_write(&out);
+		sbuf_free(&out);
+	}
+	for (unsigned i = 0; i < THREADS + 2; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(metric_value(counter), (THREADS + 2) * TIMES);
+	assert_int_equal(metric_value(histogram), (THREADS + 2) * TIMES);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_same_values_same_series, start, stop),
+		cmocka_unit_test_setup_teardown(test_writes_counters_and_gauges, start, stop),
+		cmocka_unit_test_setup_teardown(test_writes_histograms, start, stop),
+		cmocka_unit_test_setup_teardown(test_labelled_histogram_has_le_last, start, stop),
+		cmocka_unit_test_setup_teardown(test_dropped_series_hides_until_it_returns, start, stop),
+		cmocka_unit_test_setup_teardown(test_many_series_have_cells_of_their_own, start, stop),
+		cmocka_unit_test_setup_teardown(test_no_addition_is_lost, start, stop),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
