@@ -240,7 +240,7 @@ static void test_many_writers(void **state)
 	assert_true(c.lines > 2 * LINES / 3);
 }
 
-/* Nobody reads: the ring fills, further lines are counted, those taken still come, also from a thread that has ended. */
+/* Nobody reads: the ring fills, further lines are counted, those taken still come, though their thread has ended. */
 static void test_full_ring_drops_and_counts(void **state)
 {
 	struct collected c = { 0 };
