@@ -1,13 +1,14 @@
 /*
  * resolver.h -- names to addresses, asynchronously, on one thread's loop, with a cache.
  *
- * Answers are kept for their TTL (at least 1 s, at most 1 h), the absence of a name for 1 s. When the servers fail, the last
- * good answer serves for up to an hour more and is asked for again after a second. Equal questions in flight are asked once. IP literals and
- * /etc/hosts are answered without asking anybody. One resolver per worker; nothing here is shared between threads.
+ * Answers are kept for their TTL (at least 1 s, at most 1 h), the absence of a name for 1 s. When the servers fail, the
+ * last good answer serves for up to an hour more: the first question waits for the failure, later ones get the stale
+ * answer at once while a new attempt is made each second. Equal questions in flight are asked once. IP literals and
+ * /etc/hosts are answered without asking anybody. One resolver per worker; nothing is shared between threads.
  *
- *   lookup ──► literal ──────────────────────────────► answered
- *         └──► cache: fresh ──────────────────────────► answered
- *                    └──► in flight: join, or ask ──► c-ares ──► answered   (good, or stale when the servers fail)
+ *   lookup ──► literal ─────────────────────────► answered
+ *         └──► cache: fresh, or known to fail ──► answered
+ *                    └──► join who asks, or ask ──► c-ares ──► done()   good, or stale when the servers fail
  */
 #pragma once
 #include <stdbool.h>
@@ -22,7 +23,7 @@
 
 enum resolver_status {
 	RESOLVER_OK,                       /* n >= 1 */
-	RESOLVER_NOT_FOUND,                /* the name does not exist or has no address */
+	RESOLVER_NOT_FOUND,                /* the name does not exist, has no address or is none */
 	RESOLVER_FAILED,                   /* no server answered, and there is no stale answer */
 };
 
@@ -31,10 +32,10 @@ struct resolver_query {
 	struct list node;
 	/* On the resolver's thread, never from inside resolver_lookup(). May start another lookup with the same struct. */
 	void (*done)(struct resolver_query *q);
-	struct resolver_entry *entry;      /* private: what is waited for */
+	bool is_waiting;                   /* private */
 	/* The answer: */
 	enum resolver_status status;
-	struct ip addresses[RESOLVER_MAX_ADDRESSES];   /* IPv4 and IPv6 in the order to try */
+	struct ip addresses[RESOLVER_MAX_ADDRESSES];   /* IPv4 first */
 	unsigned n;
 	unsigned ttl_s;                    /* ask again after this; 1 for stale answers */
 	bool is_stale;
@@ -42,7 +43,8 @@ struct resolver_query {
 
 struct resolver;
 /*
- * `servers`: "127.0.0.1:5353,[::1]:53" in place of /etc/resolv.conf; NULL for the system's. `attempt_ms` is the time for one
+ * `servers`: "127.0.0.1:5353,[::1]:53" in place of /etc/resolv.conf (NULL returned when it cannot be read); NULL for the
+ * system's. `attempt_ms` is the time for one
  * try (there are two per server); 0 means 2000.
  */
 struct resolver *resolver_new(struct loop *l, const char *servers, unsigned attempt_ms);
