@@ -82,7 +82,7 @@ static bool check_candidates(const struct mapping *m, size_t at, struct problem 
 		const struct candidate *c = candidate_at(m, j);
 
 		for (i = 0; i < j; i++) {
-			char path[80];
+			char path[96];
 
 			if (!str_equal(c->serviceId, candidate_at(m, i)->serviceId) || !str_equal(c->model,
 				candidate_at(m, i)->model))
@@ -103,7 +103,7 @@ static bool check(const void *vconf, struct problem *why)
 		const struct mapping *m = mapping_at(conf, j);
 
 		for (i = 0; i < j; i++) {
-			char path[64];
+			char path[96];
 
 			if (!str_equal(m->model, mapping_at(conf, i)->model))
 				continue;
@@ -139,7 +139,7 @@ static bool attach(const void *vconf, const struct attach_target *t, struct prob
 		const struct mapping *m = mapping_at(conf, i);
 
 		for (j = 0; j < m->fallbackModels.n; j++) {
-			char path[80];
+			char path[96];
 
 			if (attach_candidate(m, candidate_at(m, j), t, why))
 				continue;

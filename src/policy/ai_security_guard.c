@@ -91,7 +91,7 @@ static bool check(const void *vconf, struct problem *why)
 			"and checkResponse are both false; set one of them, or disable the policy");
 	for (i = 0; i < conf->riskConfig.n; i++) {
 		const struct risk_bar *bar = ITEM(conf->riskConfig, const struct risk_bar, i);
-		char path[64];
+		char path[96];
 
 		snprintf(path, sizeof(path), "riskConfig[%zu].type", i);
 		if (seen[bar->type])

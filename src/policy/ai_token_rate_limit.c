@@ -84,7 +84,7 @@ static bool check_bodies(const struct items *rules, const char *name, struct pro
 	for (i = 0; i < rules->n; i++) {
 		const struct token_rule *rule = ITEM(*rules, const struct token_rule, i);
 		int64_t status = rule->responseStatusCode;
-		char path[64];
+		char path[96];
 
 		if (!rule->responseContentBody.n || (status != 204 && status != 205 && status != 304))
 			continue;

@@ -43,7 +43,7 @@ static bool check(const void *vconf, struct problem *why)
 		const struct tool *tool = ITEM(conf->tools, const struct tool, i);
 
 		for (j = 0; j < i; j++) {
-			char path[64];
+			char path[96];
 
 			if (!str_equal(tool->name, ITEM(conf->tools, const struct tool, j)->name))
 				continue;

@@ -223,7 +223,7 @@ static bool check_resource(const struct auth_resource *r, struct arena *a, struc
 	if (!check_path(r, a, why))
 		return false;
 	for (i = 0; i < r->headers.n; i++) {
-		char path[32];
+		char path[96];
 
 		if (check_header(ITEM(r->headers, const struct header_rule, i), a, why))
 			continue;
@@ -239,7 +239,7 @@ static bool check_resources(const struct items *list, const char *name, struct a
 	size_t i;
 
 	for (i = 0; i < list->n; i++) {
-		char path[32];
+		char path[96];
 
 		if (check_resource(ITEM(*list, const struct auth_resource, i), a, why))
 			continue;
@@ -283,7 +283,7 @@ static bool attach_resources(const struct items *list, const char *name, const s
 	for (i = 0; i < list->n; i++) {
 		struct str id = ITEM(*list, const struct auth_resource, i)->domainId;
 		const struct json *domain = id.n ? t->find(t, "domain", id) : NULL;
-		char path[48];
+		char path[96];
 
 		if (!id.n || (domain && str_equal(json_text(domain, "gatewayId"), t->gateway_id)))
 			continue;
