@@ -59,7 +59,8 @@ static const struct sample samples[] = {
 	  "{'name':'jwt-policy','issuer':'https://auth.example.com','sub':'',"
 	  "'jwks':'https://auth.example.com/.well-known/jwks.json','tokenPosition':'header',"
 	  ""
-	  "'tokenName':'Authorization','tokenNamePrefix':'Bearer ','tokenPass':true,'whiteOrBlack':'','authResources':[],'resources':'',"
+	  "'tokenName':'Authorization','tokenNamePrefix':'Bearer ','tokenPass':true,'whiteOrBlack':'',"
+	  "'authResources':[],'resources':'',"
 	  "'enable':true}", AT_EDGES },
 	{ &oidc_auth,
 	  "{'issuer':'https://accounts.google.com','clientId':'your-client-id','clientSecret':'your-client-secret',"
@@ -638,7 +639,7 @@ static void defaults_are_filled_in(void **state)
 	}
 }
 
-/* A gateway with three resources: svc-1 is a plain service, svc-ai an AI service, dom-1 a domain; svc-far is elsewhere. */
+/* A gateway with a plain service svc-1, an AI service svc-ai and a domain dom-1; svc-far is elsewhere. */
 static const struct json *find_resource(const struct attach_target *t, const char *kind, struct str id)
 {
 	static const char *const documents[] = {
