@@ -110,7 +110,7 @@ struct route {
 	struct str id, name;              /* of the route, or of the operation / API it was made from */
 	struct str resource_type;         /* "Route", "Operation", "Api" */
 	enum match_type match;
-	struct str path;                  /* as configured, base path included; for a prefix without a trailing '/' unless it is "/" */
+	struct str path;                  /* as configured, base path included; "/a/" as a prefix does not match "/a" */
 	bool ignore_case;
 	uint32_t methods;                 /* bit set of enum method; 0 = all */
 	struct str *other_methods;        /* names outside enum method */
@@ -151,6 +151,7 @@ struct vhost {
 	uint32_t number;                  /* unique, part of every key in snapshot.paths */
 	bool has_exact, has_nocase;
 	uint64_t prefix_depths;           /* bit d: there are prefixes of d segments (63 = 63 or more) */
+	uint64_t slash_depths;            /* the same for prefixes that end in '/': "/a/" has 2 segments, the last one empty */
 	struct template_mask {            /* which segments of path templates are parameters */
 		uint8_t segments;
 		uint64_t parameters;      /* bit i: segment i is one */
@@ -241,7 +242,10 @@ struct mailbox {
 void snapshot_publish(struct snapshot *s, struct mailbox *boxes, unsigned workers);
 /* Worker, top of a turn: takes what is there; returns the current view (the newest), dropping idle older ones. */
 struct view *snapshot_adopt(struct view *current, struct mailbox *box, void (*adopted)(void *arg, const struct snapshot *s), void *arg);
-/* Worker, when an exchange ends (view->exchanges already counted down) and the view may have become idle. */
+/*
+ * Worker, when an exchange ends (view->exchanges already counted down) and the view may have become idle. A worker that ends
+ * adopts once more and gives its view back with current = NULL.
+ */
 void snapshot_unpin(struct view *v, const struct view *current, struct mailbox *box);
 /* Control thread: frees snapshots that came back. */
 void snapshot_reap(struct inbox *returned);
