@@ -1,10 +1,11 @@
 /*
  * cidr.c -- strict address forms, and prefix sets.
  *
- * A set is a pair of crit-bit trees (IPv4, IPv6) over prefixes none of which holds another: a prefix swallows the ones
- * inside it when it is added. An inner node names the first bit in which the prefixes below it differ; a leaf is a
- * prefix. So a lookup follows single bits down (at most 32 or 128, about log2 of the entries) and compares once, at the
- * leaf. n prefixes take n leaves and n-1 inner nodes of 32 bytes each.
+ * A set is a pair of crit-bit trees (IPv4, IPv6) over prefixes none of which holds another: a prefix
+ * swallows the ones inside it when it is added. An inner node names the first bit in which the prefixes
+ * below it differ; a leaf is a prefix. So a lookup follows single bits down (at most 32 or 128, about log2
+ * of the entries) and compares once, at the leaf. n prefixes take n leaves and n-1 inner nodes of 32 bytes
+ * each.
  *
  *          bit 97            10.0.0.0/8 and 10.1.0.0/16 are one leaf: the first holds the second
  *         /      \

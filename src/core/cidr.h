@@ -1,8 +1,9 @@
 /*
  * cidr.h -- sets of IPv4/IPv6 prefixes with a lookup whose cost does not depend on how many there are.
  *
- * Addresses are 16 bytes in network order; IPv4 is kept as IPv4-mapped IPv6, so ::ffff:1.2.3.4 and 1.2.3.4 are one
- * address. 0.0.0.0/0 covers IPv4 only, ::/0 IPv6 only. Host bits are masked off. Zone ids are refused.
+ * Addresses are 16 bytes in network order; IPv4 is kept as IPv4-mapped IPv6, so ::ffff:1.2.3.4 and 1.2.3.4
+ * are one address. 0.0.0.0/0 covers IPv4 only, ::/0 IPv6 only. Host bits are masked off. Zone ids are
+ * refused.
  */
 #pragma once
 #include <stdbool.h>

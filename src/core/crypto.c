@@ -1,8 +1,8 @@
 /*
  * crypto.c -- random bytes, digests, sealed values, base64 and a look into PEM.
  *
- * Sealed form, before base64url: version (1 byte, 1) | nonce (12) | ciphertext | tag (16). Version and label are the
- * additional authenticated data.
+ * Sealed form, before base64url: version (1 byte, 1) | nonce (12) | ciphertext | tag (16). Version and
+ * label are the additional authenticated data.
  */
 #include "core/crypto.h"
 #include <errno.h>
@@ -100,7 +100,9 @@ struct str crypto_unseal(struct arena *a, const uint8_t key[32], struct str labe
 	int n = 0, last = 0;
 	bool ok;
 
-	if (!crypto_base64_decode(a, sealed, &raw) || raw.n < SEAL_OVERHEAD || raw.n > INT_MAX || raw.p[0] != SEAL_VERSION)
+	if (!crypto_base64_decode(a, sealed, &raw) || raw.n < SEAL_OVERHEAD || raw.n > INT_MAX)
+		return nothing;
+	if (raw.p[0] != SEAL_VERSION)
 		return nothing;
 	size_t size = raw.n - SEAL_OVERHEAD;
 	const uint8_t *body = bytes_of(raw) + 1 + NONCE_SIZE;

@@ -9,9 +9,9 @@ void crypto_random(void *out, size_t n);                       /* from the kerne
 void crypto_sha256(struct str data, uint8_t out[32]);
 void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[32]);
 /*
- * AES-256-GCM with a random 96-bit nonce. The sealed form is base64url text of version byte, nonce, ciphertext, tag.
- * `label` is authenticated with it, so a sealed value cannot be moved to another field. unseal: absent str when the key,
- * the label or a byte is wrong.
+ * AES-256-GCM with a random 96-bit nonce. The sealed form is base64url text of version byte, nonce,
+ * ciphertext, tag. `label` is authenticated with it, so a sealed value cannot be moved to another field.
+ * unseal: absent str when the key, the label or a byte is wrong.
  */
 struct str crypto_seal(struct arena *a, const uint8_t key[32], struct str label, struct str plain);
 struct str crypto_unseal(struct arena *a, const uint8_t key[32], struct str label, struct str sealed);

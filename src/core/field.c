@@ -1,9 +1,10 @@
 /*
  * field.c -- decoding: JSON object to C struct, by a table of rows.
  *
- * Two passes. The first looks for unknown members at every depth, because a misspelt name explains the "is required" that
- * would follow from it. The second goes through the rows. Functions below fill why->field relative to the value they were
- * given; whoever steps into a member or an item puts its name or index before it.
+ * Two passes. The first looks for unknown members at every depth, because a misspelt name explains the "is
+ * required" that would follow from it. The second goes through the rows. Functions below fill why->field
+ * relative to the value they were given; whoever steps into a member or an item puts its name or index
+ * before it.
  */
 #include "core/field.h"
 #include <math.h>
@@ -24,7 +25,7 @@ struct decoder {
 };
 
 static bool decode_object(const struct field *f, const struct json *v, void *out, struct arena *a,
-                          struct problem *why);
+	struct problem *why);
 
 const struct choice *choice_find(const struct choice *c, struct str word, bool nocase)
 {

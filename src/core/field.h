@@ -1,12 +1,14 @@
 /*
  * field.h -- one table describes one JSON object; the rest is derived from it.
  *
- * A `struct field` row says how a member is spelt in the API, where it lives in the C struct, which values it may take, and
- * what it means to a person. From the same rows come: decoding, validation with exact paths, defaults, JSON Schema for OpenAPI,
- * the reference manual, CLI and console forms, and the derived tests. There is no second list of fields anywhere.
+ * A `struct field` row says how a member is spelt in the API, where it lives in the C struct, which values
+ * it may take, and what it means to a person. From the same rows come: decoding, validation with exact
+ * paths, defaults, JSON Schema for OpenAPI, the reference manual, CLI and console forms, and the derived
+ * tests. There is no second list of fields anywhere.
  *
- * Order of complaints: unknown members first, then the first failing row in table order. null = absent; "" in an optional text =
- * absent (not with EMPTY_OK); a required text must not be empty (unless EMPTY_OK). Values are never coerced: a number is no text.
+ * Order of complaints: unknown members first, then the first failing row in table order. null = absent; ""
+ * in an optional text = absent (not with EMPTY_OK); a required text must not be empty (unless EMPTY_OK).
+ * Values are never coerced: a number is no text.
  */
 #pragma once
 #include <stdbool.h>
@@ -76,7 +78,8 @@ struct field {
 };
 
 #define ROW_(T, m, kind, ctype, ...) \
-	{ .name = #m, .type = kind, .at = offsetof(T, m) + 0 * sizeof(char[_Generic(((T *)0)->m, ctype: 1)]), __VA_ARGS__ }
+	{ .name = #m, .type = kind, .at = offsetof(T, m) + 0 * sizeof(char[_Generic(((T *)0)->m, ctype: 1)]), \
+	  __VA_ARGS__ }
 #define BOOL(T, m, ...) ROW_(T, m, FIELD_BOOL, bool, __VA_ARGS__)
 #define INT(T, m, ...) ROW_(T, m, FIELD_INT, int64_t, __VA_ARGS__)
 #define NUMBER(T, m, ...) ROW_(T, m, FIELD_NUMBER, double, __VA_ARGS__)
@@ -107,11 +110,15 @@ struct field {
 #define DOC(d) .doc = (d)
 
 /*
- * Decodes `object` into *out (zeroed by the caller), texts copied into `a`. Paths in *why are relative to the object
- * ("rules[2].threshold"); callers put what is before with problem_prefix.
+ * Decodes `object` into *out (zeroed by the caller), texts copied into `a`. Paths in *why are relative to
+ * the object ("rules[2].threshold"); callers put what is before with problem_prefix.
  */
-MUST_USE bool fields_decode(const struct field *f, const struct json *object, void *out, struct arena *a, struct problem *why);
-/* The reverse: a JSON object of what the struct holds; secrets are left out; absent texts and empty optional lists too. */
+MUST_USE bool fields_decode(const struct field *f, const struct json *object, void *out, struct arena *a,
+	struct problem *why);
+/*
+ * The reverse: a JSON object of what the struct holds; secrets are left out, and what could not have been given: absent
+ * texts, empty optional lists, zeros outside the row's range.
+ */
 struct json *fields_encode(const struct field *f, const void *in, struct arena *a);
 /* JSON Schema (2020-12) of the object. */
 struct json *fields_schema(const struct field *f, struct arena *a);
@@ -122,12 +129,12 @@ void fields_manual(const struct field *f, struct sbuf *out);
 /* Calls each(arg, path, row) for every row, nested ones included, INLINE flattened; path like "rules[].threshold". */
 void fields_walk(const struct field *f, void (*each)(void *arg, const char *path, const struct field *row), void *arg);
 /*
- * Replaces the values of secret members anywhere in `object` by what `change` returns (seal, unseal, mask; NULL removes it).
- * A secret list of texts is changed text by text. Paths are those of fields_walk with "[]" for items: no index, so that a
- * value sealed under its path stays readable when items move.
+ * Replaces the values of secret members anywhere in `object` by what `change` returns (seal, unseal, mask;
+ * NULL removes it). A secret list of texts is changed text by text. Paths are those of fields_walk with
+ * "[]" for items: no index, so that a value sealed under its path stays readable when items move.
  */
 void fields_secrets(const struct field *f, struct json *object,
-                    struct json *(*change)(void *arg, const char *path, struct json *value), void *arg);
+	struct json *(*change)(void *arg, const char *path, struct json *value), void *arg);
 /* Whether the word is a choice (text or alias). */
 const struct choice *choice_find(const struct choice *c, struct str word, bool nocase);
 const char *choice_text(const struct choice *c, int value);

@@ -1,8 +1,8 @@
 /*
  * field_encode.c -- structs back to JSON, and walks over rows and over secret members.
  *
- * What is written decodes again to the same struct: a member that could not have been given (an absent text, a zero outside
- * the row's range, a choice without a row) is left out.
+ * What is written decodes again to the same struct: a member that could not have been given (an absent
+ * text, a zero outside the row's range, a choice without a row) is left out.
  */
 #include <stdio.h>
 #include "core/field.h"
@@ -280,7 +280,7 @@ static void change_secrets(const struct field *f, struct json *object, const cha
 }
 
 void fields_secrets(const struct field *f, struct json *object,
-                    struct json *(*change)(void *arg, const char *path, struct json *value), void *arg)
+	struct json *(*change)(void *arg, const char *path, struct json *value), void *arg)
 {
 	change_secrets(f, object, "", &(struct changer){ change, arg });
 }

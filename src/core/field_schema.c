@@ -231,8 +231,8 @@ static bool text_fits(const struct field *f, struct str text)
 /* The first of some usual texts that the row accepts; rows with stranger rules carry an EXAMPLE. */
 static struct json *example_text(const struct field *f, struct arena *a)
 {
-	static const char *const usual[] = { "example", "a", "example.com", "/example", "https://example.com/", "x-example",
-		"127.0.0.1", "10.0.0.0/8", "200", "GET", "127.0.0.1:8080", "default" };
+	static const char *const usual[] = { "example", "a", "example.com", "/example", "https://example.com/",
+		"x-example", "127.0.0.1", "10.0.0.0/8", "200", "GET", "127.0.0.1:8080", "default" };
 	struct str padded;
 
 	for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++)

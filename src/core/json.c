@@ -1,8 +1,10 @@
 /*
- * json.c -- the reader. One pass, no recursion: the open containers stand on a stack of JSON_MAX_DEPTH frames.
+ * json.c -- the reader. One pass, no recursion: the open containers stand on a stack of JSON_MAX_DEPTH
+ * frames.
  *
- * Newlines can only stand between tokens (strings refuse them), so the line is counted where space is skipped.
- * Duplicate names are looked for when an object closes: pairwise when it is small, through a keyed hash when not.
+ * Newlines can only stand between tokens (strings refuse them), so the line is counted where space is
+ * skipped. Duplicate names are looked for when an object closes: pairwise when it is small, through a keyed
+ * hash when not.
  */
 #include "core/json.h"
 #include <math.h>

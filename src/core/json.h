@@ -1,9 +1,10 @@
 /*
  * json.h -- strict RFC 8259 reader into a tree in an arena, and a writer.
  *
- * Refused: anything but valid UTF-8, unescaped control bytes, lone surrogates, \u0000 inside names or strings, leading
- * zeros, NaN, comments, trailing commas, text after the value, duplicate member names, more than 64 levels, numbers
- * whose double would be infinite. Integers (no fraction, no exponent) in the int64 range are exact; other numbers are doubles.
+ * Refused: anything but valid UTF-8, unescaped control bytes, lone surrogates, \u0000 inside names or
+ * strings, leading zeros, NaN, comments, trailing commas, text after the value, duplicate member names,
+ * more than 64 levels, numbers whose double would be infinite. Integers (no fraction, no exponent) in the
+ * int64 range are exact; other numbers are doubles.
  */
 #pragma once
 #include <stdbool.h>
@@ -32,8 +33,9 @@ struct json {
 #define JSON_MAX_DEPTH 64
 
 /*
- * Parses all of `text`. The tree lives in `a` and may point into `text`. NULL fills *why: text names line and column (in
- * bytes); field is empty, except for a duplicate member, where it is the member's path ("rules[2].x").
+ * Parses all of `text`. The tree lives in `a` and may point into `text`. NULL fills *why: text names line
+ * and column (in bytes); field is empty, except for a duplicate member, where it is the member's path
+ * ("rules[2].x").
  */
 struct json *json_parse(struct arena *a, struct str text, struct problem *why);
 struct json *json_get(const struct json *object, const char *name);      /* NULL when absent or not an object */
@@ -47,15 +49,17 @@ struct json *json_new_text(struct arena *a, struct str s);               /* not 
 struct json *json_new_int(struct arena *a, int64_t v);
 struct json *json_new_bool(struct arena *a, bool v);
 struct json *json_new_real(struct arena *a, double v);
-void json_put(struct arena *a, struct json *object, const char *name, struct json *value);  /* replaces; the name is copied */
+/* Replaces; the name is copied. */
+void json_put(struct arena *a, struct json *object, const char *name, struct json *value);
 void json_drop(struct json *object, const char *name);                   /* harmless when absent */
 void json_add(struct json *array, struct json *value);
 struct json *json_clone(struct arena *a, const struct json *v);          /* deep copy, owns all its text */
 bool json_equal(const struct json *a, const struct json *b);             /* members in any order */
 
 /*
- * Compact text. A JSON_REAL that was read is written as it stood, one made by us in the shortest form that reads back
- * (no JSON number: null). json_canonical sorts members and writes numbers by value: equal values give equal bytes.
+ * Compact text. A JSON_REAL that was read is written as it stood, one made by us in the shortest form that
+ * reads back (no JSON number: null). json_canonical sorts members and writes numbers by value: equal values
+ * give equal bytes.
  */
 void json_write(struct sbuf *out, const struct json *v);
 void json_write_pretty(struct sbuf *out, const struct json *v);

@@ -1,5 +1,6 @@
 /*
- * json_scan.c -- sixteen bytes at a time where the CPU can; the byte loop decides the rest and is the reference.
+ * json_scan.c -- sixteen bytes at a time where the CPU can; the byte loop decides the rest and is the
+ * reference.
  */
 #include "core/json_scan.h"
 #ifdef __SSE2__

@@ -1,5 +1,6 @@
 /*
- * json_scan.h -- what the JSON files share among themselves: byte scanning, number and member order. Nobody else needs it.
+ * json_scan.h -- what the JSON files share among themselves: byte scanning, number and member order. Nobody
+ * else needs it.
  */
 #pragma once
 #include <stdbool.h>
@@ -8,7 +9,7 @@
 
 struct json;
 
-/* First byte in [p, end) that is no plain string text: a quote, a backslash, below 0x20 or above 0x7e; end when none. */
+/* First byte in [p, end) that is no plain string text: quote, backslash, below 0x20, above 0x7e; `end` when none. */
 const char *json_plain_end(const char *p, const char *end);
 /* Length of the UTF-8 sequence at p (2..4 for p[0] >= 0x80, 1 for ASCII); 0 when it is not well formed. */
 size_t json_utf8_length(const char *p, const char *end);

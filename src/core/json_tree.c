@@ -1,8 +1,8 @@
 /*
  * json_tree.c -- looking into a tree, and making and changing one.
  *
- * A node stands in one container at a time; `n` and `last` of the container are kept true by json_add, json_put and
- * json_drop, which are the only ones that change the order of siblings.
+ * A node stands in one container at a time; `n` and `last` of the container are kept true by json_add,
+ * json_put and json_drop, which are the only ones that change the order of siblings.
  */
 #include <stdlib.h>
 #include "core/json.h"

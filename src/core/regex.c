@@ -1,8 +1,9 @@
 /*
- * regex.c -- patterns are read once for what we do not allow, then compiled twice: to search, and to match the whole
- * subject (as options of a match the anchors would switch the JIT off).
+ * regex.c -- patterns are read once for what we do not allow, then compiled twice: to search, and to match
+ * the whole subject (as options of a match the anchors would switch the JIT off).
  *
- * What a match writes to (match data, JIT stack) belongs to the thread; patterns are never written after compilation.
+ * What a match writes to (match data, JIT stack) belongs to the thread; patterns are never written after
+ * compilation.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "core/regex.h"
@@ -298,34 +299,40 @@ unsigned regex_groups(const struct regex *r)
 
 /* ---- replacing ---- */
 
+/* "\N", "$N" or "${N}" at p: its length and the group; 0 when it is none of them. */
+static size_t read_reference(const char *p, const char *end, int *group)
+{
+	bool braced = *p == '$' && end - p >= 2 && p[1] == '{';
+	const char *digits = p + (braced ? 2 : 1), *at = digits;
+	int n = 0;
+
+	while (at < end && at - digits < (braced ? 2 : 1) && *at >= '0' && *at <= '9')
+		n = n * 10 + (*at++ - '0');
+	if (at == digits || (braced && (at == end || *at != '}')))
+		return 0;
+	*group = n;
+	return (size_t)(at - p) + (braced ? 1 : 0);
+}
+
 /* Takes one piece off a template: literal text, or a group (then *group >= 0). false at the end. */
 static bool take_piece(struct str *rest, struct str *literal, int *group)
 {
-	const char *p = rest->p, *end = p + rest->n, *digits;
-	int n = 0;
+	const char *p = rest->p, *end = p + rest->n;
+	size_t n;
 
 	*group = -1;
-	*literal = (struct str){ p, 0 };
 	if (rest->n == 0)
 		return false;
 	while (p < end && *p != '\\' && *p != '$')
 		p++;
-	literal->n = (size_t)(p - rest->p);
+	*literal = (struct str){ rest->p, (size_t)(p - rest->p) };
 	if (literal->n == 0) {
-		bool braced = *p == '$' && end - p >= 2 && p[1] == '{';
-
-		digits = p + (braced ? 2 : 1);
-		for (p = digits; p < end && p - digits < (braced ? 2 : 1) && *p >= '0' && *p <= '9'; p++)
-			n = n * 10 + (*p - '0');
-		if (p > digits && (!braced || (p < end && *p == '}'))) {
-			*group = n;
-			p += braced ? 1 : 0;
-		} else {
-			/* Doubled it is one; before anything else it stands for itself. */
-			p = literal->p + 1;
-			p += p < end && *p == *literal->p ? 1 : 0;
-			literal->n = 1;
-		}
+		n = read_reference(p, end, group);
+		/* Doubled it is one; before anything else it stands for itself. */
+		if (n == 0)
+			n = end - p >= 2 && p[1] == p[0] ? 2 : 1;
+		literal->n = 1;
+		p += n;
 	}
 	*rest = (struct str){ p, (size_t)(end - p) };
 	return true;

@@ -19,7 +19,8 @@ enum regex_result regex_match_whole(const struct regex *r, struct str subject); 
 unsigned regex_groups(const struct regex *r);                                     /* capturing ones, without 0 */
 unsigned regex_template_groups(struct str template);                              /* the highest group it refers to */
 /*
- * Every match replaced, and an empty one right behind another match is not (RE2's rule). Template: \0..\9, $0..$9, ${N} up to
- * 99; \\ and $$ are literal; a group that took no part is empty. Absent str on limit. The result may be `subject` itself.
+ * Every match replaced, and an empty one right behind another match is not (RE2's rule). Template: \0..\9,
+ * $0..$9, ${N} up to 99; \\ and $$ are literal; a group that took no part is empty. Absent str on limit.
+ * The result may be `subject` itself.
  */
 struct str regex_replace(const struct regex *r, struct arena *a, struct str subject, struct str template);

@@ -1,8 +1,8 @@
 /*
  * addr.h -- where a socket is bound or connected: an IPv4 or IPv6 address with a port.
  *
- * `struct ip` (core/cidr.h) is the address alone. IPv4-mapped IPv6 addresses are folded into IPv4 on the way out of a
- * struct addr, so one peer has one spelling.
+ * `struct ip` (core/cidr.h) is the address alone. IPv4-mapped IPv6 addresses are folded into IPv4 on the
+ * way out of a struct addr, so one peer has one spelling.
  */
 #pragma once
 #include <netinet/in.h>
@@ -30,7 +30,7 @@ uint16_t addr_port(const struct addr *a);
 size_t addr_print(const struct addr *a, char out[ADDR_TEXT]);     /* as addr_parse reads it; returns the length */
 size_t addr_print_ip(const struct addr *a, char out[46]);
 bool addr_equal(const struct addr *a, const struct addr *b);  /* address and port */
-/* Whether the address belongs to an interface of this host, or to 127.0.0.0/8 or ::1. Asks the kernel: not per request. */
+/* Whether an interface of this host has the address, or it is in 127.0.0.0/8 or ::1. Asks the kernel. */
 bool addr_is_local(const struct ip *ip);
 bool addr_is_loopback(const struct ip *ip);
 bool addr_is_wildcard(const struct ip *ip);                   /* 0.0.0.0 or :: */

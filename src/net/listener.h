@@ -1,10 +1,10 @@
 /*
  * listener.h -- listening sockets, and the socket options of connections in both directions.
  *
- * A port is shared by workers through SO_REUSEPORT: each opens a socket of its own for the same address, and the kernel
- * spreads connections. The kernel would let another process of our user join in silently, so an address that is not held
- * yet is first asked for with listener_probe(). All sockets are non-blocking and closed on exec; accepted and connected ones
- * have TCP_NODELAY.
+ * A port is shared by workers through SO_REUSEPORT: each opens a socket of its own for the same address,
+ * and the kernel spreads connections. The kernel would let another process of our user join in silently, so
+ * an address that is not held yet is first asked for with listener_probe(). All sockets are non-blocking
+ * and closed on exec; accepted and connected ones have TCP_NODELAY.
  */
 #pragma once
 #include <stdbool.h>
@@ -12,8 +12,8 @@
 #include "net/addr.h"
 
 /*
- * Binds and listens; IPv6 sockets take IPv6 only. Returns the descriptor, or -1 with why->text ("cannot listen on
- * 127.0.0.1:80: permission denied"; why->field empty).
+ * Binds and listens; IPv6 sockets take IPv6 only. Returns the descriptor, or -1 with why->text ("cannot
+ * listen on 127.0.0.1:80: permission denied"; why->field empty).
  */
 int listener_open(const struct addr *at, bool reuse_port, struct problem *why);
 /* Whether nobody holds the address now. Nothing stays open. Port 0 is always free. */

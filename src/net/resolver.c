@@ -1,8 +1,9 @@
 /*
  * resolver.c -- the only door to c-ares. One channel; its sockets are watched, its timeouts are one timer.
  *
- * c-ares calls back from inside its own functions, where it must not be re-entered or destroyed. So its callbacks only
- * fill entries and move the waiting queries to `answered`; a task calls done() for them later in the turn.
+ * c-ares calls back from inside its own functions, where it must not be re-entered or destroyed. So its
+ * callbacks only fill entries and move the waiting queries to `answered`; a task calls done() for them
+ * later in the turn.
  */
 #include "net/resolver.h"
 #include <ares.h>

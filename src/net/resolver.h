@@ -1,10 +1,11 @@
 /*
  * resolver.h -- names to addresses, asynchronously, on one thread's loop, with a cache.
  *
- * Answers are kept for their TTL (at least 1 s, at most 1 h), the absence of a name for 1 s. When the servers fail, the
- * last good answer serves for up to an hour more: the first question waits for the failure, later ones get the stale
- * answer at once while a new attempt is made each second. Equal questions in flight are asked once. IP literals and
- * /etc/hosts are answered without asking anybody. One resolver per worker; nothing is shared between threads.
+ * Answers are kept for their TTL (at least 1 s, at most 1 h), the absence of a name for 1 s. When the
+ * servers fail, the last good answer serves for up to an hour more: the first question waits for the
+ * failure, later ones get the stale answer at once while a new attempt is made each second. Equal questions
+ * in flight are asked once. IP literals and /etc/hosts are answered without asking anybody. One resolver
+ * per worker; nothing is shared between threads.
  *
  *   lookup ──► literal ─────────────────────────► answered
  *         └──► cache: fresh, or known to fail ──► answered
@@ -30,7 +31,7 @@ enum resolver_status {
 /* One question. Embedded by its owner, who keeps it until `done` was called or resolver_cancel() was. */
 struct resolver_query {
 	struct list node;
-	/* On the resolver's thread, never from inside resolver_lookup(). May start another lookup with the same struct. */
+	/* On the resolver's thread, never inside resolver_lookup(). May look up again with the same struct. */
 	void (*done)(struct resolver_query *q);
 	bool is_waiting;                   /* private */
 	/* The answer: */
@@ -43,9 +44,8 @@ struct resolver_query {
 
 struct resolver;
 /*
- * `servers`: "127.0.0.1:5353,[::1]:53" in place of /etc/resolv.conf (NULL returned when it cannot be read); NULL for the
- * system's. `attempt_ms` is the time for one
- * try (there are two per server); 0 means 2000.
+ * `servers`: "127.0.0.1:5353,[::1]:53" in place of /etc/resolv.conf (NULL returned when it cannot be read);
+ * NULL for the system's. `attempt_ms` is the time for one try (there are two per server); 0 means 2000.
  */
 struct resolver *resolver_new(struct loop *l, const char *servers, unsigned attempt_ms);
 void resolver_free(struct resolver *r);    /* outstanding queries are dropped; `done` is not called */
