@@ -189,3 +189,13 @@ bool list_check(struct str s, bool (*item)(struct str part, struct problem *why)
 	}
 	return true;
 }
+
+bool problem_in(struct problem *why, const char *list, size_t i)
+{
+	char index[32];
+
+	snprintf(index, sizeof(index), "[%zu]", i);
+	problem_prefix(why, index);
+	problem_prefix(why, list);
+	return false;
+}

@@ -1,0 +1,195 @@
+/*
+ * header_modify.c -- HeaderModify: adds, overwrites and removes request and response headers, in the order of the list.
+ *
+ * A value is taken literally (Custom) or read from the request at the moment the item runs (Reference); an item whose
+ * reference is missing does nothing. Response items also run on answers the gateway makes itself, but not on a
+ * preflight answered by Cors.
+ */
+#include "policy/cors.h"
+#include "policy/formats.h"
+#include "policy/header_edit.h"
+#include "proxy/policy.h"
+
+enum direction { DIRECTION_REQUEST, DIRECTION_RESPONSE, DIRECTION_COUNT };
+enum mode { MODE_CUSTOM, MODE_REFERENCE };
+enum outcome { APPLIED };
+
+struct header_op {
+	int directionType;
+	int opType;
+	struct str key;
+	struct str value;
+	int policyValueGenerateMode;
+};
+
+struct edit {
+	enum header_action action;
+	bool is_reference;
+	struct str name, value;
+	struct property property;
+};
+
+struct edits {
+	struct edit *edits;
+	unsigned n;
+};
+
+struct header_modify {
+	bool enable;
+	struct items headerOpItems;
+	struct edits edits[DIRECTION_COUNT];      /* made by prepare() */
+};
+
+static const struct choice directions[] = {
+	{ DIRECTION_REQUEST, "Request", "the request on its way to the service", NULL },
+	{ DIRECTION_RESPONSE, "Response", "the response, also one the gateway makes itself", NULL },
+	{ 0, NULL, NULL, NULL }
+};
+
+static const struct choice actions[] = {
+	{ HEADER_ACTION_ADD, "Add", "creates the header, or joins the value to it with a comma", NULL },
+	{ HEADER_ACTION_UPDATE, "Update", "leaves exactly one line with this value", NULL },
+	{ HEADER_ACTION_REMOVE, "Remove", "deletes every line of that name", NULL },
+	{ 0, NULL, NULL, NULL }
+};
+
+static const struct choice modes[] = {
+	{ MODE_CUSTOM, "Custom", "value is used literally", NULL },
+	{ MODE_REFERENCE, "Reference", "value names a request property, such as client.ip", NULL },
+	{ 0, NULL, NULL, NULL }
+};
+
+static bool check_key(struct str key, struct problem *why)
+{
+	if (!format_header_name(key, why))
+		return false;
+	if (!header_is_editable(key))
+		return problem(why, "", "names a header that the gateway manages itself; to change Host use HttpRewrite");
+	return true;
+}
+
+static const struct field op_fields[] = {
+	CHOICE(struct header_op, directionType, directions, REQUIRED, DOC("Which message is changed.")),
+	CHOICE(struct header_op, opType, actions, REQUIRED, DOC("What happens to the header.")),
+	TEXT(struct header_op, key, REQUIRED, RANGE(1, 256), FORMAT(check_key), EXAMPLE("\"X-Custom-Header\""),
+	     DOC("Name of the header; case does not matter. Host, Expect and headers about framing and connections "
+	         "cannot be changed.")),
+	TEXT(struct header_op, value, RANGE(0, 8192), FORMAT(format_header_value), EXAMPLE("\"custom-value\""),
+	     DOC("The value, or the name of a request property. May be empty only for Remove.")),
+	CHOICE(struct header_op, policyValueGenerateMode, modes, REQUIRED, DOC("How value is read.")),
+	FIELDS_END
+};
+
+static const struct field fields[] = {
+	BOOL(struct header_modify, enable, REQUIRED, DOC("Whether the policy acts.")),
+	LIST(struct header_modify, headerOpItems, struct header_op, op_fields, REQUIRED, RANGE(1, 64),
+	     DOC("The changes, in the order they are made.")),
+	FIELDS_END
+};
+
+static bool check_op(const struct header_op *op, struct problem *why)
+{
+	bool is_response = op->directionType == DIRECTION_RESPONSE;
+
+	if (op->opType == HEADER_ACTION_REMOVE)
+		return true;
+	if (str_trim(op->value).n == 0)
+		return problem(why, "value", "must not be empty unless opType is Remove");
+	if (op->policyValueGenerateMode == MODE_REFERENCE && !property_known(str_trim(op->value), is_response))
+		return problem(why, "value", "names no property of the %s; known are for example client.ip, request.path, "
+			"request.header.<name>, route.name", is_response ? "response" : "request");
+	return true;
+}
+
+static bool check(const void *conf, struct problem *why)
+{
+	const struct header_modify *modify = conf;
+
+	for (size_t i = 0; i < modify->headerOpItems.n; i++)
+		if (!check_op(ITEM(modify->headerOpItems, struct header_op, i), why))
+			return problem_in(why, "headerOpItems", i);
+	return true;
+}
+
+static struct edit make_edit(const struct header_op *op)
+{
+	struct edit edit = {
+		.action = (enum header_action)op->opType,
+		.is_reference = op->policyValueGenerateMode == MODE_REFERENCE && op->opType != HEADER_ACTION_REMOVE,
+		.name = op->key,
+		.value = str_trim(op->value),
+	};
+
+	if (edit.is_reference)
+		edit.is_reference = property_parse(edit.value, op->directionType == DIRECTION_RESPONSE, &edit.property);
+	return edit;
+}
+
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct header_modify *modify = conf;
+
+	(void)why;
+	for (unsigned d = 0; d < DIRECTION_COUNT; d++)
+		modify->edits[d].edits = NEW_N(a, struct edit, modify->headerOpItems.n);
+	for (size_t i = 0; i < modify->headerOpItems.n; i++) {
+		const struct header_op *op = ITEM(modify->headerOpItems, struct header_op, i);
+		struct edits *edits = &modify->edits[op->directionType];
+
+		edits->edits[edits->n++] = make_edit(op);
+	}
+	return true;
+}
+
+static void apply(struct exchange *x, const struct step *s, struct message *m, const struct edits *edits)
+{
+	for (unsigned i = 0; i < edits->n; i++) {
+		const struct edit *e = &edits->edits[i];
+		struct str value = e->is_reference ? property_value(x, &e->property) : e->value;
+
+		if (value.n || e->action == HEADER_ACTION_REMOVE)
+			header_edit(m, e->action, e->name, value);
+	}
+	if (edits->n)
+		policy_count(s, APPLIED);
+}
+
+static enum verdict change_request(struct exchange *x, const struct step *s)
+{
+	const struct header_modify *modify = s->conf;
+
+	apply(x, s, exchange_request(x), &modify->edits[DIRECTION_REQUEST]);
+	return next();
+}
+
+static enum verdict change_response(struct exchange *x, const struct step *s)
+{
+	const struct header_modify *modify = s->conf;
+
+	if (!cors_answered(x))
+		apply(x, s, exchange_response(x), &modify->edits[DIRECTION_RESPONSE]);
+	return next();
+}
+
+const struct policy_class header_modify = {
+	.name = "HeaderModify",
+	.alias = "Header modification",
+	.summary = "Adds, overwrites and removes request and response headers.",
+	.group = "Routing",
+	.scopes = SCOPE_ROUTES | SCOPE_GATEWAY | SCOPE_DOMAIN,
+	.stage = STAGE_HEADERS,
+	.response_stage = RESPONSE_HEADERS,
+	.combine = COMBINE_ADD,
+	.is_enforced = true,
+	.fails_open = true,
+	.execute_stage = "PluginPost",
+	.execute_priority = 400,
+	.fields = fields,
+	.conf_size = sizeof(struct header_modify),
+	.enable_at = offsetof(struct header_modify, enable),
+	.outcomes = { [APPLIED] = "applied" },
+	.check = check,
+	.prepare = prepare,
+	.request = change_request,
+	.response = change_response,
+};

@@ -1,0 +1,129 @@
+/* service_lb.c -- ServiceLb: how requests are spread over the endpoints of a service. */
+#include "policy/formats.h"
+#include "proxy/policy.h"
+
+enum balancer { BALANCER_ROUND_ROBIN, BALANCER_LEAST_CONN, BALANCER_RANDOM, BALANCER_HASH };
+enum hash_key { HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY };
+
+struct hash_cookie {
+	struct str name;
+	struct str path;
+	struct str ttl;
+};
+
+struct hash_config {
+	struct str parameterName;
+	struct hash_cookie httpCookie;
+	bool has_cookie;
+	int64_t minimumRingSize;
+	int consistentHashLBType;
+};
+
+struct service_lb {
+	int loadBalancerType;
+	struct hash_config consistentHashLBConfig;
+	bool has_hash;
+	int64_t warmupDuration;
+	bool enable;
+};
+
+static const struct choice balancers[] = {
+	{ BALANCER_ROUND_ROBIN, "ROUND_ROBIN", "each endpoint in turn, by weight", NULL },
+	{ BALANCER_LEAST_CONN, "LEAST_CONN", "the one of two with fewer requests in flight", NULL },
+	{ BALANCER_RANDOM, "RANDOM", "any endpoint, by weight", NULL },
+	{ BALANCER_HASH, "CONSISTENT_HASH", "the same endpoint for the same key", NULL },
+	{ 0, NULL, NULL, NULL }
+};
+
+static const struct choice hash_keys[] = {
+	{ HASH_HEADER, "HEADER", "the request header parameterName", NULL },
+	{ HASH_COOKIE, "COOKIE", "the cookie httpCookie.name", NULL },
+	{ HASH_SOURCE_IP, "SOURCE_IP", "the client's address", NULL },
+	{ HASH_QUERY, "QUERY_PARAMETER", "the query parameter parameterName", NULL },
+	{ 0, NULL, NULL, NULL }
+};
+
+static bool check_cookie_path(struct str path, struct problem *why)
+{
+	if (memchr(path.p, ';', path.n))
+		return problem(why, "", "must not contain a semicolon");
+	return path_check(path, true, why);
+}
+
+static const struct field cookie_fields[] = {
+	TEXT(struct hash_cookie, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name), EXAMPLE("\"session-id\""),
+	     DOC("Name of the cookie.")),
+	TEXT(struct hash_cookie, path, RANGE(0, 1024), FORMAT(check_cookie_path), EXAMPLE("\"/\""),
+	     DOC("Path of a cookie the gateway sets.")),
+	TEXT(struct hash_cookie, ttl, RANGE(0, 32), FORMAT(format_duration), EXAMPLE("\"3600s\""),
+	     DOC("Life of a cookie the gateway sets when the client has none; 0 ends with the session; absent: sets none.")),
+	FIELDS_END
+};
+
+static const struct field hash_fields[] = {
+	TEXT(struct hash_config, parameterName, RANGE(0, 256), FORMAT(format_name), EXAMPLE("\"user-id\""),
+	     DOC("Name of the header or query parameter; required for HEADER and QUERY_PARAMETER.")),
+	OBJECT(struct hash_config, httpCookie, cookie_fields, PRESENT(struct hash_config, has_cookie),
+	       DOC("The cookie; required for COOKIE.")),
+	INT(struct hash_config, minimumRingSize, RANGE(1, 8388608), DEFAULT("1024"),
+	    DOC("Least number of points on the hash ring.")),
+	CHOICE(struct hash_config, consistentHashLBType, hash_keys, REQUIRED, DOC("What is hashed.")),
+	FIELDS_END
+};
+
+static const struct field fields[] = {
+	CHOICE(struct service_lb, loadBalancerType, balancers, REQUIRED, DOC("How an endpoint is chosen.")),
+	OBJECT(struct service_lb, consistentHashLBConfig, hash_fields, PRESENT(struct service_lb, has_hash),
+	       WHEN("loadBalancerType", BALANCER_HASH), DOC("The key of CONSISTENT_HASH; not used otherwise.")),
+	INT(struct service_lb, warmupDuration, RANGE(0, 3600), UNIT("s"), DEFAULT("0"), EXAMPLE("60"),
+	    DOC("How long a new endpoint's share grows to the full one, with ROUND_ROBIN and LEAST_CONN.")),
+	BOOL(struct service_lb, enable, REQUIRED, DOC("Whether the policy acts; when false, ROUND_ROBIN.")),
+	FIELDS_END
+};
+
+static bool check_hash(const struct hash_config *hash, struct problem *why)
+{
+	switch (hash->consistentHashLBType) {
+	case HASH_HEADER:
+		if (hash->parameterName.n && !format_header_name(hash->parameterName, why)) {
+			problem_prefix(why, "parameterName");
+			return false;
+		}
+		return hash->parameterName.n > 0 ||
+		       problem(why, "parameterName", "is required when consistentHashLBType is HEADER");
+	case HASH_QUERY:
+		return hash->parameterName.n > 0 ||
+		       problem(why, "parameterName", "is required when consistentHashLBType is QUERY_PARAMETER");
+	case HASH_COOKIE:
+		return hash->has_cookie || problem(why, "httpCookie.name", "is required when consistentHashLBType is COOKIE");
+	default:
+		return true;
+	}
+}
+
+static bool check(const void *conf, struct problem *why)
+{
+	const struct service_lb *lb = conf;
+
+	if (lb->loadBalancerType == BALANCER_HASH && !check_hash(&lb->consistentHashLBConfig, why)) {
+		problem_prefix(why, "consistentHashLBConfig");
+		return false;
+	}
+	return true;
+}
+
+const struct policy_class service_lb = {
+	.name = "ServiceLb",
+	.alias = "Service load balancing",
+	.summary = "Says how requests are spread over the endpoints of a service.",
+	.group = "Service",
+	.scopes = SCOPE_SERVICE,
+	.stage = STAGE_SETTING,
+	.combine = COMBINE_SPECIFIC,
+	.execute_stage = "PluginDefault",
+	.execute_priority = 220,
+	.fields = fields,
+	.conf_size = sizeof(struct service_lb),
+	.enable_at = offsetof(struct service_lb, enable),
+	.check = check,
+};
