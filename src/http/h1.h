@@ -58,24 +58,25 @@ const char *h1_fault_tag(enum h1_fault f);
 
 struct h1_limits {
 	uint32_t head_bytes;              /* default 32768, request line included */
-	uint32_t fields;                  /* default 100, at most 255; each cookie crumb counts */
+	uint32_t fields;                  /* default 100, at most 65,535; each cookie crumb counts */
 	uint32_t target_bytes;            /* default 16384 */
 	bool keep_underscores;            /* names with '_' are dropped unless set */
 };
 extern const struct h1_limits h1_default_limits;
+
+#define H1_METHOD_BYTES 64                /* longer methods are refused before the line is complete */
 
 enum h1_result { H1_DONE, H1_MORE, H1_BAD };
 
 /* Where the search for the end of a head stands. Zero-initialise for each message. */
 struct h1_scan {
 	size_t seen;                      /* bytes already looked at */
-	size_t line;                      /* start of the current line */
 	enum h1_fault fault;              /* when H1_BAD */
 };
 /*
  * Looks for the empty line in p[0..n), which starts at the message's first byte and only ever grows. H1_DONE:
- * *head_size bytes belong to the head, empty line included. H1_BAD as early as the bytes show it (bare LF, first byte
- * no token). An empty line before a request (one CRLF) is to be skipped by the caller with h1_skip_empty, before the
+ * *head_size bytes belong to the head, empty line included (what is inside is for the parser to judge). H1_BAD when an
+ * unfinished head can become no good one: bare LF, first byte no token, endless method. An empty line before a request (one CRLF) is to be skipped by the caller with h1_skip_empty, before the
  * scan; a lone CR at the start is H1_MORE and leaves the scan untouched. The size limit is the caller's: H1_MORE with
  * n >= head_bytes is H1_FAULT_HEAD_LARGE.
  */

@@ -41,27 +41,64 @@ static enum h1_result refuse(struct h1_scan *s, enum h1_fault fault)
 	return H1_BAD;
 }
 
+/* As find_empty_line, one byte at a time. */
+static size_t find_empty_line_slowly(const char *p, size_t n, size_t from)
+{
+	for (; from + 2 < n; from++)
+		if (p[from] == '\n' && p[from + 1] == '\r' && p[from + 2] == '\n')
+			return from;
+	return n;
+}
+
+/* The LF before the first empty line in p[0..n), at `from` or later; n when there is none. */
+static size_t find_empty_line(const char *p, size_t n, size_t from)
+{
+	while (n - from >= SCAN_BLOCK + 2) {
+		/* Two LFs with one byte between are an empty line, or its caricature: look closer. */
+		if (UNLIKELY(scan_mask_byte(p + from, '\n') & scan_mask_byte(p + from + 2, '\n'))) {
+			size_t at = find_empty_line_slowly(p, from + SCAN_BLOCK + 2, from);
+
+			if (at < from + SCAN_BLOCK + 2)
+				return at;
+		}
+		from += SCAN_BLOCK;
+	}
+	/* The rest once more as a block that ends with it, unless the block shows that nothing is there. */
+	if (n >= SCAN_BLOCK + 2 &&
+	    !(scan_mask_byte(p + n - SCAN_BLOCK - 2, '\n') & scan_mask_byte(p + n - SCAN_BLOCK, '\n')))
+		return n;
+	return find_empty_line_slowly(p, n, from);
+}
+
+/* Whether p[from..n) shows an LF without its CR; p[0] is none. */
+static bool has_bare_lf(const char *p, size_t n, size_t from)
+{
+	const char *at = p + from, *end = p + n;
+
+	for (; (at = scan_byte(at, end, '\n')) < end; at++)
+		if (at[-1] != '\r')
+			return true;
+	return false;
+}
+
 enum h1_result h1_find_head(struct h1_scan *s, const char *p, size_t n, size_t *head_size)
 {
-	const char *at = p + s->seen, *end = p + n;
+	size_t seen = s->seen, at;
 
 	if (n == 0 || (n == 1 && p[0] == '\r'))
 		return H1_MORE;
-	if (s->seen == 0 && !SCAN_IS(p[0], SCAN_TOKEN))
+	if (seen == 0 && !SCAN_IS(p[0], SCAN_TOKEN))
 		return refuse(s, H1_FAULT_LEADING);
-	while ((at = scan_byte(at, end, '\n')) < end) {
-		size_t line_bytes = (size_t)(at - p) - s->line;
-
-		/* The byte before the first one of a line is an LF, so an empty line without CR is seen here too. */
-		if (line_bytes == 0 || at[-1] != '\r')
-			return refuse(s, H1_FAULT_BARE_LF);
-		at++;
-		if (line_bytes == 1) {
-			*head_size = (size_t)(at - p);
-			return H1_DONE;
-		}
-		s->line = (size_t)(at - p);
+	at = find_empty_line(p, n, seen > 2 ? seen - 2 : 0);
+	if (at < n) {
+		*head_size = at + 3;
+		return H1_DONE;
 	}
 	s->seen = n;
+	if (has_bare_lf(p, n, seen))
+		return refuse(s, H1_FAULT_BARE_LF);
+	if (seen <= H1_METHOD_BYTES && n > H1_METHOD_BYTES &&
+	    scan_byte(p, p + H1_METHOD_BYTES + 1, ' ') > p + H1_METHOD_BYTES)
+		return refuse(s, H1_FAULT_METHOD);
 	return H1_MORE;
 }

@@ -71,13 +71,21 @@ static enum h1_fault take_options(struct message *m, struct options *options)
 	return H1_FAULT_NONE;
 }
 
+/* What nearly every Connection field says. */
+static bool is_keep_alive(struct str value)
+{
+	return value.n == 10 && scan_is_word(value.p, "keep-alive", 10);
+}
+
 static enum h1_fault settle_connection(struct h1_notes *notes)
 {
 	struct message *m = notes->m;
 	struct options options = { .n = 0 };
 	enum h1_fault fault = H1_FAULT_NONE;
 
-	if (notes->has_connection)
+	if (notes->connections == 1)
+		options.keep_alive = is_keep_alive(m->headers[notes->connection].value);
+	if (notes->connections && !options.keep_alive)
 		fault = take_options(m, &options);
 	m->keep_alive = !options.close && (m->minor == 1 || options.keep_alive);
 	m->has_upgrade = options.upgrade && notes->has_upgrade && m->minor == 1;
@@ -91,7 +99,7 @@ static enum h1_fault judge_coding(struct str value)
 	unsigned chunked = 0;
 	bool is_last_chunked = false;
 
-	if (str_equal_nocase(value, STR("chunked")))
+	if (value.n == 7 && scan_is_word(value.p, "chunked", 7))
 		return H1_FAULT_NONE;
 	while (str_split(&rest, ',', &part)) {
 		part = str_trim(part);

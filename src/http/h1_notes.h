@@ -8,12 +8,11 @@
 
 struct h1_notes {
 	struct message *m;
-	const struct h1_limits *limits;
 	uint64_t noted;                   /* bit set of the enum header_id to take note of */
-	unsigned fields;                  /* so far; cookie crumbs and dropped names count */
-	unsigned codings;                 /* Transfer-Encoding lines */
-	uint8_t host, length, coding, expect;   /* places, when the field is there */
-	bool has_host, has_length, has_connection, has_upgrade, has_expect;
+	unsigned fields, limit;           /* so far, and allowed; cookie crumbs and dropped names count */
+	unsigned codings, connections;    /* Transfer-Encoding and Connection lines */
+	uint16_t host, length, coding, connection, expect; /* places (of the last), when the field is there */
+	bool has_host, has_length, has_upgrade, has_expect;
 	bool keep_underscores;
 };
 

@@ -1,12 +1,13 @@
 /*
  * h1_parse.c -- a whole head into a message.
  *
- * Both parsers work on a head that is known to end in CRLF: every scan stops at a line end at the latest, so one byte
- * after a stop that is not the last LF may be looked at without asking for the end.
+ * Both parsers work on a head that is known to end in an empty line: every scan stops at a line end at the latest, so the
+ * byte after a CR may be looked at without asking for the end.
  *
  *	start line ─► fields, one row each; what decides framing is noted ─► h1_settle_* (h1_framing.c) judges the notes
  */
 #include "http/h1_notes.h"
+#include "http/header_table.h"
 #include "http/scan.h"
 #include "http/uri.h"
 
@@ -60,10 +61,9 @@ static unsigned count_crumbs(struct str cookie)
 }
 
 /* Remembers where the last row is when it matters for framing, and drops it when it is for this hop only. */
-static enum h1_fault note(struct h1_notes *notes, struct header *row)
+static enum h1_fault note(struct h1_notes *notes, struct header *row, uint16_t at)
 {
-	uint8_t at = (uint8_t)(row - notes->m->headers);
-	uint8_t *place = NULL;
+	uint16_t *place = NULL;
 
 	row->dropped = true;
 	switch (row->id) {
@@ -84,7 +84,10 @@ static enum h1_fault note(struct h1_notes *notes, struct header *row)
 		notes->codings++;
 		place = &notes->coding;
 		break;
-	case HEADER_CONNECTION: notes->has_connection = true; break;
+	case HEADER_CONNECTION:
+		notes->connections++;
+		place = &notes->connection;
+		break;
 	case HEADER_UPGRADE: notes->has_upgrade = true; break;
 	case HEADER_EXPECT:
 		if (notes->has_expect)
@@ -103,15 +106,12 @@ static enum h1_fault note(struct h1_notes *notes, struct header *row)
 	return H1_FAULT_NONE;
 }
 
-/* Rows are counted in 8 bits; limits beyond that are not offered. */
 static enum h1_fault add_row(struct h1_notes *notes, struct str name, struct str value, enum header_id id)
 {
 	struct message *m = notes->m;
 	struct header *row;
 
-	if (m->n >= notes->limits->fields || m->n >= UINT8_MAX)
-		return H1_FAULT_HEADER_COUNT;
-	if (m->n == m->cap)
+	if (UNLIKELY(m->n == m->cap))
 		message_grow(m);
 	row = &m->headers[m->n++];
 	row->name = name;
@@ -119,7 +119,7 @@ static enum h1_fault add_row(struct h1_notes *notes, struct str name, struct str
 	row->id = (uint16_t)id;
 	row->dropped = false;
 	if (notes->noted & BIT(id)) {
-		enum h1_fault fault = note(notes, row);
+		enum h1_fault fault = note(notes, row, (uint16_t)(m->n - 1));
 
 		if (fault || row->dropped)
 			return fault;
@@ -133,68 +133,107 @@ static enum h1_fault take_value(const char *p, const char *end, struct str *valu
 {
 	const char *stop;
 
-	while (*p == ' ' || *p == '\t')
+	if (LIKELY(p[0] == ' ' && p[1] > ' '))
 		p++;
+	else
+		while (*p == ' ' || *p == '\t')
+			p++;
 	stop = scan_value(p, end);
-	if (stop >= end || stop[0] != '\r' || stop[1] != '\n')
-		return judge_value_byte(stop < end ? stop : end - 1);
+	if (UNLIKELY(stop[0] != '\r' || stop[1] != '\n'))
+		return judge_value_byte(stop);
 	*next = stop + 2;
-	while (stop > p && (stop[-1] == ' ' || stop[-1] == '\t'))
+	/* Of the bytes up to SP, a value holds SP and HTAB only. */
+	while (stop > p && (unsigned char)stop[-1] <= ' ')
 		stop--;
 	*value = (struct str){ p, (size_t)(stop - p) };
 	return H1_FAULT_NONE;
 }
 
+/*
+ * Whether a name with '_' is one of the two that decide framing, once somebody behind us writes '-' for '_', as CGI-like
+ * interfaces do. Such a line is never sent by accident.
+ */
+__attribute__((noinline)) static bool is_disguised(struct str name)
+{
+	char plain[20];
+
+	if (name.n > sizeof(plain))
+		return false;
+	for (size_t i = 0; i < name.n; i++)
+		plain[i] = name.p[i] == '_' ? '-' : name.p[i];
+	switch (header_lookup((struct str){ plain, name.n })) {
+	case HEADER_CONTENT_LENGTH:
+	case HEADER_TRANSFER_ENCODING: return true;
+	default: return false;
+	}
+}
+
+/* A name we do not know ends at the colon; *is_kept tells whether the field is passed on. */
+static inline enum h1_fault judge_name(const struct h1_notes *notes, struct str name, const char *end, bool *is_kept)
+{
+	const char *stop = name.p;
+	unsigned seen = 0;
+
+	if (LIKELY(name.n <= SCAN_BLOCK && name.n > 0 && end - name.p >= SCAN_BLOCK) &&
+	    !(scan_mask_name(name.p) & ((1U << name.n) - 1)))
+		return H1_FAULT_NONE;
+	for (; SCAN_IS(*stop, SCAN_TOKEN); stop++)
+		seen |= scan_classes[(uint8_t)*stop];
+	if (stop != name.p + name.n || name.n == 0)
+		return judge_name_byte(name.p, stop);
+	if (UNLIKELY(seen & SCAN_UNDERSCORE)) {
+		if (is_disguised(name))
+			return H1_FAULT_HEADER_NAME;
+		*is_kept = notes->keep_underscores;
+	}
+	return H1_FAULT_NONE;
+}
+
 /* One field line at *at. */
-static enum h1_fault take_field(struct h1_notes *notes, const char **at, const char *end)
+static inline enum h1_fault take_field(struct h1_notes *notes, const char **at, const char *end)
 {
 	const char *p = *at, *colon = scan_byte(p, end, ':');
 	struct str name = { p, (size_t)(colon - p) }, value = { NULL, 0 };
-	enum header_id id = header_lookup(name);
+	enum header_id id = header_find(name);
 	bool is_kept = true;
 	enum h1_fault fault;
 
-	if (id == HEADER_OTHER) {
-		const char *stop = p;
-		unsigned seen = 0;
-
-		for (; SCAN_IS(*stop, SCAN_TOKEN); stop++)
-			seen |= scan_classes[(uint8_t)*stop];
-		if (stop != colon || stop == p)
-			return judge_name_byte(p, stop);
-		is_kept = notes->keep_underscores || !(seen & SCAN_UNDERSCORE);
-	}
+	if (id == HEADER_OTHER && (fault = judge_name(notes, name, end, &is_kept)))
+		return fault;
 	fault = take_value(colon + 1, end, &value, at);
 	if (fault)
 		return fault;
-	if (++notes->fields > notes->limits->fields)
+	if (UNLIKELY(++notes->fields > notes->limit))
 		return H1_FAULT_HEADER_COUNT;
 	return is_kept ? add_row(notes, name, value, id) : H1_FAULT_NONE;
 }
 
+/* The head ends in an empty line, so that this ends there at the latest. */
 static enum h1_fault take_fields(struct h1_notes *notes, const char *p, const char *end)
 {
 	while (*p != '\r') {
 		enum h1_fault fault = take_field(notes, &p, end);
 
-		if (fault)
+		if (UNLIKELY(fault))
 			return fault;
-		if (p >= end)
-			return H1_FAULT_HEADER_NAME;
 	}
-	if (p + 1 >= end || p[1] != '\n')
+	if (p[1] != '\n')
 		return H1_FAULT_BARE_CR;
 	/* An empty line inside a head cannot come from h1_find_head. */
 	if (p + 2 != end)
 		return H1_FAULT_HEADER_NAME;
-	return notes->fields > notes->limits->fields ? H1_FAULT_HEADER_COUNT : H1_FAULT_NONE;
+	return notes->fields > notes->limit ? H1_FAULT_HEADER_COUNT : H1_FAULT_NONE;
 }
 
-static enum h1_fault check_head(struct str head, const struct h1_limits *limits, enum h1_fault start_line)
+/* Places of rows are kept in 16 bits. */
+static unsigned count_limit(const struct h1_limits *limits)
 {
-	if (head.n > limits->head_bytes)
-		return H1_FAULT_HEAD_LARGE;
-	if (head.n < SHORTEST_HEAD || head.p[head.n - 2] != '\r' || head.p[head.n - 1] != '\n')
+	return limits->fields < UINT16_MAX ? limits->fields : UINT16_MAX;
+}
+
+static enum h1_fault check_end(struct str head, enum h1_fault start_line)
+{
+	if (head.n < SHORTEST_HEAD || memcmp(head.p + head.n - 4, "\r\n\r\n", 4) != 0)
 		return start_line;
 	return H1_FAULT_NONE;
 }
@@ -235,6 +274,8 @@ static enum h1_fault take_request_line(struct message *m, const char **at, const
 	if (stop == p || *stop != ' ')
 		return judge_line_byte(stop, stop == p ? H1_FAULT_METHOD : H1_FAULT_REQUEST_LINE);
 	m->method_name = (struct str){ p, (size_t)(stop - p) };
+	if (m->method_name.n > H1_METHOD_BYTES)
+		return H1_FAULT_METHOD;
 	m->method = method_lookup(m->method_name);
 	p = stop + 1;
 	stop = scan_visible(p, end);
@@ -297,13 +338,17 @@ static enum h1_fault take_target(struct message *m, const struct h1_limits *limi
 
 enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits)
 {
-	struct h1_notes notes = { .m = m, .limits = limits, .noted = NOTED_IN_REQUEST,
+	struct h1_notes notes = { .m = m, .limit = count_limit(limits), .noted = NOTED_IN_REQUEST,
 	                          .keep_underscores = limits->keep_underscores };
 	const char *p = head.p, *end = p + head.n;
-	enum h1_fault fault = check_head(head, limits, H1_FAULT_REQUEST_LINE);
+	enum h1_fault fault = check_end(head, H1_FAULT_REQUEST_LINE);
 
-	if (fault || (fault = take_request_line(m, &p, end)) || (fault = take_target(m, limits)) ||
-	    (fault = take_fields(&notes, p, end)))
+	if (fault || (fault = take_request_line(m, &p, end)) || (fault = take_target(m, limits)))
+		return fault;
+	if (head.n > limits->head_bytes)
+		return H1_FAULT_HEAD_LARGE;
+	fault = take_fields(&notes, p, end);
+	if (fault)
 		return fault;
 	return h1_settle_request(&notes);
 }
@@ -337,9 +382,10 @@ static enum h1_fault take_status_line(struct message *m, const char **at, const 
 enum h1_fault h1_parse_response(struct message *m, struct str head, const struct h1_limits *limits,
                                 enum method method)
 {
-	struct h1_notes notes = { .m = m, .limits = limits, .noted = NOTED_ALWAYS, .keep_underscores = true };
+	struct h1_notes notes = { .m = m, .limit = count_limit(limits), .noted = NOTED_ALWAYS,
+	                          .keep_underscores = true };
 	const char *p = head.p, *end = p + head.n;
-	enum h1_fault fault = check_head(head, limits, H1_FAULT_STATUS_LINE);
+	enum h1_fault fault = head.n > limits->head_bytes ? H1_FAULT_HEAD_LARGE : check_end(head, H1_FAULT_STATUS_LINE);
 
 	m->method = method;
 	if (fault || (fault = take_status_line(m, &p, end)) || (fault = take_fields(&notes, p, end)))

@@ -1,9 +1,5 @@
 /* scan.c -- the byte classes of HTTP and the vector scans over them. */
 #include "http/scan.h"
-#include <stddef.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #define VISIBLE (SCAN_VALUE | SCAN_VISIBLE | SCAN_PLAIN)
 #define TCHAR (VISIBLE | SCAN_TOKEN)
@@ -50,39 +46,6 @@ const uint8_t scan_classes[256] = {
 	[0x80 ... 0xff] = SCAN_VALUE,
 };
 
-#if defined(__SSE2__)
-static __m128i load(const char *p)
-{
-	return _mm_loadu_si128((const void *)p);
-}
-
-/* Bit i is set where byte i may not stand in a field value. */
-static unsigned value_stops(const char *p)
-{
-	__m128i v = load(p);
-	__m128i printable = _mm_cmpeq_epi8(_mm_max_epu8(v, _mm_set1_epi8(0x20)), v);
-	__m128i tab = _mm_cmpeq_epi8(v, _mm_set1_epi8('\t'));
-	__m128i del = _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f));
-
-	return (unsigned)_mm_movemask_epi8(_mm_andnot_si128(del, _mm_or_si128(printable, tab))) ^ 0xffffU;
-}
-
-/* Bytes from 0x80 are negative in a signed comparison, so two comparisons bound the range. */
-static unsigned visible_stops(const char *p)
-{
-	__m128i v = load(p);
-	__m128i inside = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8(0x20)),
-	                               _mm_cmplt_epi8(v, _mm_set1_epi8(0x7f)));
-
-	return (unsigned)_mm_movemask_epi8(inside) ^ 0xffffU;
-}
-
-static unsigned byte_stops(const char *p, char c)
-{
-	return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(load(p), _mm_set1_epi8(c)));
-}
-#endif
-
 const char *scan_class(const char *p, const char *end, unsigned class_bits)
 {
 	while (p < end && SCAN_IS(*p, class_bits))
@@ -90,45 +53,41 @@ const char *scan_class(const char *p, const char *end, unsigned class_bits)
 	return p;
 }
 
-const char *scan_value(const char *p, const char *end)
+/* The tail of 16 bytes and more is looked at once more as a block that ends with it. */
+const char *scan_query(const char *p, const char *end)
 {
-#if defined(__SSE2__)
-	for (; end - p >= 16; p += 16) {
-		unsigned stops = value_stops(p);
+	const char *start = p;
 
+	for (;;) {
+		unsigned stops;
+
+		if (end - p < SCAN_BLOCK && end - start >= SCAN_BLOCK && p < end)
+			p = end - SCAN_BLOCK;
+		if (end - p < SCAN_BLOCK)
+			break;
+		stops = scan_mask_visible(p) | scan_mask_byte(p, '#');
 		if (stops)
 			return p + __builtin_ctz(stops);
+		p += SCAN_BLOCK;
 	}
-#endif
-	return scan_class(p, end, SCAN_VALUE);
-}
-
-const char *scan_visible(const char *p, const char *end)
-{
-#if defined(__SSE2__)
-	for (; end - p >= 16; p += 16) {
-		unsigned stops = visible_stops(p);
-
-		if (stops)
-			return p + __builtin_ctz(stops);
-	}
-#endif
-	return scan_class(p, end, SCAN_VISIBLE);
-}
-
-const char *scan_byte(const char *p, const char *end, char c)
-{
-#if defined(__SSE2__)
-	for (; end - p >= 16; p += 16) {
-		unsigned stops = byte_stops(p, c);
-
-		if (stops)
-			return p + __builtin_ctz(stops);
-	}
-#endif
-	while (p < end && *p != c)
+	while (p < end && SCAN_IS(*p, SCAN_VISIBLE) && *p != '#')
 		p++;
 	return p;
+}
+
+bool scan_is_word_long(const char *p, const char *word, size_t n)
+{
+	uint64_t differs = 0;
+
+	if (n >= 8) {
+		for (size_t i = 0; i + 8 < n; i += 8)
+			differs |= scan_differ8(p + i, word + i);
+		return (differs | scan_differ8(p + n - 8, word + n - 8)) == 0;
+	}
+	for (size_t i = 0; i < n; i++)
+		if ((p[i] ^ word[i]) & ~((word[i] & 0x40) >> 1))
+			return false;
+	return true;
 }
 
 int scan_hex(char c)

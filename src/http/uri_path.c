@@ -6,9 +6,6 @@
  */
 #include "http/scan.h"
 #include "http/uri.h"
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 /* How a path begins that needs no rewriting: `plain` bytes up to the end, the '?' or the first byte of interest. */
 struct glance {
@@ -23,7 +20,7 @@ static __m128i equal_to(__m128i v, char c)
 }
 
 /* 16 bytes at p. carry: whether the byte before p is a slash. */
-static size_t glance_block(const char *p, bool *carry, bool *has_pair)
+static inline size_t glance_block(const char *p, bool *carry, bool *has_pair)
 {
 	__m128i v = _mm_loadu_si128((const void *)p);
 	__m128i inside = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8(0x20)),
@@ -35,7 +32,7 @@ static size_t glance_block(const char *p, bool *carry, bool *has_pair)
 	unsigned seconds = (unsigned)_mm_movemask_epi8(_mm_or_si128(slash, equal_to(v, '.')));
 	unsigned stops = (unsigned)_mm_movemask_epi8(_mm_andnot_si128(special, inside)) ^ 0xffffU;
 	unsigned pairs = ((slashes << 1) | *carry) & seconds;
-	size_t plain = 16;
+	size_t plain = SCAN_BLOCK;
 
 	if (stops) {
 		plain = (size_t)__builtin_ctz(stops);
@@ -52,13 +49,21 @@ static struct glance glance_at(const char *p, size_t n)
 	struct glance g = { 0, false };
 	bool after_slash = false;
 
+	/* A pair across the edges of blocks is seen by the carry. */
 #if defined(__SSE2__)
-	while (n - g.plain >= 16) {
+	while (n - g.plain >= SCAN_BLOCK) {
 		size_t plain = glance_block(p + g.plain, &after_slash, &g.has_pair);
 
 		g.plain += plain;
-		if (plain < 16)
+		if (plain < SCAN_BLOCK)
 			return g;
+	}
+	/* The tail once more as a block that ends with it: what is before the tail stops nothing. */
+	if (g.plain > 0 && g.plain < n) {
+		after_slash = false;
+		g.plain = n - SCAN_BLOCK;
+		g.plain += glance_block(p + g.plain, &after_slash, &g.has_pair);
+		return g;
 	}
 #endif
 	for (; g.plain < n && SCAN_IS(p[g.plain], SCAN_PLAIN); g.plain++) {
@@ -183,34 +188,37 @@ static bool rewrite(struct rewriter *w, const char *p, size_t n)
 
 bool uri_is_clean(struct str s)
 {
-	const char *end = s.p + s.n;
-
-	return s.n == 0 || (scan_visible(s.p, end) == end && scan_byte(s.p, end, '#') == end);
+	return s.n == 0 || scan_query(s.p, s.p + s.n) == s.p + s.n;
 }
 
-enum uri_result uri_normalise(struct arena *a, struct str target, struct str *path, struct str *query)
+/* Not inline: it would cost the usual case. */
+__attribute__((noinline)) static enum uri_result rewrite_path(struct arena *a, struct str raw, struct str *path)
 {
-	struct str raw = target;
-	struct glance g = glance_at(target.p, target.n);
-	struct rewriter w = { .out = NULL };
+	struct rewriter w = { .out = arena_take(a, raw.n + 1) };
 
-	*query = (struct str){ NULL, 0 };
-	if (target.n == 0 || target.p[0] != '/')
-		return URI_BAD;
-	raw.n = g.plain;
-	if (raw.n < target.n && target.p[raw.n] != '?')
-		raw.n += str_find((struct str){ target.p + raw.n, target.n - raw.n }, '?');
-	if (raw.n < target.n) {
-		*query = (struct str){ target.p + raw.n + 1, target.n - raw.n - 1 };
-		if (!uri_is_clean(*query))
-			return URI_BAD;
-	}
-	*path = raw;
-	if (raw.n == g.plain && !g.has_pair)
-		return URI_OK;
-	w.out = arena_take(a, raw.n + 1);
 	if (!rewrite(&w, raw.p, raw.n))
 		return URI_BAD;
 	*path = (struct str){ w.out, w.n };
 	return URI_OK;
+}
+
+enum uri_result uri_normalise(struct arena *a, struct str target, struct str *path, struct str *query)
+{
+	struct glance g = glance_at(target.p, target.n);
+	size_t n = g.plain;
+
+	*query = (struct str){ NULL, 0 };
+	if (target.n == 0 || target.p[0] != '/')
+		return URI_BAD;
+	if (n < target.n && target.p[n] != '?')
+		n += str_find((struct str){ target.p + n, target.n - n }, '?');
+	if (n < target.n) {
+		const char *start = target.p + n + 1, *end = target.p + target.n;
+
+		if (scan_query(start, end) != end)
+			return URI_BAD;
+		*query = (struct str){ start, (size_t)(end - start) };
+	}
+	*path = (struct str){ target.p, n };
+	return n == g.plain && !g.has_pair ? URI_OK : rewrite_path(a, *path, path);
 }
