@@ -137,7 +137,7 @@ static struct str encode64(struct arena *a, struct str bytes, const char *alphab
 		out[out_n++] = alphabet[p[2] & 63];
 	}
 	if (n) {
-		unsigned second = n == 2 ? p[1] : 0;
+		unsigned second = n == 2 ? (unsigned)p[1] : 0;
 
 		out[out_n++] = alphabet[p[0] >> 2];
 		out[out_n++] = alphabet[(p[0] & 3) << 4 | second >> 4];

@@ -204,6 +204,8 @@ static bool check_length(const struct decoder *d, const struct field *f, struct 
 		return problem(d->why, "", "must not be empty");
 	field_number_text(min, low);
 	field_number_text(max, high);
+	if (!(min < max))
+		return problem(d->why, "", "must be exactly %s bytes long, not %zu", low, text.n);
 	if (max >= NO_LIMIT)
 		return problem(d->why, "", "must be at least %s bytes long, not %zu", low, text.n);
 	if (min <= 1)

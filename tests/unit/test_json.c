@@ -1,0 +1,325 @@
+/* room: core */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+#include "core/json.h"
+#include "core/json_scan.h"
+
+static struct arena arena;
+
+static int stop(void **state)
+{
+	(void)state;
+	arena_free(&arena);
+	return 0;
+}
+
+static struct json *parse(const char *text)
+{
+	struct problem why = { 0 };
+	struct json *v = json_parse(&arena, str_of(text), &why);
+
+	if (!v)
+		fail_msg("%s: %s", text, why.text);
+	return v;
+}
+
+static struct problem refused(struct str text)
+{
+	struct problem why = { 0 };
+
+	if (json_parse(&arena, text, &why))
+		fail_msg("accepted: %.*s", STR_FMT(text));
+	assert_true(why.text[0]);
+	return why;
+}
+
+static const char *written(const struct json *v, void (*write)(struct sbuf *, const struct json *))
+{
+	struct sbuf out = { 0 };
+
+	write(&out, v);
+	const char *copy = arena_copy(&arena, sbuf_str(&out)).p;
+	sbuf_free(&out);
+	return copy;
+}
+
+static void reads_every_type(void **state)
+{
+	struct json *v = parse(" {\"a\":null,\"b\":[true,false,-12,1.5e2,\"x\\u00e9\\n\\ud83d\\ude00\"],\"c\":{}} \r\n");
+	struct json *item;
+
+	(void)state;
+	assert_int_equal(v->type, JSON_OBJECT);
+	assert_int_equal(v->n, 3);
+	assert_int_equal(json_get(v, "a")->type, JSON_NULL);
+	item = json_get(v, "b")->child;
+	assert_true(item->boolean);
+	item = item->next;
+	assert_int_equal(item->type, JSON_BOOL);
+	assert_false(item->boolean);
+	item = item->next;
+	assert_int_equal(item->integer, -12);
+	item = item->next;
+	assert_int_equal(item->type, JSON_REAL);
+	assert_true(item->real > 149.9 && item->real < 150.1);
+	assert_true(str_equal(item->raw, STR("1.5e2")));
+	item = item->next;
+	assert_true(str_equal(item->string, STR("x\xc3\xa9\n\xf0\x9f\x98\x80")));
+	assert_int_equal(item->string.p[item->string.n], 0);
+	assert_ptr_equal(json_get(v, "b")->last, item);
+	assert_null(json_get(v, "d"));
+	assert_null(json_get(item, "d"));
+	assert_true(str_equal(json_get(v, "c")->raw, STR("{}")));
+}
+
+static void keeps_integers_exact(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("9223372036854775807")->integer, INT64_MAX);
+	assert_true(parse("-9223372036854775808")->integer == INT64_MIN);
+	assert_int_equal(parse("9007199254740993")->integer, INT64_C(9007199254740993));
+	assert_int_equal(parse("9223372036854775808")->type, JSON_REAL);
+	assert_int_equal(parse("-9223372036854775809")->type, JSON_REAL);
+	assert_int_equal(parse("-0")->type, JSON_INT);
+	assert_int_equal(parse("-0")->integer, 0);
+	assert_int_equal(parse("1.0")->type, JSON_REAL);
+	assert_int_equal(parse("1e2")->type, JSON_REAL);
+	assert_true(parse("1e-999")->real < 1e-300);
+	assert_string_equal(written(parse("9223372036854775808"), json_write), "9223372036854775808");
+}
+
+static void refuses_what_is_no_json(void **state)
+{
+	static const char *const bad[] = { "", " ", "{", "[", "\"", "\"\\", "\"\\u12", "tru", "nul", "+1", "01", "-", "-01",
+		"1.", ".5", "1e", "1e+", "1e999", "-1e999", "0x10", "NaN", "Infinity", "[1,]", "[,1]", "[1 2]", "[1", "[1}",
+		"{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{a:1}", "{'a':1}", "{\"a\":1 \"b\":2}", "{\"a\" 1}", "1 2",
+		"{} x", "// c\n1", "/* c */1", "\"a\nb\"", "\"\t\"", "\"\\x41\"", "\"\\u00g0\"", "\"\\u0000\"",
+		"{\"\\u0000\":1}", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud800x\"", "\"\x80\"", "\"\xc0\x80\"",
+		"\"\xc1\xbf\"", "\"\xe0\x80\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xf5\x80\x80\x80\"",
+		"\"\xe2\x82\"", "\"\xc3", "\xef\xbb\xbf{}", "{\"\xff\":1}", "\"\\\xc3\xa9\"", "\v1" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		refused(str_of(bad[i]));
+	refused((struct str){ "1\0", 2 });
+	refused((struct str){ "\"a\0b\"", 5 });
+}
+
+static void says_what_and_where(void **state)
+{
+	struct problem why;
+
+	(void)state;
+	why = refused(STR("{\n  \"a\": 1,\n  \"b\": nope\n}"));
+	assert_string_equal(why.text, "line 3, column 8: expected a value: an object, list, string, number, true, false or null");
+	assert_string_equal(why.field, "");
+	why = refused(STR("[1,\n2"));
+	assert_string_equal(why.text, "line 2, column 2: the text ends too early");
+	why = refused(STR("{} {}"));
+	assert_string_equal(why.text, "line 1, column 4: text after the value");
+	assert_int_equal(parse("[\n 1,\n  {\"x\": 2}]")->last->child->line, 3);
+	assert_int_equal(parse("[\n 1,\n  {\"x\": 2}]")->last->child->column, 9);
+}
+
+static void names_duplicates_by_path(void **state)
+{
+	struct problem why;
+
+	(void)state;
+	why = refused(STR("{\"rules\":[{\"x\":1},{},{\"x\":1,\n\"y\":2,\"\\u0078\":3}]}"));
+	assert_string_equal(why.field, "rules[2].x");
+	assert_string_equal(why.text, "line 2, column 16: the member is there twice; leave one");
+	why = refused(STR("{\"a\":1,\"a\":1}"));
+	assert_string_equal(why.field, "a");
+	why = refused(STR("[{\"a\":{\"\":1,\"b\":1,\"\":1}}]"));
+	assert_string_equal(why.field, "[0].a.");
+}
+
+static struct str many_members(unsigned n, unsigned twice)
+{
+	struct sbuf b = { 0 };
+	struct str text;
+
+	sbuf_addc(&b, '{');
+	for (unsigned i = 0; i < n; i++)
+		sbuf_addf(&b, "%s\"m%u\":0", i ? "," : "", i + 1 == n && twice ? twice : i);
+	sbuf_addc(&b, '}');
+	text = arena_copy(&arena, sbuf_str(&b));
+	sbuf_free(&b);
+	return text;
+}
+
+static void finds_duplicates_among_many(void **state)
+{
+	struct problem why;
+
+	(void)state;
+	for (unsigned n = 2; n < 40; n++) {
+		assert_int_equal(parse(many_members(n, 0).p)->n, n);
+		if (n > 2)
+			assert_string_equal(refused(many_members(n, 1)).field, "m1");
+	}
+	/* Pairwise this would be 2 * 10^10 comparisons: the test would be stopped by its time limit. */
+	assert_int_equal(parse(many_members(200000, 0).p)->n, 200000);
+	why = refused(many_members(200000, 77777));
+	assert_string_equal(why.field, "m77777");
+}
+
+static void bounds_depth(void **state)
+{
+	char text[2 * JSON_MAX_DEPTH + 4];
+
+	(void)state;
+	memset(text, '[', JSON_MAX_DEPTH);
+	memset(text + JSON_MAX_DEPTH, ']', JSON_MAX_DEPTH);
+	text[2 * JSON_MAX_DEPTH] = '\0';
+	parse(text);
+	memset(text, '[', JSON_MAX_DEPTH + 1);
+	memset(text + JSON_MAX_DEPTH + 1, ']', JSON_MAX_DEPTH + 1);
+	assert_non_null(strstr(refused((struct str){ text, 2 * JSON_MAX_DEPTH + 2 }).text, "more than 64 levels"));
+}
+
+/* Each special byte at each place of runs that are longer than what is scanned at once. */
+static void scans_strings_of_all_lengths(void **state)
+{
+	char text[80];
+
+	(void)state;
+	for (size_t n = 0; n < 40; n++) {
+		for (size_t at = 0; at < n; at++) {
+			memset(text, 'x', sizeof text);
+			text[at] = '\x1f';
+			assert_ptr_equal(json_plain_end(text, text + n), text + at);
+			text[at] = '"';
+			assert_ptr_equal(json_plain_end(text, text + n), text + at);
+			text[at] = '\\';
+			assert_ptr_equal(json_plain_end(text, text + n), text + at);
+			text[at] = '\x80';
+			assert_ptr_equal(json_plain_end(text, text + n), text + at);
+			text[at] = '\x7e';
+			assert_ptr_equal(json_plain_end(text, text + n), text + n);
+			text[at] = ' ';
+			assert_ptr_equal(json_plain_end(text, text + n), text + n);
+		}
+	}
+}
+
+static void writes_what_it_read(void **state)
+{
+	const char *text = "{\"a\":[1,-2,1.50,true,null,\"q\\\"\\\\\\n\\u0001/\"],\"b\":{},\"c\":[]}";
+	struct json *v = parse(text);
+
+	(void)state;
+	assert_string_equal(written(v, json_write), text);
+	assert_string_equal(written(parse("{\"a\":[1,{}],\"b\":[]}"), json_write_pretty),
+		"{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}");
+	assert_string_equal(written(json_clone(&arena, v), json_write), text);
+}
+
+static void writes_numbers_shortest(void **state)
+{
+	(void)state;
+	assert_string_equal(written(json_new_real(&arena, 0.1), json_write), "0.1");
+	assert_string_equal(written(json_new_real(&arena, 1.0 / 3), json_write), "0.3333333333333333");
+	assert_string_equal(written(json_new_real(&arena, 5), json_write), "5");
+	assert_string_equal(written(json_new_real(&arena, 1e300), json_write), "1e+300");
+	assert_string_equal(written(json_new_real(&arena, 0.0 / 0.0), json_write), "null");
+	assert_string_equal(written(json_new_int(&arena, INT64_MIN), json_write), "-9223372036854775808");
+}
+
+static void quotes_any_bytes(void **state)
+{
+	struct sbuf out = { 0 };
+
+	(void)state;
+	json_quote(&out, (struct str){ "a\0\x1f\x7f\xff\xc3\xa9\xe2\x82", 9 });
+	assert_string_equal(out.p, "\"a\\u0000\\u001f\x7f\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\"");
+	sbuf_free(&out);
+}
+
+static void canonical_form_is_by_value(void **state)
+{
+	struct json *a = parse("{\"b\":1.0,\"a\":[1e2,0.5],\"aa\":{\"y\":1,\"x\":2}}");
+	struct json *b = parse("{ \"aa\":{\"x\":2.0,\"y\":1}, \"a\":[100,5e-1], \"b\":1 }");
+
+	(void)state;
+	assert_string_equal(written(a, json_canonical), "{\"a\":[100,0.5],\"aa\":{\"x\":2,\"y\":1},\"b\":1}");
+	assert_string_equal(written(a, json_canonical), written(b, json_canonical));
+	assert_true(json_equal(a, b));
+	assert_false(json_equal(a, parse("{\"b\":1,\"a\":[100,0.5],\"aa\":{\"y\":1,\"x\":3}}")));
+	assert_false(json_equal(parse("9007199254740993"), parse("9007199254740992")));
+	assert_false(json_equal(parse("[1,2]"), parse("[2,1]")));
+	assert_false(json_equal(parse("{\"a\":1}"), parse("{\"b\":1}")));
+	assert_false(json_equal(parse("null"), parse("false")));
+}
+
+static void changes_trees(void **state)
+{
+	struct json *v = parse("{\"a\":1,\"b\":2,\"c\":3}");
+
+	(void)state;
+	json_put(&arena, v, "b", json_new_text(&arena, STR("x")));
+	json_put(&arena, v, "d", json_new_bool(&arena, true));
+	assert_string_equal(written(v, json_write), "{\"a\":1,\"b\":\"x\",\"c\":3,\"d\":true}");
+	json_drop(v, "a");
+	json_drop(v, "d");
+	json_drop(v, "nothing");
+	json_put(&arena, v, "c", json_new_int(&arena, 4));
+	json_put(&arena, v, "e", json_new(&arena, JSON_NULL));
+	assert_string_equal(written(v, json_write), "{\"b\":\"x\",\"c\":4,\"e\":null}");
+	assert_int_equal(v->n, 3);
+	json_drop(v, "b");
+	json_drop(v, "c");
+	json_drop(v, "e");
+	assert_null(v->last);
+	json_put(&arena, v, "z", json_new_int(&arena, 1));
+	assert_string_equal(written(v, json_write), "{\"z\":1}");
+	assert_string_equal(json_text(v, "z").p, "");
+}
+
+static void shows_values_briefly(void **state)
+{
+	char out[JSON_BRIEF];
+	struct sbuf b = { 0 };
+
+	(void)state;
+	for (int i = 0; i < 40; i++)
+		SBUF_LIT(&b, "\xc3\xa9");
+	json_brief_text(sbuf_str(&b), out);
+	assert_int_equal(strlen(out), 63);
+	assert_string_equal(out + 60, "...");
+	assert_true(str_is_utf8(str_of(out)));
+	sbuf_free(&b);
+	json_brief_text((struct str){ "a\r\n\0\xff", 5 }, out);
+	assert_string_equal(out, "a????");
+	json_brief(parse("\"ab\""), out);
+	assert_string_equal(out, "\"ab\"");
+	json_brief(parse("[1]"), out);
+	assert_string_equal(out, "a list");
+	json_brief(parse("1.50"), out);
+	assert_string_equal(out, "1.50");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(reads_every_type, stop),
+		cmocka_unit_test_teardown(keeps_integers_exact, stop),
+		cmocka_unit_test_teardown(refuses_what_is_no_json, stop),
+		cmocka_unit_test_teardown(says_what_and_where, stop),
+		cmocka_unit_test_teardown(names_duplicates_by_path, stop),
+		cmocka_unit_test_teardown(finds_duplicates_among_many, stop),
+		cmocka_unit_test_teardown(bounds_depth, stop),
+		cmocka_unit_test_teardown(scans_strings_of_all_lengths, stop),
+		cmocka_unit_test_teardown(writes_what_it_read, stop),
+		cmocka_unit_test_teardown(writes_numbers_shortest, stop),
+		cmocka_unit_test_teardown(quotes_any_bytes, stop),
+		cmocka_unit_test_teardown(canonical_form_is_by_value, stop),
+		cmocka_unit_test_teardown(changes_trees, stop),
+		cmocka_unit_test_teardown(shows_values_briefly, stop),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
