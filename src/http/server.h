@@ -75,6 +75,8 @@ struct server_listener {
 	struct addr local;
 	void *owner;
 	unsigned refs;                    /* connections that came through it, plus one while it is open */
+	struct server_listener *next;     /* of the same server */
+	bool is_resting;                  /* out of descriptors: not looked at for some milliseconds */
 	void (*unused)(struct server_listener *l);   /* refs went to 0: may be freed now */
 };
 

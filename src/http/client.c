@@ -1,0 +1,298 @@
+/*
+ * client.c -- HTTP/1.1 on the upstream side: connections, their pools, and one call at a time over each.
+ *
+ *      CONNECTING ──► BUSY ──response complete──► IDLE (in the pool) ──next call──► BUSY
+ *           └─error─► failed   └─error, close──► failed / closed
+ */
+#include "http/client.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/mem.h"
+#include "http/client_connection.h"
+#include "net/listener.h"
+
+#define POOL_MAX 512                     /* idle connections of one endpoint on one thread */
+#define POOL_IDLE_MS 55000               /* below what upstreams usually allow (60 s and more) */
+
+struct client *client_new(struct loop *loop, size_t receive_bytes)
+{
+	struct client *c = MEM_NEW(struct client);
+
+	c->loop = loop;
+	c->receive_bytes = receive_bytes;
+	c->buffer = mem_alloc(receive_bytes);
+	list_init(&c->connections);
+	return c;
+}
+
+void client_free(struct client *c)
+{
+	LIST_EACH(node, &c->connections)
+		upstream_close(CONTAINER(node, struct client_connection, all));
+	mem_free(c->buffer);
+	mem_free(c->scratch);
+	mem_free(c);
+}
+
+static void release(struct garbage *g)
+{
+	mem_free(CONTAINER(g, struct client_connection, garbage));
+}
+
+/* Out of the pool, out of the loop, freed at the end of the turn. The call, if any, is not told. */
+void upstream_close(struct client_connection *c)
+{
+	if (c->state == UPSTREAM_CLOSED)
+		return;
+	if (c->state == UPSTREAM_IDLE)
+		c->pool->n--;
+	c->state = UPSTREAM_CLOSED;
+	if (c->call)
+		c->call->connection = NULL;
+	c->call = NULL;
+	list_remove(&c->idle);
+	list_remove(&c->all);
+	list_remove(&c->task.node);
+	timer_disarm(&c->timer);
+	if (c->watch.fd >= 0) {
+		loop_remove(c->client->loop, &c->watch);
+		close(c->watch.fd);
+	}
+	output_free(&c->out);
+	mem_free(c->in);
+	c->in = NULL;
+	loop_free_later(c->client->loop, &c->garbage);
+}
+
+/* Ends the call with a failure; the connection goes with it. */
+void upstream_fail(struct client_connection *c, enum call_failure what, int error)
+{
+	struct call *call = c->call;
+
+	upstream_close(c);
+	if (!call)
+		return;
+	call->error = error;
+	call->ops->failed(call, what);
+}
+
+/* Which failure a broken connection is, by how far the call came. */
+enum call_failure upstream_failure(const struct client_connection *c)
+{
+	if (c->state == UPSTREAM_CONNECTING)
+		return CALL_CONNECT;
+	return c->has_head ? CALL_TRUNCATED : CALL_RESET;
+}
+
+static void timeout(struct timer *t)
+{
+	struct client_connection *c = CONTAINER(t, struct client_connection, timer);
+	struct call *call = c->call;
+	int64_t limit = POOL_IDLE_MS, now = clock_ms();
+
+	if (call)
+		limit = c->state == UPSTREAM_CONNECTING ? call->connect_timeout_ms : call->idle_timeout_ms;
+	if (limit <= 0 || (call && call->paused) || c->since_ms + limit > now) {
+		loop_arm(c->client->loop, t, limit <= 0 || (call && call->paused) ? 30000 : c->since_ms + limit - now);
+		return;
+	}
+	if (!call)
+		upstream_close(c);
+	else if (c->state == UPSTREAM_CONNECTING)
+		upstream_fail(c, CALL_CONNECT, ETIMEDOUT);
+	else
+		upstream_fail(c, c->has_head ? CALL_TRUNCATED : CALL_TIMEOUT, ETIMEDOUT);
+}
+
+static void run_later(struct task *t)
+{
+	struct client_connection *c = CONTAINER(t, struct client_connection, task);
+
+	if (c->state == UPSTREAM_CLOSED)
+		return;
+	if (c->error)
+		upstream_fail(c, upstream_failure(c), c->error);
+	else
+		upstream_pump(c);
+}
+
+static struct client_connection *open_connection(struct call *call)
+{
+	struct client_connection *c = MEM_NEW(struct client_connection);
+
+	c->client = call->client;
+	c->watch.ready = upstream_ready;
+	c->garbage.release = release;
+	c->state = UPSTREAM_CONNECTING;
+	list_init(&c->idle);
+	list_append(&call->client->connections, &c->all);
+	timer_init(&c->timer, timeout);
+	task_init(&c->task, run_later);
+	c->watch.fd = addr_connect(&call->addr);
+	if (c->watch.fd < 0 || !loop_add(call->client->loop, &c->watch, 0)) {
+		c->error = errno ? errno : EMFILE;
+		if (c->watch.fd >= 0)
+			close(c->watch.fd);
+		c->watch.fd = -1;
+		loop_defer(call->client->loop, &c->task);
+	} else {
+		loop_arm(call->client->loop, &c->timer, call->connect_timeout_ms);
+	}
+	return c;
+}
+
+static struct client_connection *take_idle(struct pool *p)
+{
+	if (!p || !p->idle.next || list_is_empty(&p->idle))
+		return NULL;
+	struct client_connection *c = CONTAINER(p->idle.next, struct client_connection, idle);
+	list_remove(&c->idle);
+	p->n--;
+	c->state = UPSTREAM_BUSY;
+	return c;
+}
+
+void call_start(struct call *call, bool fresh)
+{
+	struct client_connection *c = fresh ? NULL : take_idle(call->pool);
+
+	call->reused = c != NULL;
+	call->request_done = call->response_started = false;
+	call->sent = call->received = 0;
+	call->error = 0;
+	call->connected_us = 0;
+	if (!c)
+		c = open_connection(call);
+	c->call = call;
+	c->pool = call->pool;
+	c->since_ms = clock_ms();
+	c->has_head = false;
+	c->scan = (struct h1_scan){ 0 };
+	call->connection = c;
+	if (c->timer.deadline_ms > c->since_ms + call->idle_timeout_ms && call->idle_timeout_ms > 0)
+		loop_arm(call->client->loop, &c->timer, call->idle_timeout_ms);
+}
+
+void call_cancel(struct call *call)
+{
+	if (call->connection)
+		upstream_close(call->connection);
+}
+
+/* The response is complete: the connection is free for the next call, or closed. */
+void upstream_detach(struct client_connection *c, bool keep)
+{
+	struct call *call = c->call;
+	struct pool *p = call->pool;
+
+	c->call = NULL;
+	call->connection = NULL;
+	if (!keep || !p || p->n >= POOL_MAX || (call->pool_closed && *call->pool_closed)) {
+		upstream_close(c);
+		return;
+	}
+	if (!p->idle.next)
+		list_init(&p->idle);
+	c->state = UPSTREAM_IDLE;
+	c->since_ms = clock_ms();
+	list_push(&p->idle, &c->idle);
+	p->n++;
+}
+
+void pool_close(struct client *client, struct pool *p)
+{
+	(void)client;
+	while (p->idle.next && !list_is_empty(&p->idle))
+		upstream_close(CONTAINER(p->idle.next, struct client_connection, idle));
+}
+
+/* ---------- sending ---------- */
+
+static char *scratch(struct client *client, size_t n)
+{
+	if (n > client->scratch_n) {
+		client->scratch_n = n < 16384 ? 16384 : n;
+		mem_free(client->scratch);
+		client->scratch = mem_alloc(client->scratch_n);
+	}
+	return client->scratch;
+}
+
+static int frame(const struct call *call, struct iovec *parts, char size_line[20], struct str data, bool end)
+{
+	int n = 0;
+
+	if (call->req_framing != FRAMING_CHUNKED) {
+		if (data.n > 0)
+			parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
+		return n;
+	}
+	if (data.n > 0) {
+		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
+		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
+		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 } : (struct iovec){ "\r\n", 2 };
+	} else if (end) {
+		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
+	}
+	return n;
+}
+
+bool call_send(struct call *call, const struct message *head, struct str data, bool end)
+{
+	struct client_connection *c = call->connection;
+	char size_line[20];
+	struct iovec parts[4];
+	enum output_result result;
+	int n = 0;
+
+	if (!c || c->error)
+		return true;
+	if (head) {
+		call->req_framing = (uint8_t)head->framing;
+		parts[0].iov_base = scratch(call->client, h1_head_bound(head));
+		parts[0].iov_len = h1_write_request(head, parts[0].iov_base);
+		n = 1;
+	}
+	n += frame(call, parts + n, size_line, data, end);
+	for (int i = 0; i < n; i++)
+		call->sent += parts[i].iov_len;
+	if (end)
+		call->request_done = true;
+	if (n == 0)
+		return output_is_empty(&c->out);
+	if (c->state == UPSTREAM_CONNECTING) {
+		output_append(&c->out, parts, n);
+		return false;
+	}
+	result = output_send(&c->out, c->watch.fd, parts, n);
+	if (result == OUTPUT_FAILED) {
+		/* An answer may lie in the receive buffer already (an upstream that refuses a body): read before failing. */
+		c->write_error = errno;
+		c->is_readable = true;
+		loop_defer(call->client->loop, &c->task);
+		return true;
+	}
+	return result == OUTPUT_ALL;
+}
+
+void call_pause(struct call *call)
+{
+	call->paused = true;
+}
+
+void call_resume(struct call *call)
+{
+	struct client_connection *c = call->connection;
+
+	if (!call->paused)
+		return;
+	call->paused = false;
+	if (c) {
+		c->since_ms = clock_ms();
+		loop_defer(call->client->loop, &c->task);
+	}
+}

@@ -1,0 +1,46 @@
+/* client_connection.h -- what client.c and client_read.c share. Not for other rooms. */
+#pragma once
+#include "core/list.h"
+#include "http/client.h"
+#include "http/output.h"
+
+enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_BUSY, UPSTREAM_IDLE, UPSTREAM_CLOSED };
+
+struct client {
+	struct loop *loop;
+	char *buffer;                     /* receive_bytes, shared by all connections of the thread */
+	size_t receive_bytes;
+	char *scratch;                    /* request heads are written here */
+	size_t scratch_n;
+	struct list connections;
+};
+
+struct client_connection {
+	struct watch watch;
+	struct timer timer;
+	struct task task;
+	struct garbage garbage;
+	struct list idle, all;
+	struct client *client;
+	struct call *call;                /* NULL while idle */
+	struct pool *pool;
+	struct output out;
+	char *in;                         /* a partial response head */
+	uint32_t in_n, in_cap;
+	int64_t since_ms;                 /* last progress */
+	struct h1_scan scan;
+	struct h1_body body;
+	int error;                        /* errno of a connection that never was */
+	int write_error;                  /* errno of a failed write */
+	uint8_t state;
+	bool has_head;                    /* the final response head was parsed */
+	bool keep_alive;                  /* the upstream allows another request */
+	bool is_readable, is_eof, is_pumping;
+};
+
+void upstream_ready(struct watch *w, uint32_t events);
+void upstream_pump(struct client_connection *c);
+void upstream_close(struct client_connection *c);
+void upstream_fail(struct client_connection *c, enum call_failure what, int error);
+enum call_failure upstream_failure(const struct client_connection *c);
+void upstream_detach(struct client_connection *c, bool keep);

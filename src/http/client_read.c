@@ -1,0 +1,235 @@
+/* client_read.c -- what arrives from upstreams: connects, response heads and bodies, closes. */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include "core/clock.h"
+#include "core/mem.h"
+#include "http/client_connection.h"
+
+static const struct h1_limits response_limits = {
+	.head_bytes = 65536, .fields = 256, .target_bytes = 16384, .keep_underscores = true,
+};
+
+static void stash(struct client_connection *c, const char *p, size_t n)
+{
+	if (c->in_n + n > c->in_cap) {
+		c->in_cap = (uint32_t)((c->in_n + n + 1023) & ~(size_t)1023);
+		c->in = mem_resize(c->in, c->in_cap);
+	}
+	memcpy(c->in + c->in_n, p, n);
+	c->in_n += (uint32_t)n;
+}
+
+static void malformed(struct client_connection *c, enum h1_fault fault)
+{
+	if (c->call)
+		c->call->fault = fault;
+	upstream_fail(c, c->has_head ? CALL_TRUNCATED : CALL_MALFORMED, 0);
+}
+
+/*
+ * Body bytes p[0..n) to the call; `is_first` together with the head. The connection is let go of before the owner hears of the end, so
+ * that it may be used at once. False: nothing more is to be read for this call.
+ */
+static bool deliver(struct client_connection *c, char *p, size_t n, bool is_first)
+{
+	struct call *call = c->call;
+	size_t used = 0, size = 0;
+	enum h1_result result = H1_DONE;
+
+	if (!h1_body_is_done(&c->body))
+		result = h1_body_decode(&c->body, p, n, &used, &size);
+	if (result == H1_BAD) {
+		malformed(c, c->body.fault);
+		return false;
+	}
+	if (result == H1_DONE)
+		/* Bytes beyond the response belong to no request: the connection cannot be trusted, this response can. */
+		upstream_detach(c, c->keep_alive && call->request_done && used == n && !c->is_readable && !c->is_eof &&
+					   !c->write_error && output_is_empty(&c->out));
+	if (is_first)
+		call->ops->response(call, p, size, result == H1_DONE);
+	else if (size > 0 || result == H1_DONE)
+		call->ops->body(call, p, size, result == H1_DONE);
+	return result != H1_DONE && c->state == UPSTREAM_BUSY;
+}
+
+static bool take_head(struct client_connection *c, char *p, size_t n);
+
+/* A complete head of `size` bytes at p; n bytes in all. */
+static bool begin(struct client_connection *c, char *p, size_t n, size_t size)
+{
+	struct call *call = c->call;
+	char *head = arena_take(call->arena, size);
+	enum h1_fault fault;
+
+	memcpy(head, p, size);
+	call->res = (struct message){ .arena = call->arena };
+	fault = h1_parse_response(&call->res, (struct str){ head, size }, &response_limits, call->method);
+	c->scan = (struct h1_scan){ 0 };
+	if (fault != H1_FAULT_NONE || call->res.status == 101) {
+		malformed(c, fault != H1_FAULT_NONE ? fault : H1_FAULT_STATUS_LINE);
+		return false;
+	}
+	if (call->res.status < 200)
+		return n == size || take_head(c, p + size, n - size);
+	c->has_head = true;
+	c->keep_alive = call->res.keep_alive && call->res.framing != FRAMING_CLOSE;
+	h1_body_init(&c->body, call->res.framing, call->res.content_length);
+	return deliver(c, p + size, n - size, true);
+}
+
+static bool take_head(struct client_connection *c, char *p, size_t n)
+{
+	size_t size = 0;
+
+	switch (h1_find_head(&c->scan, p, n, &size)) {
+	case H1_BAD:
+		malformed(c, c->scan.fault);
+		return false;
+	case H1_DONE:
+		if (size <= response_limits.head_bytes)
+			return begin(c, p, n, size);
+		break;
+	case H1_MORE:
+		if (n <= response_limits.head_bytes) {
+			stash(c, p, n);
+			return true;
+		}
+		break;
+	}
+	malformed(c, H1_FAULT_HEAD_LARGE);
+	return false;
+}
+
+static bool take(struct client_connection *c, char *p, size_t n)
+{
+	c->call->response_started = true;
+	c->call->received += n;
+	if (c->has_head)
+		return deliver(c, p, n, false);
+	if (c->in_n == 0)
+		return take_head(c, p, n);
+	stash(c, p, n);
+	char *kept = c->in;
+	n = c->in_n;
+	c->in = NULL;
+	c->in_n = c->in_cap = 0;
+	bool goes_on = take_head(c, kept, n);
+	mem_free(kept);
+	return goes_on;
+}
+
+/* The upstream closed its side or broke. */
+static void ended(struct client_connection *c, int error)
+{
+	struct call *call = c->call;
+
+	if (!call) {
+		upstream_close(c);
+		return;
+	}
+	if (c->has_head && c->body.framing == FRAMING_CLOSE && error == 0) {
+		upstream_detach(c, false);
+		call->ops->body(call, NULL, 0, true);
+		return;
+	}
+	upstream_fail(c, upstream_failure(c), error ? error : ECONNRESET);
+}
+
+/* False: the kernel has nothing now, or the connection is gone. */
+static bool receive(struct client_connection *c)
+{
+	ssize_t n = recv(c->watch.fd, c->client->buffer, c->client->receive_bytes, 0);
+
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n < 0 && errno == EAGAIN) {
+		c->is_readable = false;
+		if (c->write_error)
+			upstream_fail(c, upstream_failure(c), c->write_error);
+		return false;
+	}
+	if (n <= 0) {
+		ended(c, n < 0 ? errno : 0);
+		return false;
+	}
+	if (!c->call) {
+		upstream_close(c);         /* bytes on an idle connection belong to no request */
+		return false;
+	}
+	if ((size_t)n < c->client->receive_bytes && !c->is_eof && !c->write_error)
+		c->is_readable = false;
+	c->since_ms = clock_ms();
+	return take(c, c->client->buffer, (size_t)n);
+}
+
+void upstream_pump(struct client_connection *c)
+{
+	if (c->is_pumping)
+		return;
+	c->is_pumping = true;
+	while (c->is_readable && (c->state == UPSTREAM_BUSY || c->state == UPSTREAM_IDLE) &&
+	       !(c->call && c->call->paused && c->has_head))
+		if (!receive(c))
+			break;
+	c->is_pumping = false;
+}
+
+static void connected(struct client_connection *c)
+{
+	int error = 0;
+	socklen_t n = sizeof error;
+
+	if (getsockopt(c->watch.fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+		error = errno;
+	if (error) {
+		upstream_fail(c, CALL_CONNECT, error);
+		return;
+	}
+	c->state = UPSTREAM_BUSY;
+	c->since_ms = clock_ms();
+	c->call->connected_us = clock_us();
+	if (c->call->idle_timeout_ms > 0)
+		loop_arm(c->client->loop, &c->timer, c->call->idle_timeout_ms);
+}
+
+static void flush(struct client_connection *c)
+{
+	enum output_result result = output_flush(&c->out, c->watch.fd);
+
+	if (result == OUTPUT_FAILED) {
+		c->write_error = errno;
+		c->is_readable = true;
+		output_free(&c->out);
+		return;
+	}
+	c->since_ms = clock_ms();
+	if (result == OUTPUT_ALL && c->call && !c->call->request_done)
+		c->call->ops->drained(c->call);
+}
+
+void upstream_ready(struct watch *w, uint32_t events)
+{
+	struct client_connection *c = CONTAINER(w, struct client_connection, watch);
+	bool is_out = events & EPOLLOUT;
+
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		c->is_eof = true;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		c->is_readable = true;
+	if (c->state == UPSTREAM_CONNECTING) {
+		if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
+			return;
+		connected(c);
+		if (c->state == UPSTREAM_CLOSED)
+			return;
+		is_out = true;
+		if (output_is_empty(&c->out) && !c->call->request_done)
+			c->call->ops->drained(c->call);
+	}
+	if (is_out && c->state == UPSTREAM_BUSY && !output_is_empty(&c->out))
+		flush(c);
+	upstream_pump(c);
+}

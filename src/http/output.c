@@ -1,0 +1,90 @@
+#include "http/output.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include "core/mem.h"
+
+void output_free(struct output *o)
+{
+	mem_free(o->p);
+	*o = (struct output){ 0 };
+}
+
+static void append(struct output *o, const char *p, size_t n)
+{
+	if (o->at > 0 && o->n + n > o->cap) {
+		memmove(o->p, o->p + o->at, o->n - o->at);
+		o->n -= o->at;
+		o->at = 0;
+	}
+	if (o->n + n > o->cap) {
+		o->cap = (o->n + n + 4095) & ~(size_t)4095;
+		o->p = mem_resize(o->p, o->cap);
+	}
+	memcpy(o->p + o->n, p, n);
+	o->n += n;
+}
+
+void output_append(struct output *o, const struct iovec *parts, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (parts[i].iov_len > 0)
+			append(o, parts[i].iov_base, parts[i].iov_len);
+}
+
+/* Drops the first `sent` bytes of the vector and returns what is left of it. */
+static int skip(struct iovec **parts, int n, size_t sent)
+{
+	while (n > 0 && sent >= (*parts)->iov_len) {
+		sent -= (*parts)->iov_len;
+		(*parts)++;
+		n--;
+	}
+	if (n > 0) {
+		(*parts)->iov_base = (char *)(*parts)->iov_base + sent;
+		(*parts)->iov_len -= sent;
+	}
+	return n;
+}
+
+enum output_result output_send(struct output *o, int fd, struct iovec *parts, int n)
+{
+	if (!output_is_empty(o)) {
+		output_append(o, parts, n);
+		return OUTPUT_WAITS;
+	}
+	for (;;) {
+		ssize_t sent;
+
+		if (n == 1) {
+			sent = send(fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL);
+		} else {
+			struct msghdr m = { .msg_iov = parts, .msg_iovlen = (size_t)n };
+			sent = sendmsg(fd, &m, MSG_NOSIGNAL);
+		}
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0 && errno != EAGAIN)
+			return OUTPUT_FAILED;
+		n = skip(&parts, n, sent < 0 ? 0 : (size_t)sent);
+		if (n == 0)
+			return OUTPUT_ALL;
+		output_append(o, parts, n);
+		return OUTPUT_WAITS;
+	}
+}
+
+enum output_result output_flush(struct output *o, int fd)
+{
+	while (!output_is_empty(o)) {
+		ssize_t sent = send(fd, o->p + o->at, o->n - o->at, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return errno == EAGAIN ? OUTPUT_WAITS : OUTPUT_FAILED;
+		o->at += (size_t)sent;
+	}
+	output_free(o);
+	return OUTPUT_ALL;
+}

@@ -1,0 +1,267 @@
+/*
+ * server.c -- HTTP/1.1 on the client side.
+ *
+ *      HEAD ──head complete──► BODY ──body complete──► WAIT ──response sent──► HEAD   (keep-alive)
+ *        │                       └─response sent first──► DRAIN (bounded) ──► HEAD
+ *        └─bad bytes──► answer, LINGER ──► closed
+ *
+ * A connection reads only in HEAD, BODY (not paused), DRAIN and LINGER. Bytes go through one receive buffer of the server; a
+ * connection keeps bytes of its own only for a partial head and for requests that were sent ahead (pipelining).
+ */
+#include "http/server.h"
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/mem.h"
+#include "http/output.h"
+#include "http/server_connection.h"
+#include "net/listener.h"
+
+const struct server_settings server_default_settings = {
+	.limits = { .head_bytes = 32768, .fields = 100, .target_bytes = 16384 },
+	.header_timeout_ms = 10000,
+	.body_idle_ms = 30000,
+	.body_rate = 240,
+	.idle_ms = 60000,
+	.write_stall_ms = 30000,
+	.requests_per_connection = 10000,
+	.receive_bytes = 131072,
+};
+
+static atomic_ullong connection_count;
+
+struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings, void *owner)
+{
+	struct server *s = MEM_NEW(struct server);
+
+	s->loop = loop;
+	s->ops = ops;
+	s->settings = *settings;
+	s->owner = owner;
+	s->buffer = mem_alloc(settings->receive_bytes);
+	list_init(&s->connections);
+	list_init(&s->resting);
+	timer_init(&s->rest, server_rest_over);
+	return s;
+}
+
+void server_free(struct server *s)
+{
+	LIST_EACH(node, &s->connections)
+		connection_close(CONTAINER(node, struct server_connection, node));
+	timer_disarm(&s->rest);
+	mem_free(s->buffer);
+	mem_free(s->scratch);
+	mem_free(s);
+}
+
+void *server_owner(const struct server *s)
+{
+	return s->owner;
+}
+
+unsigned server_connections(const struct server *s)
+{
+	return s->n_connections;
+}
+
+void server_set_settings(struct server *s, const struct server_settings *settings)
+{
+	size_t receive_bytes = s->settings.receive_bytes;
+
+	s->settings = *settings;
+	s->settings.receive_bytes = receive_bytes;
+}
+
+struct server_listener *connection_listener(const struct server_connection *c)
+{
+	return c->listener;
+}
+
+const struct addr *connection_peer(const struct server_connection *c)
+{
+	return &c->peer;
+}
+
+struct server *connection_server(const struct server_connection *c)
+{
+	return c->server;
+}
+
+uint64_t connection_id(const struct server_connection *c)
+{
+	return c->id;
+}
+
+/* ---------- accepting ---------- */
+
+static void listener_unref(struct server_listener *l)
+{
+	if (--l->refs == 0 && l->unused)
+		l->unused(l);
+}
+
+static void release(struct garbage *g)
+{
+	mem_free(CONTAINER(g, struct server_connection, garbage_link));
+}
+
+static void start(struct server_listener *l, int fd, const struct addr *peer)
+{
+	struct server *s = l->server;
+	struct server_connection *c = MEM_NEW(struct server_connection);
+
+	c->watch.fd = fd;
+	c->watch.ready = connection_ready;
+	c->server = s;
+	c->listener = l;
+	c->peer = *peer;
+	c->id = atomic_fetch_add_explicit(&connection_count, 1, memory_order_relaxed) + 1;
+	c->since_ms = clock_ms();
+	timer_init(&c->timer, connection_timeout);
+	task_init(&c->task, connection_run);
+	c->garbage_link.release = release;
+	list_init(&c->node);
+	if (s->is_draining || (s->settings.connections && s->n_connections >= s->settings.connections) ||
+	    (s->ops->accepted && !s->ops->accepted(c)) || !loop_add(s->loop, &c->watch, 0)) {
+		/* Reset rather than FIN: nothing of this connection was or will be served. */
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
+		close(fd);
+		mem_free(c);
+		return;
+	}
+	l->refs++;
+	s->n_connections++;
+	list_append(&s->connections, &c->node);
+	loop_arm(s->loop, &c->timer, s->settings.header_timeout_ms);
+}
+
+/*
+ * Out of descriptors: stop looking at this listener for a while, or the loop would spin. What waits in the backlog is
+ * taken when descriptors are free again.
+ */
+static void rest(struct server_listener *l)
+{
+	struct server *s = l->server;
+
+	loop_modify(s->loop, &l->watch, 0);
+	l->is_resting = true;
+	if (!s->rest.deadline_ms)
+		loop_arm(s->loop, &s->rest, 50);
+}
+
+void server_rest_over(struct timer *t)
+{
+	struct server *s = CONTAINER(t, struct server, rest);
+
+	for (struct server_listener *l = s->listeners; l; l = l->next)
+		if (l->is_resting) {
+			l->is_resting = false;
+			loop_modify(s->loop, &l->watch, EPOLLIN);
+		}
+}
+
+static void accept_some(struct watch *w, uint32_t events)
+{
+	struct server_listener *l = CONTAINER(w, struct server_listener, watch);
+
+	(void)events;
+	for (int i = 0; i < 64; i++) {
+		struct addr peer;
+		int fd = addr_accept(l->watch.fd, &peer);
+
+		if (fd >= 0) {
+			start(l, fd, &peer);
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			rest(l);
+			return;
+		} else if (errno != EINTR && errno != ECONNABORTED) {
+			return;
+		}
+	}
+}
+
+void server_listen(struct server *s, struct server_listener *l, int fd)
+{
+	l->watch.fd = fd;
+	l->watch.ready = accept_some;
+	l->server = s;
+	l->refs = 1;
+	l->is_resting = false;
+	l->next = s->listeners;
+	s->listeners = l;
+	BUG_ON(!loop_add(s->loop, &l->watch, EPOLLIN));
+}
+
+void server_unlisten(struct server_listener *l)
+{
+	struct server_listener **at = &l->server->listeners;
+
+	while (*at != l)
+		at = &(*at)->next;
+	*at = l->next;
+	loop_remove(l->server->loop, &l->watch);
+	close(l->watch.fd);
+	l->watch.fd = -1;
+	listener_unref(l);
+}
+
+/* ---------- ending ---------- */
+
+void connection_close(struct server_connection *c)
+{
+	struct server *s = c->server;
+	struct stream *stream = c->stream;
+
+	if (c->state == CONNECTION_CLOSED)
+		return;
+	c->state = CONNECTION_CLOSED;
+	c->stream = NULL;
+	loop_remove(s->loop, &c->watch);
+	close(c->watch.fd);
+	timer_disarm(&c->timer);
+	list_remove(&c->task.node);
+	list_remove(&c->node);
+	s->n_connections--;
+	output_free(&c->out);
+	mem_free(c->in);
+	c->in = NULL;
+	if (stream) {
+		stream->connection = NULL;
+		s->ops->closed(stream, c->is_aborted ? STREAM_ABORTED : STREAM_CLIENT_GONE);
+	}
+	if (s->ops->disconnected)
+		s->ops->disconnected(c);
+	listener_unref(c->listener);
+	loop_free_later(s->loop, &c->garbage_link);
+}
+
+/* Half-closes and reads what still comes for a short while, so that our answer is not destroyed by a reset. */
+void connection_linger(struct server_connection *c)
+{
+	shutdown(c->watch.fd, SHUT_WR);
+	c->state = CONNECTION_LINGER;
+	c->since_ms = clock_ms();
+	c->lingered = 0;
+	loop_arm(c->server->loop, &c->timer, LINGER_MS);
+}
+
+void server_drain(struct server *s)
+{
+	s->is_draining = true;
+	server_sweep(s, NULL);
+}
+
+void server_sweep(struct server *s, bool (*f)(struct server_connection *c))
+{
+	LIST_EACH(node, &s->connections) {
+		struct server_connection *c = CONTAINER(node, struct server_connection, node);
+
+		if (c->state == CONNECTION_HEAD && !c->stream && c->in_n == 0 && (!f || f(c)))
+			connection_close(c);
+	}
+}

@@ -1,0 +1,74 @@
+/* server_connection.h -- what server.c and server_stream.c share. Not for other rooms. */
+#pragma once
+#include "core/list.h"
+#include "http/output.h"
+#include "http/server.h"
+
+#define LINGER_MS 2000
+#define LINGER_BYTES (1024 * 1024)       /* read and thrown away after our last byte */
+#define DRAIN_BYTES 65536                /* of an unread request body, to keep the connection */
+
+enum connection_state {
+	CONNECTION_HEAD,                  /* between requests or within a head */
+	CONNECTION_BODY,                  /* within a request body */
+	CONNECTION_WAIT,                  /* request complete, response under way: nothing is read */
+	CONNECTION_DRAIN,                 /* response sent, the rest of the request body is thrown away */
+	CONNECTION_LINGER,                /* our side is closed, the client's not yet */
+	CONNECTION_CLOSED,
+};
+
+struct server {
+	struct loop *loop;
+	const struct server_ops *ops;
+	struct server_settings settings;
+	void *owner;
+	char *buffer;                     /* receive_bytes, shared by all connections of the thread */
+	char *scratch;                    /* response heads are written here */
+	size_t scratch_n;
+	struct list connections, resting;
+	struct server_listener *listeners;
+	unsigned n_connections;
+	bool is_draining;
+	struct timer rest;
+};
+
+struct server_connection {
+	struct watch watch;
+	struct timer timer;
+	struct task task;                 /* what stream_send() leaves to do */
+	struct garbage garbage_link;
+	struct list node;
+	struct server *server;
+	struct server_listener *listener;
+	struct stream *stream;            /* the request being served, or NULL */
+	struct output out;
+	char *in;                         /* bytes received and not used yet; NULL when there are none */
+	uint32_t in_n, in_cap;
+	struct addr peer;
+	uint64_t id, requests;
+	int64_t since_ms;                 /* last progress in this state */
+	int64_t head_ms;                  /* when the first byte of a partial head came; 0 = none */
+	int64_t body_ms;                  /* when the body began */
+	uint64_t body_bytes;              /* received of the body */
+	struct h1_scan scan;
+	struct h1_body body;
+	uint64_t lingered;
+	uint8_t state;
+	bool is_readable;                 /* an edge said so and no short read since */
+	bool is_eof;                      /* the client closed its side */
+	bool is_broken;                   /* writing failed */
+	bool is_pumping;                  /* connection_pump is on the stack */
+	bool is_aborted;                  /* we ended the stream, not the client */
+	bool drain_after;                 /* the unread body is small enough to keep the connection */
+};
+
+void connection_ready(struct watch *w, uint32_t events);
+void connection_timeout(struct timer *t);
+void connection_run(struct task *t);
+void connection_close(struct server_connection *c);
+void connection_linger(struct server_connection *c);
+void connection_pump(struct server_connection *c);
+void connection_refuse(struct server_connection *c, enum h1_fault fault, int status);
+bool connection_settle(struct server_connection *c);
+void connection_flush(struct server_connection *c);
+void server_rest_over(struct timer *t);

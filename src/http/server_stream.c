@@ -1,0 +1,254 @@
+/*
+ * server_stream.c -- the response side of a connection: heads, bodies, their framing, and what follows the last byte.
+ *
+ * stream_send() never calls the owner: what it leaves to do (the end, a broken peer) is done by connection_settle(), from
+ * the pump that is on the stack or from the loop's ready list.
+ */
+#include <string.h>
+#include <sys/socket.h>
+#include "core/clock.h"
+#include "core/mem.h"
+#include "http/server_connection.h"
+
+static bool has_no_body(const struct stream *s, int status)
+{
+	return s->req.method == METHOD_HEAD || status < 200 || status == 204 || status == 304;
+}
+
+/* Whether the connection can carry another request after this response; decides about an unread request body too. */
+static bool can_keep(struct server_connection *c, struct stream *s)
+{
+	const struct server *server = c->server;
+
+	if (!s->req.keep_alive || s->close_after || server->is_draining || c->is_eof)
+		return false;
+	if (server->settings.requests_per_connection && c->requests >= server->settings.requests_per_connection)
+		return false;
+	if (s->request_done)
+		return true;
+	/* A client that still waits for 100 (Continue) will send its body or not: the bytes after it cannot be told apart. */
+	c->drain_after = c->body.framing == FRAMING_LENGTH && c->body.left <= DRAIN_BYTES && !s->req.expect_continue;
+	return c->drain_after;
+}
+
+/* Settles framing and persistence of a response head for this client. */
+static void settle_head(struct server_connection *c, struct stream *s, struct message *head)
+{
+	if (head->framing == FRAMING_CLOSE)
+		head->framing = FRAMING_CHUNKED;
+	if (has_no_body(s, head->status)) {
+		s->res_framing = FRAMING_NONE;
+	} else {
+		if (head->framing == FRAMING_NONE) {
+			head->framing = FRAMING_LENGTH;
+			head->content_length = 0;
+		}
+		if (head->framing == FRAMING_CHUNKED && s->req.minor == 0)
+			head->framing = FRAMING_CLOSE;
+		s->res_framing = (uint8_t)head->framing;
+	}
+	s->res_left = head->framing == FRAMING_LENGTH ? head->content_length : 0;
+	head->keep_alive = can_keep(c, s) && s->res_framing != FRAMING_CLOSE;
+	if (!head->keep_alive)
+		s->close_after = true;
+	s->head_sent = true;
+}
+
+static void break_off(struct server_connection *c)
+{
+	c->is_broken = true;
+	if (!c->is_pumping)
+		loop_defer(c->server->loop, &c->task);
+}
+
+/* Room for a head in the shared scratch buffer. */
+static char *scratch(struct server *server, size_t n)
+{
+	if (n > server->scratch_n) {
+		server->scratch_n = n < 16384 ? 16384 : n;
+		mem_free(server->scratch);
+		server->scratch = mem_alloc(server->scratch_n);
+	}
+	return server->scratch;
+}
+
+/* Puts the data of this call into parts, framed. Returns how many parts. */
+static int frame(struct stream *s, struct iovec *parts, char size_line[20], struct str data, bool end)
+{
+	int n = 0;
+
+	if (s->res_framing == FRAMING_NONE)
+		return 0;
+	if (s->res_framing != FRAMING_CHUNKED) {
+		if (data.n > 0)
+			parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
+		return n;
+	}
+	if (data.n > 0) {
+		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
+		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
+		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 } : (struct iovec){ "\r\n", 2 };
+	} else if (end) {
+		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
+	}
+	return n;
+}
+
+/* False when the bytes do not fit the length that was promised: the response cannot be completed any more. */
+static bool account(struct stream *s, size_t n, bool end)
+{
+	if (s->res_framing != FRAMING_LENGTH)
+		return true;
+	if (n > s->res_left)
+		return false;
+	s->res_left -= n;
+	return !end || s->res_left == 0;
+}
+
+bool stream_send(struct stream *s, struct message *head, struct str data, bool end)
+{
+	struct server_connection *c = s->connection;
+	char size_line[20];
+	struct iovec parts[4];
+	int n = 0;
+
+	if (!c || c->is_broken || s->response_done)
+		return true;
+	if (head) {
+		settle_head(c, s, head);
+		parts[0].iov_base = scratch(c->server, h1_head_bound(head));
+		parts[0].iov_len = h1_write_response(head, parts[0].iov_base);
+		n = 1;
+	}
+	if (!account(s, data.n, end)) {
+		stream_abort(s);
+		return true;
+	}
+	n += frame(s, parts + n, size_line, data, end);
+	if (end)
+		s->response_done = true;
+	for (int i = 0; i < n; i++)
+		s->sent += parts[i].iov_len;
+	if (n > 0 && c->out.n == c->out.at)
+		c->since_ms = clock_ms();
+	enum output_result result = n > 0 ? output_send(&c->out, c->watch.fd, parts, n) :
+					    output_is_empty(&c->out) ? OUTPUT_ALL : OUTPUT_WAITS;
+	if (result == OUTPUT_FAILED) {
+		break_off(c);
+		return true;
+	}
+	if (result == OUTPUT_WAITS && c->timer.deadline_ms > clock_ms() + c->server->settings.write_stall_ms)
+		loop_arm(c->server->loop, &c->timer, c->server->settings.write_stall_ms);
+	if (end && result == OUTPUT_ALL && !c->is_pumping)
+		loop_defer(c->server->loop, &c->task);
+	return result == OUTPUT_ALL;
+}
+
+void stream_send_continue(struct stream *s)
+{
+	static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+	struct server_connection *c = s->connection;
+	struct iovec part = { (void *)(uintptr_t)text, sizeof text - 1 };
+
+	if (!c || !s->req.expect_continue || s->head_sent)
+		return;
+	s->req.expect_continue = false;
+	if (output_send(&c->out, c->watch.fd, &part, 1) == OUTPUT_FAILED)
+		break_off(c);
+}
+
+void stream_pause(struct stream *s)
+{
+	s->paused = true;
+}
+
+void stream_resume(struct stream *s)
+{
+	struct server_connection *c = s->connection;
+
+	if (!s->paused)
+		return;
+	s->paused = false;
+	if (c) {
+		c->since_ms = clock_ms();
+		loop_defer(c->server->loop, &c->task);
+	}
+}
+
+void stream_abort(struct stream *s)
+{
+	struct server_connection *c = s->connection;
+
+	if (!c)
+		return;
+	c->is_aborted = true;
+	/* A body that ends with the connection must not look complete: reset. */
+	if (s->head_sent && s->res_framing == FRAMING_CLOSE)
+		setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
+	break_off(c);
+}
+
+/* The response is in the kernel: the stream ends, the connection goes on or not. */
+static void finish(struct server_connection *c)
+{
+	struct stream *s = c->stream;
+	bool keeps = !s->close_after, is_read = s->request_done;
+
+	c->stream = NULL;
+	s->connection = NULL;
+	c->since_ms = clock_ms();
+	if (!keeps) {
+		connection_linger(c);
+	} else {
+		c->state = is_read ? CONNECTION_HEAD : CONNECTION_DRAIN;
+		if (!is_read)
+			loop_arm(c->server->loop, &c->timer, LINGER_MS);
+	}
+	c->server->ops->closed(s, STREAM_SENT);
+	if (keeps && c->server->is_draining && c->state == CONNECTION_HEAD && c->in_n == 0)
+		connection_close(c);
+}
+
+/* Does what stream_send() left to do. True when the connection may read again. */
+bool connection_settle(struct server_connection *c)
+{
+	if (c->state == CONNECTION_CLOSED)
+		return false;
+	if (c->is_broken) {
+		connection_close(c);
+		return false;
+	}
+	if (c->stream && c->stream->response_done && output_is_empty(&c->out)) {
+		finish(c);
+		return c->state != CONNECTION_CLOSED;
+	}
+	return false;
+}
+
+void connection_run(struct task *t)
+{
+	struct server_connection *c = CONTAINER(t, struct server_connection, task);
+
+	connection_settle(c);
+	connection_pump(c);
+}
+
+/* EPOLLOUT with bytes waiting. */
+void connection_flush(struct server_connection *c)
+{
+	struct stream *s = c->stream;
+	size_t before = c->out.n - c->out.at;
+	enum output_result result = output_flush(&c->out, c->watch.fd);
+
+	if (result == OUTPUT_FAILED) {
+		connection_close(c);
+		return;
+	}
+	if (c->out.n - c->out.at != before)
+		c->since_ms = clock_ms();
+	if (result != OUTPUT_ALL)
+		return;
+	if (s && !s->response_done)
+		c->server->ops->drained(s);
+	connection_settle(c);
+}

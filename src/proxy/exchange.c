@@ -1,0 +1,364 @@
+/* exchange.c -- births, matches, answers and ends of exchanges; upstream.c has what happens with upstreams. */
+#include "proxy/exchange.h"
+#include "core/clock.h"
+#include "core/crypto.h"
+#include "core/log.h"
+#include "core/metric.h"
+#include "http/uri.h"
+#include "proxy/router.h"
+#include "proxy/worker.h"
+
+const struct reason reasons[REASON_COUNT] = {
+#define REASON(id, flag_, text_) [REASON_##id] = { .flag = flag_, .tag = #id, .text = text_ },
+#include "proxy/reasons.def"
+#undef REASON
+};
+
+static struct {
+	struct series *connections, *connections_total, *active;
+	struct series *refused[64];       /* by enum h1_fault */
+} metrics;
+
+void exchange_metrics(void)
+{
+	metrics.connections = metric_series(METRIC_CONNECTIONS, NULL);
+	metrics.connections_total = metric_series(METRIC_CONNECTIONS_TOTAL, NULL);
+	metrics.active = metric_series(METRIC_EXCHANGES_ACTIVE, NULL);
+#define FAULT_SERIES(id, status, tag) \
+	metrics.refused[H1_FAULT_##id] = metric_series(METRIC_BAD_REQUESTS, &STR(tag));
+	H1_FAULTS(FAULT_SERIES)
+#undef FAULT_SERIES
+}
+
+static struct exchange *of(struct stream *s)
+{
+	return CONTAINER(s, struct exchange, stream);
+}
+
+/* ---------- connections ---------- */
+
+bool exchange_accepts(const struct policies *p, const struct ip *peer)
+{
+	const struct chain *chain = &p->legs[LEG_CONNECT];
+
+	for (unsigned i = 0; i < chain->n; i++)
+		if (!chain->steps[i].class->connect(peer, &chain->steps[i]))
+			return false;
+	return true;
+}
+
+static bool accept_connection(struct server_connection *c)
+{
+	const struct worker_listener *l = connection_listener(c)->owner;
+
+	if (l->binding && l->binding->only && l->binding->only->policies->legs[LEG_CONNECT].n > 0) {
+		struct ip peer = addr_ip(connection_peer(c));
+
+		if (!exchange_accepts(l->binding->only->policies, &peer))
+			return false;
+	}
+	metric_add(metrics.connections, 1);
+	metric_add(metrics.connections_total, 1);
+	return true;
+}
+
+static void count_disconnect(struct server_connection *c)
+{
+	(void)c;
+	metric_add(metrics.connections, -1);
+}
+
+static void count_refused(struct server_connection *c, enum h1_fault fault, int status)
+{
+	char peer[ADDR_TEXT];
+
+	metric_add(metrics.refused[fault], 1);
+	addr_print(connection_peer(c), peer);
+	log_info("request.refused", F_TEXT("peer", peer), F_INT("status", status), F_TEXT("reason", h1_fault_tag(fault)));
+}
+
+/* ---------- birth ---------- */
+
+static void resume_exchange(struct task *t)
+{
+	struct exchange *x = CONTAINER(t, struct exchange, task);
+
+	if (x->phase != EXCHANGE_OVER && x->wait && x->wait->done)
+		pipeline_resume(x);
+}
+
+static struct stream *open_exchange(struct server_connection *c)
+{
+	struct worker *w = server_owner(connection_server(c));
+	struct arena arena = { 0 };
+	struct exchange *x = arena_alloc(&arena, sizeof *x);
+
+	x->arena = arena;
+	x->stream.arena = &x->arena;
+	x->worker = w;
+	x->view = worker_view(w);
+	x->view->exchanges++;
+	task_init(&x->task, resume_exchange);
+	metric_add(metrics.active, 1);
+	return &x->stream;
+}
+
+/* Kept from the client when it is sane, else made: 32 characters that say nothing. */
+static struct str request_id(struct exchange *x)
+{
+	struct str given = message_value(&x->stream.req, HEADER_X_REQUEST_ID);
+	static const char digits[] = "0123456789abcdef";
+	bool sane = given.n > 0 && given.n <= 128;
+
+	for (size_t i = 0; sane && i < given.n; i++) {
+		char ch = given.p[i];
+
+		sane = (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '-' ||
+		       ch == '_' || ch == '.' || ch == ':' || ch == '=' || ch == '+' || ch == '/';
+	}
+	if (sane)
+		return given;
+	char *out = arena_take(&x->arena, 32);
+	for (int i = 0; i < 32; i += 8) {
+		uint32_t r = worker_random(x->worker);
+
+		for (int k = 0; k < 8; k++, r >>= 4)
+			out[i + k] = digits[r & 15];
+	}
+	return (struct str){ out, 32 };
+}
+
+/* The method a CORS preflight asks about; absent when this is none. */
+static struct str preflight_method(const struct message *req)
+{
+	if (req->method != METHOD_OPTIONS || message_value(req, HEADER_ORIGIN).n == 0)
+		return (struct str){ 0 };
+	return message_value(req, HEADER_ACCESS_CONTROL_REQUEST_METHOD);
+}
+
+static void match(struct exchange *x)
+{
+	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
+	struct message *req = &x->stream.req;
+	struct str host = { 0 };
+	uint16_t port;
+
+	if (!uri_split_authority(req->authority, &host, &port))
+		host = req->authority;
+	/* The listener is followed to the binding of the current view, which the exchange pinned a moment ago. */
+	if (l->binding)
+		x->site = router_site(l->binding, host);
+	if (!x->site)
+		return;
+	x->route = router_match(x->view->snapshot, x->site, req, preflight_method(req));
+	if (x->route)
+		x->hidden[LEVEL_DOMAIN] = x->route->policies->hides;
+	x->hidden[LEVEL_GATEWAY] = x->hidden[LEVEL_DOMAIN] | x->site->domain_policies->hides;
+}
+
+static void begin(struct stream *s, char *data, size_t n, bool end)
+{
+	struct exchange *x = of(s);
+	struct message *req = &s->req;
+
+	x->phase = EXCHANGE_REQUEST;
+	x->host = req->authority;
+	x->path = req->path;
+	x->query = req->query;
+	x->request_id = request_id(x);
+	message_remove_id(req, HEADER_X_MSE_CONSUMER);
+	x->held = (struct str){ data, n };
+	x->held_end = end;
+	match(x);
+	forward_identify(x);
+	if (!x->site) {
+		exchange_reply_reason(x, 404, REASON_NO_GATEWAY, "ErrNotFound");
+		return;
+	}
+	pipeline_start(x, LEG_REQUEST);
+	if (x->call_open || x->phase > EXCHANGE_UPSTREAM)
+		return;
+	/* Waiting for something: the bytes must outlive the receive buffer, and no more may come. */
+	x->held = arena_copy(&x->arena, x->held);
+	if (!end)
+		stream_pause(s);
+}
+
+static void take_body(struct stream *s, char *data, size_t n, bool end)
+{
+	struct exchange *x = of(s);
+
+	if (!x->call_open)
+		return;                    /* answered already: what still comes is thrown away */
+	if (!call_send(&x->call, NULL, (struct str){ data, n }, end))
+		stream_pause(s);
+}
+
+/* ---------- answers ---------- */
+
+enum verdict reply(struct exchange *x, int status, struct str content_type, struct str body)
+{
+	struct message *res = &x->res;
+
+	*res = (struct message){ .arena = &x->arena, .status = status, .minor = 1, .framing = FRAMING_LENGTH };
+	res->content_length = body.n;
+	message_add_id(res, HEADER_DATE, http_date_now());
+	if (content_type.n > 0)
+		message_add_id(res, HEADER_CONTENT_TYPE, content_type);
+	message_add_id(res, HEADER_X_REQUEST_ID, x->request_id);
+	x->res_body = body;
+	x->is_local = true;
+	return REPLY;
+}
+
+enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message)
+{
+	struct sbuf text = { 0 };
+
+	SBUF_LIT(&text, "{\"errorCode\":");
+	json_quote(&text, str_of(code));
+	SBUF_LIT(&text, ",\"errorMessage\":");
+	json_quote(&text, message);
+	SBUF_LIT(&text, ",\"requestId\":");
+	json_quote(&text, x->request_id);
+	SBUF_LIT(&text, "}");
+	struct str body = arena_copy(&x->arena, sbuf_str(&text));
+	sbuf_free(&text);
+	return reply(x, status, STR("application/json; charset=utf-8"), body);
+}
+
+enum verdict reply_close(struct exchange *x)
+{
+	x->must_close = true;
+	x->is_local = true;
+	return REPLY;
+}
+
+void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code)
+{
+	x->reason = reason;
+	reply_error(x, status, code, str_of(reasons[reason].text));
+	if (status == 503)
+		message_add_id(&x->res, HEADER_RETRY_AFTER, STR("1"));
+	exchange_begin_response(x);
+}
+
+void exchange_begin_response(struct exchange *x)
+{
+	if (x->is_local && x->call_open)
+		exchange_end_call(x);
+	if (x->must_close) {
+		x->phase = EXCHANGE_SENDING;
+		stream_abort(&x->stream);
+		return;
+	}
+	x->phase = EXCHANGE_RESPONSE;
+	pipeline_start(x, LEG_RESPONSE);
+}
+
+void exchange_send_response(struct exchange *x)
+{
+	bool is_head = x->stream.req.method == METHOD_HEAD;
+
+	x->phase = EXCHANGE_SENDING;
+	if (x->is_local) {
+		if (x->call_open)
+			exchange_end_call(x);
+		if (x->res.status < 200 || x->res.status == 204 || x->res.status == 304 || is_head)
+			x->res_body = (struct str){ 0 };
+		stream_send(&x->stream, &x->res, x->res_body, true);
+		stream_resume(&x->stream);
+		return;
+	}
+	if (!stream_send(&x->stream, &x->res, x->part, x->part_end) && x->call_open)
+		call_pause(&x->call);
+	x->part = (struct str){ 0 };
+}
+
+/* ---------- end ---------- */
+
+static void drained(struct stream *s)
+{
+	struct exchange *x = of(s);
+
+	if (x->call_open)
+		call_resume(&x->call);
+}
+
+static void closed(struct stream *s, enum stream_end how)
+{
+	struct exchange *x = of(s);
+	struct view *view = x->view;
+	struct worker *w = x->worker;
+
+	if (x->phase != EXCHANGE_NEW) {
+		if (how == STREAM_CLIENT_GONE)
+			x->reason = REASON_CLIENT_GONE;
+		pipeline_abort(x);
+		exchange_end_call(x);
+		x->phase = EXCHANGE_OVER;
+		exchange_record(x, how);
+		pipeline_done(x);
+	}
+	metric_add(metrics.active, -1);
+	list_remove(&x->task.node);
+	view->exchanges--;
+	/* The arena holds the exchange itself: it is moved out before it dies. */
+	struct arena arena = x->arena;
+	arena_free(&arena);
+	snapshot_unpin(view, worker_view(w), worker_mailbox(w));
+}
+
+const struct server_ops exchange_server_ops = {
+	.open = open_exchange,
+	.request = begin,
+	.body = take_body,
+	.drained = drained,
+	.closed = closed,
+	.refused = count_refused,
+	.accepted = accept_connection,
+	.disconnected = count_disconnect,
+};
+
+/* ---------- what policies ask ---------- */
+
+struct arena *exchange_arena(struct exchange *x)
+{
+	return &x->arena;
+}
+
+struct message *exchange_request(struct exchange *x)
+{
+	return &x->stream.req;
+}
+
+struct message *exchange_response(struct exchange *x)
+{
+	return &x->res;
+}
+
+const struct ip *exchange_client_ip(const struct exchange *x)
+{
+	return &x->client_ip;
+}
+
+const struct ip *exchange_peer_ip(const struct exchange *x)
+{
+	return &x->peer_ip;
+}
+
+bool exchange_is_tls(const struct exchange *x)
+{
+	(void)x;
+	return false;
+}
+
+void exchange_keep_flag(struct exchange *x, const char *flag)
+{
+	x->flag = flag;
+}
+
+bool exchange_is_upstream_response(const struct exchange *x)
+{
+	return !x->is_local;
+}

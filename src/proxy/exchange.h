@@ -1,0 +1,147 @@
+/*
+ * exchange.h -- one request and its response, from the first byte to the access record.
+ *
+ *      born ─► match ─► request leg ─► (body, if wanted) ─► pick service ─► service leg ─► attempt leg ─► call
+ *                          │ REPLY/FAIL                                                             │
+ *                          └────────────────────► response leg ◄── upstream's head ◄───────────────┘
+ *                                                      └─► send ─► closed: done hooks, metrics, record
+ *
+ * An exchange belongs to one worker and pins that worker's view: its configuration does not change while it lives. It waits for at most one
+ * thing (x->wait); everything it allocated dies with its arena. Policies see it through policy.h only.
+ */
+#pragma once
+#include "core/arena.h"
+#include "core/loop.h"
+#include "http/client.h"
+#include "http/server.h"
+#include "net/resolver.h"
+#include "proxy/policy.h"
+#include "proxy/snapshot.h"
+
+enum reason_id {
+#define REASON(id, flag, text) REASON_##id,
+#include "proxy/reasons.def"
+#undef REASON
+	REASON_COUNT
+};
+struct reason {
+	const char *flag, *tag, *text;
+};
+extern const struct reason reasons[REASON_COUNT];
+
+#define OWED_MAX 32                      /* steps with a done hook or state on one exchange */
+
+/* A step that was entered: its done hook is owed, and its memory. */
+struct owed {
+	const struct step *step;
+	void *state;
+};
+
+/* Walks the chains of one leg, merged by order, broad level first. */
+struct walk {
+	const struct chain *chains[LEVEL_COUNT];
+	uint16_t at[LEVEL_COUNT];
+	uint8_t leg;                      /* enum leg */
+};
+
+enum exchange_phase {
+	EXCHANGE_NEW,                     /* no head was understood */
+	EXCHANGE_REQUEST,                 /* request leg */
+	EXCHANGE_UPSTREAM,                /* service and attempt legs, call under way */
+	EXCHANGE_RESPONSE,                /* response leg */
+	EXCHANGE_SENDING,                 /* head sent, body under way */
+	EXCHANGE_OVER,
+};
+
+struct name_lookup {
+	struct resolver_query query;
+	struct exchange *x;
+};
+
+struct worker;
+
+struct exchange {
+	struct stream stream;             /* first: the server hands this back */
+	struct arena arena;
+	struct task task;                 /* the ready list */
+	struct worker *worker;
+	struct view *view;
+	/* where it came from and goes to */
+	const struct site *site;          /* NULL: no gateway serves its host */
+	const struct route *route;        /* NULL: no route matches */
+	const struct service *service;
+	const struct target *target;
+	const struct endpoint *endpoint;
+	struct ip peer_ip, client_ip;
+	uint16_t peer_port;
+	bool trusted_peer;                /* its X-Forwarded-* are believed */
+	struct str request_id;
+	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
+	/* policies */
+	struct walk walk;
+	uint64_t hidden[LEVEL_COUNT];     /* classes that a narrower level replaces */
+	const struct step *step;          /* being run or waited for */
+	hook *then;                       /* what runs when the wait is over */
+	struct wait *wait;
+	struct owed owed[OWED_MAX];
+	unsigned n_owed;
+	uint8_t phase;
+	/* response */
+	struct message res;
+	struct str res_body;              /* of a local reply */
+	bool is_local;                    /* the response is ours */
+	bool must_close;                  /* reply_close: no byte may be sent */
+	bool call_open;                   /* the call has not ended */
+	/* bodies */
+	struct str held;                  /* request body bytes not sent yet (kept in the arena) */
+	bool held_end;                    /* they complete the body */
+	struct str part;                  /* response bytes that came with the head */
+	bool part_end;
+	bool is_counted;                  /* endpoint->cell->active was raised */
+	/* the upstream */
+	struct call call;
+	struct name_lookup *lookup;       /* of the endpoint's name, when it has one */
+	unsigned attempts;
+	/* for the record */
+	enum reason_id reason;
+	const struct step *answered_by;
+	const char *flag;                 /* set by a policy; else the reason's */
+	const char *broken;               /* last fail() */
+	int64_t upstream_start_us, upstream_head_us, upstream_end_us;
+	int64_t waited_us, wait_start_us;
+	const char *waited_for;           /* class that waited longest ago */
+};
+
+/* Whether the connect-leg lists of these policies accept a TCP peer. */
+bool exchange_accepts(const struct policies *p, const struct ip *peer);
+/* server_ops of the data plane. */
+extern const struct server_ops exchange_server_ops;
+
+void exchange_begin_response(struct exchange *x);                 /* x->res is there: run the response leg */
+void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502, 503, 504 by reason */
+/* Our own answer for a reason of proxy/ (no route, no endpoint, ...): runs the response leg. */
+void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code);
+void exchange_dispatch(struct exchange *x);                       /* request leg is through: pick, service leg, attempt */
+void exchange_start_call(struct exchange *x);                     /* attempt leg is through */
+void exchange_end_call(struct exchange *x);                       /* the attempt is over, whatever became of it */
+void exchange_send_response(struct exchange *x);
+void exchange_record(struct exchange *x, enum stream_end how);    /* access record and counters */
+
+void exchange_metrics(void);                                      /* control thread, before workers start */
+
+/* upstream.c: what calls report. */
+extern const struct call_ops exchange_call_ops;
+
+/* pipeline.c */
+void pipeline_start(struct exchange *x, enum leg leg);            /* runs until it waits, replies or is through */
+void pipeline_resume(struct exchange *x);                         /* the wait is over */
+void pipeline_abort(struct exchange *x);                          /* cancels the wait */
+void pipeline_done(struct exchange *x);                           /* done hooks, newest first */
+
+/* balance.c: an endpoint of x->service that fits x->target and is up, or NULL. */
+const struct endpoint *balance_pick(struct exchange *x);
+/* health.c: outcome of an attempt, for outlier detection. status 0 = failed before a head. */
+void health_report(const struct service *s, const struct endpoint *e, int status);
+/* forward.c: client address by the trusted hops; the fields a forwarded request gets. */
+void forward_identify(struct exchange *x);
+void forward_prepare(struct exchange *x);

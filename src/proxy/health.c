@@ -1,0 +1,307 @@
+#include "proxy/health.h"
+#include <stdatomic.h>
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/metric.h"
+#include "proxy/exchange.h"
+#include "proxy/worker.h"
+
+/* ---------- outlier detection ---------- */
+
+/* Endpoints of the service that are ejected now; at most max_ejection_percent of them may be, but always one. */
+static bool may_eject(const struct service *s, int64_t now_ms)
+{
+	unsigned ejected = 0;
+
+	for (unsigned i = 0; i < s->n_endpoints; i++)
+		ejected += atomic_load_explicit(&s->endpoints[i].cell->ejected_until_ms, memory_order_relaxed) > now_ms;
+	return ejected == 0 || (ejected + 1) * 100 <= s->outlier.max_ejection_percent * s->n_endpoints;
+}
+
+static void eject(const struct service *s, const struct endpoint *e)
+{
+	int64_t now_ms = clock_ms();
+	struct endpoint_cell *cell = e->cell;
+
+	if (s->outlier.max_ejection_percent == 0 || !may_eject(s, now_ms))
+		return;
+	unsigned times = atomic_fetch_add_explicit(&cell->ejections, 1, memory_order_relaxed) + 1;
+	int64_t length_ms = s->outlier.base_ejection_ms * (times < 10 ? times : 10);
+	atomic_store_explicit(&cell->ejected_until_ms, now_ms + length_ms, memory_order_relaxed);
+	atomic_store_explicit(&cell->consecutive_5xx, 0, memory_order_relaxed);
+	log_warn("endpoint.ejected", F_STR("service", s->name), F_STR("endpoint", e->text), F_INT("forMs", length_ms));
+}
+
+void health_report(const struct service *s, const struct endpoint *e, int status)
+{
+	struct endpoint_cell *cell = e->cell;
+
+	if (!s->outlier.enable)
+		return;
+	if (status > 0 && status < 500) {
+		if (atomic_load_explicit(&cell->consecutive_5xx, memory_order_relaxed) != 0)
+			atomic_store_explicit(&cell->consecutive_5xx, 0, memory_order_relaxed);
+		return;
+	}
+	if (atomic_fetch_add_explicit(&cell->consecutive_5xx, 1, memory_order_relaxed) + 1 >= s->outlier.consecutive_5xx)
+		eject(s, e);
+}
+
+/* ---------- active checks ---------- */
+
+struct probe {
+	struct call call;
+	struct arena arena;
+	struct timer timer;               /* next probe, or the limit of the one under way */
+	struct garbage garbage;
+	struct list node;
+	struct prober *prober;
+	struct endpoint_cell *cell;       /* alive while the probe is: retired ones are dropped on adoption */
+	struct resolver_query query;
+	struct health_check check;        /* texts in `texts` */
+	struct arena texts;
+	struct str service, endpoint, host_name;
+	struct addr addr;
+	uint16_t port;
+	bool is_running, is_seen;
+};
+
+struct prober {
+	struct worker *worker;
+	struct list probes;
+	const struct pmap *services;      /* of the last adoption */
+};
+
+struct prober *prober_new(struct worker *w)
+{
+	struct prober *p = MEM_NEW(struct prober);
+
+	p->worker = w;
+	list_init(&p->probes);
+	return p;
+}
+
+static void release(struct garbage *g)
+{
+	mem_free(CONTAINER(g, struct probe, garbage));
+}
+
+static void drop(struct probe *b)
+{
+	resolver_cancel(&b->query);
+	if (b->is_running)
+		call_cancel(&b->call);
+	timer_disarm(&b->timer);
+	list_remove(&b->node);
+	arena_free(&b->arena);
+	arena_free(&b->texts);
+	loop_free_later(worker_loop(b->prober->worker), &b->garbage);
+}
+
+void prober_free(struct prober *p)
+{
+	LIST_EACH(node, &p->probes)
+		drop(CONTAINER(node, struct probe, node));
+	mem_free(p);
+}
+
+static void change(struct probe *b, bool is_healthy)
+{
+	struct endpoint_cell *cell = b->cell;
+
+	atomic_store_explicit(&cell->unhealthy, !is_healthy, memory_order_relaxed);
+	if (cell->healthy_series)
+		metric_set(cell->healthy_series, is_healthy);
+	log_info(is_healthy ? "endpoint.healthy" : "endpoint.unhealthy", F_STR("service", b->service),
+		 F_STR("endpoint", b->endpoint));
+}
+
+static void conclude(struct probe *b, bool is_good)
+{
+	struct endpoint_cell *cell = b->cell;
+	bool is_unhealthy = atomic_load_explicit(&cell->unhealthy, memory_order_relaxed);
+
+	b->is_running = false;
+	cell->successes = is_good ? cell->successes + 1 : 0;
+	cell->failures = is_good ? 0 : cell->failures + 1;
+	if (is_unhealthy && cell->successes >= b->check.healthy_threshold)
+		change(b, true);
+	else if (!is_unhealthy && cell->failures >= b->check.unhealthy_threshold)
+		change(b, false);
+	loop_arm(worker_loop(b->prober->worker), &b->timer, b->check.interval_ms);
+}
+
+static struct probe *of(struct call *c)
+{
+	return CONTAINER(c, struct probe, call);
+}
+
+static void response(struct call *c, char *data, size_t n, bool end)
+{
+	struct probe *b = of(c);
+	int status = c->res.status;
+
+	(void)data;
+	(void)n;
+	if (!end)
+		call_cancel(c);
+	conclude(b, status >= 200 && status < 400);
+}
+
+static void body(struct call *c, char *data, size_t n, bool end)
+{
+	(void)c;
+	(void)data;
+	(void)n;
+	(void)end;
+}
+
+/* For TCP checks: the connection is there, nothing is sent. */
+static void connected(struct call *c)
+{
+	struct probe *b = of(c);
+
+	if (b->check.protocol != HEALTH_TCP)
+		return;
+	call_cancel(c);
+	conclude(b, true);
+}
+
+static void failed(struct call *c, enum call_failure what)
+{
+	(void)what;
+	conclude(of(c), false);
+}
+
+static const struct call_ops probe_ops = { .response = response, .body = body, .drained = connected, .failed = failed };
+
+static void call_endpoint(struct probe *b, struct addr to)
+{
+	struct call *c = &b->call;
+
+	arena_free(&b->arena);
+	*c = (struct call){ .client = worker_client(b->prober->worker), .ops = &probe_ops, .arena = &b->arena, .addr = to };
+	c->method = METHOD_GET;
+	c->connect_timeout_ms = c->idle_timeout_ms = b->check.timeout_ms;
+	b->is_running = true;
+	call_start(c, true);
+	if (b->check.protocol == HEALTH_TCP)
+		return;
+	struct message head = { .arena = &b->arena, .method = METHOD_GET, .method_name = STR("GET"), .minor = 1 };
+	head.path = b->check.path;
+	head.authority = b->check.host.n ? b->check.host : b->endpoint;
+	message_add_id(&head, HEADER_USER_AGENT, STR("sluice-health-check"));
+	call_send(c, &head, (struct str){ 0 }, true);
+}
+
+static void name_found(struct resolver_query *q)
+{
+	struct probe *b = CONTAINER(q, struct probe, query);
+
+	if (q->status == RESOLVER_OK)
+		call_endpoint(b, addr_of_ip(&q->addresses[0], b->port));
+	else
+		conclude(b, false);
+}
+
+static void due(struct timer *t)
+{
+	struct probe *b = CONTAINER(t, struct probe, timer);
+
+	if (b->is_running) {
+		/* The whole probe took longer than its time, however busy the connection was. */
+		call_cancel(&b->call);
+		conclude(b, false);
+		return;
+	}
+	loop_arm(worker_loop(b->prober->worker), t, b->check.timeout_ms);
+	if (!b->host_name.p)
+		call_endpoint(b, b->addr);
+	else if (resolver_lookup(worker_resolver(b->prober->worker), b->host_name, &b->query))
+		name_found(&b->query);
+}
+
+/* ---------- which endpoints are probed ---------- */
+
+static bool same_check(const struct health_check *a, const struct health_check *b)
+{
+	return a->protocol == b->protocol && a->interval_ms == b->interval_ms && a->timeout_ms == b->timeout_ms &&
+	       a->healthy_threshold == b->healthy_threshold && a->unhealthy_threshold == b->unhealthy_threshold &&
+	       str_equal(a->path, b->path) && str_equal(a->host, b->host);
+}
+
+static struct probe *find(struct prober *p, const struct endpoint_cell *cell)
+{
+	LIST_EACH(node, &p->probes) {
+		struct probe *b = CONTAINER(node, struct probe, node);
+
+		if (b->cell == cell)
+			return b;
+	}
+	return NULL;
+}
+
+static void set_check(struct probe *b, const struct service *s, const struct endpoint *e)
+{
+	arena_free(&b->texts);
+	b->check = s->health;
+	b->check.path = arena_copy(&b->texts, s->health.path.n ? s->health.path : STR("/"));
+	b->check.host = arena_copy(&b->texts, s->health.host);
+	b->service = arena_copy(&b->texts, s->name);
+	b->endpoint = arena_copy(&b->texts, e->text);
+	b->host_name = e->host.p ? arena_copy(&b->texts, e->host) : (struct str){ 0 };
+	b->addr = e->addr;
+	b->port = e->port;
+}
+
+static void want(struct prober *p, const struct service *s, const struct endpoint *e)
+{
+	struct probe *b = find(p, e->cell);
+
+	if (!b) {
+		b = MEM_NEW(struct probe);
+		b->prober = p;
+		b->cell = e->cell;
+		b->garbage.release = release;
+		b->query.done = name_found;
+		list_init(&b->query.node);
+		timer_init(&b->timer, due);
+		list_append(&p->probes, &b->node);
+		set_check(b, s, e);
+		loop_arm(worker_loop(p->worker), &b->timer, 0);
+	} else if (!same_check(&b->check, &s->health) && !b->is_running) {
+		set_check(b, s, e);
+		loop_arm(worker_loop(p->worker), &b->timer, 0);
+	}
+	b->is_seen = true;
+}
+
+static bool want_service(void *arg, struct str key, struct part *value)
+{
+	const struct service *s = CONTAINER(value, struct service, part);
+
+	(void)key;
+	for (unsigned i = 0; s->health.enable && i < s->n_endpoints; i++)
+		want(arg, s, &s->endpoints[i]);
+	return true;
+}
+
+void prober_adopt(struct prober *p, const struct snapshot *s)
+{
+	if (p->services == s->services)
+		return;
+	p->services = s->services;
+	pmap_each(s->services, want_service, p);
+	LIST_EACH(node, &p->probes) {
+		struct probe *b = CONTAINER(node, struct probe, node);
+
+		if (!b->is_seen) {
+			/* No longer checked: it counts as healthy until traffic says otherwise. */
+			atomic_store_explicit(&b->cell->unhealthy, false, memory_order_relaxed);
+			drop(b);
+			continue;
+		}
+		b->is_seen = false;
+	}
+}

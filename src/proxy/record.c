@@ -1,0 +1,175 @@
+/*
+ * record.c -- the access record: one JSON line for each exchange, written straight into the log ring; and its counters.
+ *
+ * Values that came from a peer are escaped and cut; nothing of bodies or credentials is written (query strings may carry tokens and are
+ * left out).
+ */
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/metric.h"
+#include "proxy/exchange.h"
+#include "proxy/worker.h"
+
+#undef TEXT
+#undef TEXT_MAX
+#undef NUMBER
+#define TEXT_MAX 512
+#define RECORD_MAX (8 * TEXT_MAX * 6 + 1024)
+
+static char *put(char *out, struct str s)
+{
+	memcpy(out, s.p, s.n);
+	return out + s.n;
+}
+#define PUT(out, lit) put((out), STR(lit))
+
+static bool is_plain(unsigned char c)
+{
+	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+/* ,"name":"value" with what JSON does not allow escaped; bytes that may be no UTF-8 as \u00xx. */
+static char *text(char *out, struct str name, struct str value)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t n = value.n < TEXT_MAX ? value.n : TEXT_MAX, i = 0;
+
+	*out++ = ',';
+	*out++ = '"';
+	out = put(out, name);
+	out = PUT(out, "\":\"");
+	while (i < n && is_plain((unsigned char)value.p[i]))
+		i++;
+	out = put(out, (struct str){ value.p, i });
+	for (; i < n; i++) {
+		unsigned char c = (unsigned char)value.p[i];
+
+		if (is_plain(c)) {
+			*out++ = (char)c;
+			continue;
+		}
+		out = PUT(out, "\\u00");
+		*out++ = hex[c >> 4];
+		*out++ = hex[c & 15];
+	}
+	*out++ = '"';
+	return out;
+}
+#define TEXT(out, name, value) text((out), STR(name), (value))
+
+static char *digits(char *out, uint64_t v)
+{
+	char tmp[20];
+	int n = 0;
+
+	do
+		tmp[n++] = (char)('0' + v % 10);
+	while (v /= 10);
+	while (n > 0)
+		*out++ = tmp[--n];
+	return out;
+}
+
+static char *number(char *out, struct str name, uint64_t v)
+{
+	*out++ = ',';
+	*out++ = '"';
+	out = put(out, name);
+	out = PUT(out, "\":");
+	return digits(out, v);
+}
+#define NUMBER(out, name, v) number((out), STR(name), (uint64_t)(v))
+
+static struct str ip_text(const struct ip *ip, char buffer[46])
+{
+	return (struct str){ buffer, ip_print(ip, buffer) };
+}
+
+static char *upstream_part(const struct exchange *x, char *out)
+{
+	if (x->service)
+		out = TEXT(out, "service", x->service->name);
+	if (x->endpoint) {
+		out = TEXT(out, "upstream", x->endpoint->text);
+		out = NUMBER(out, "attempts", x->attempts);
+	}
+	if (x->upstream_start_us && x->call.connected_us)
+		out = NUMBER(out, "connectUs", x->call.connected_us - x->upstream_start_us);
+	if (x->upstream_head_us)
+		out = NUMBER(out, "upstreamHeadUs", x->upstream_head_us - x->upstream_start_us);
+	return out;
+}
+
+static char *policy_part(const struct exchange *x, char *out)
+{
+	if (x->answered_by) {
+		out = TEXT(out, "policy", str_of(x->answered_by->class->name));
+		out = TEXT(out, "policyId", x->answered_by->policy_id);
+	}
+	if (x->waited_us) {
+		out = NUMBER(out, "waitedUs", x->waited_us);
+		out = TEXT(out, "waitedFor", str_of(x->waited_for));
+	}
+	if (x->broken)
+		out = TEXT(out, "broken", str_of(x->broken));
+	return out;
+}
+
+static void write_record(const struct exchange *x, int status, int64_t now_us)
+{
+	const struct reason *r = &reasons[x->reason];
+	const char *flag = x->flag ? x->flag : r->flag;
+	char ip[46], *line = log_reserve(RECORD_MAX), *out = line;
+
+	if (!line)
+		return;
+	out = PUT(out, "{\"time\":\"");
+	log_time(out);
+	out += 24;
+	out = PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
+	out = TEXT(out, "requestId", x->request_id);
+	out = TEXT(out, "client", ip_text(&x->client_ip, ip));
+	out = TEXT(out, "method", x->stream.req.method_name);
+	out = TEXT(out, "host", x->host);
+	out = TEXT(out, "path", x->path);
+	out = NUMBER(out, "status", status);
+	out = NUMBER(out, "bytesIn", x->stream.received);
+	out = NUMBER(out, "bytesOut", x->stream.sent);
+	out = NUMBER(out, "durationUs", now_us - x->stream.start_us);
+	if (x->site)
+		out = TEXT(out, "gateway", x->site->gateway->name);
+	if (x->site && x->site->domain_name.n)
+		out = TEXT(out, "domain", x->site->domain_name);
+	if (x->route)
+		out = TEXT(out, "route", x->route->name);
+	out = upstream_part(x, out);
+	out = policy_part(x, out);
+	if (*flag)
+		out = TEXT(out, "flag", str_of(flag));
+	out = TEXT(out, "reason", str_of(r->text));
+	out = PUT(out, "}\n");
+	log_commit((size_t)(out - line));
+}
+
+void exchange_record(struct exchange *x, enum stream_end how)
+{
+	int64_t now_us = clock_now_us();
+	int status = x->stream.head_sent ? x->res.status : 0;
+	struct series *const *requests = NULL;
+	struct series *seconds = NULL;
+
+	(void)how;
+	if (x->route) {
+		requests = x->route->requests;
+		seconds = x->route->seconds;
+	} else if (x->site) {
+		requests = x->site->gateway->requests;
+		seconds = x->site->gateway->seconds;
+	}
+	if (requests && status >= 100 && requests[status / 100])
+		metric_add(requests[status / 100], 1);
+	if (seconds)
+		metric_observe_us(seconds, now_us - x->stream.start_us);
+	if (worker_settings(x->worker)->access_log)
+		write_record(x, status, now_us);
+}

@@ -1,0 +1,294 @@
+/*
+ * upstream.c -- an exchange and its upstream: pick a service and an endpoint, call, hand the answer on, and say what went wrong.
+ *
+ * Failure → status: no endpoint 503, connect failure 503, closed before a head 503, timeout 504, malformed 502; after the head was
+ * sent the client's connection is cut, so that it cannot take a part for the whole.
+ */
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/metric.h"
+#include "proxy/exchange.h"
+#include "proxy/worker.h"
+
+#define REPLAY_BYTES 65536               /* of a body kept to repeat a request that met a stale connection */
+
+static struct exchange *of(struct call *c)
+{
+	return CONTAINER(c, struct exchange, call);
+}
+
+/* ---------- choosing ---------- */
+
+static const struct target *pick_target(struct exchange *x)
+{
+	const struct route *r = x->route;
+
+	if (r->n_targets <= 1 || r->weight_sum == 0)
+		return r->n_targets ? &r->targets[0] : NULL;
+	uint32_t at = (uint32_t)((uint64_t)worker_random(x->worker) * r->weight_sum >> 32);
+	for (unsigned i = 0; i < r->n_targets; i++) {
+		if (at < r->targets[i].weight)
+			return &r->targets[i];
+		at -= r->targets[i].weight;
+	}
+	return &r->targets[r->n_targets - 1];
+}
+
+void exchange_dispatch(struct exchange *x)
+{
+	const struct target *t;
+	struct part *service;
+
+	if (!x->route) {
+		exchange_reply_reason(x, 404, REASON_NO_ROUTE, "ErrNotFound");
+		return;
+	}
+	x->phase = EXCHANGE_UPSTREAM;
+	t = pick_target(x);
+	service = t ? pmap_get_hashed(x->view->snapshot->services, t->service_id, t->hash) : NULL;
+	if (!service) {
+		exchange_reply_reason(x, 503, REASON_NO_SERVICE, "ErrNoUpstream");
+		return;
+	}
+	x->target = t;
+	x->service = CONTAINER(service, struct service, part);
+	forward_prepare(x);
+	pipeline_start(x, LEG_SERVICE);
+}
+
+/* ---------- calling ---------- */
+
+/* Whether the request may be sent again on a fresh connection after a pooled one turned out dead. */
+static bool may_repeat(const struct exchange *x)
+{
+	switch (x->stream.req.method) {
+	case METHOD_GET:
+	case METHOD_HEAD:
+	case METHOD_OPTIONS:
+	case METHOD_TRACE:
+	case METHOD_PUT:
+	case METHOD_DELETE:
+		return x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
+	default:
+		return false;
+	}
+}
+
+static void send_request(struct exchange *x)
+{
+	struct message head = x->stream.req;
+	struct str data = x->held;
+	bool end = x->held_end;
+
+	head.keep_alive = true;
+	if (!end)
+		stream_send_continue(&x->stream);
+	if (x->call.reused && data.n > 0 && may_repeat(x))
+		x->held = arena_copy(&x->arena, data);
+	else
+		x->held.n = 0;
+	if (!call_send(&x->call, &head, data, end)) {
+		if (!end)
+			stream_pause(&x->stream);
+	} else if (!end) {
+		stream_resume(&x->stream);
+	}
+}
+
+static void connect_to(struct exchange *x, struct addr to, bool fresh)
+{
+	const struct worker_settings *settings = worker_settings(x->worker);
+	struct endpoint_cell *cell = x->endpoint->cell;
+	struct call *c = &x->call;
+
+	c->client = worker_client(x->worker);
+	c->ops = &exchange_call_ops;
+	c->arena = &x->arena;
+	c->pool = &cell->pools[worker_index(x->worker)];
+	c->pool_closed = &cell->retired;
+	c->addr = to;
+	c->method = x->stream.req.method;
+	c->connect_timeout_ms = settings->connect_timeout_ms;
+	c->idle_timeout_ms = settings->upstream_idle_ms;
+	x->attempts++;
+	x->call_open = true;
+	if (!x->is_counted) {
+		x->is_counted = true;
+		atomic_fetch_add_explicit(&cell->active, 1, memory_order_relaxed);
+	}
+	call_start(c, fresh);
+	send_request(x);
+}
+
+static void name_found(struct resolver_query *q)
+{
+	struct name_lookup *l = CONTAINER(q, struct name_lookup, query);
+	struct exchange *x = l->x;
+
+	l->x = NULL;
+	if (q->status != RESOLVER_OK) {
+		exchange_fail_upstream(x, REASON_NAME_LOOKUP);
+		return;
+	}
+	connect_to(x, addr_of_ip(&q->addresses[worker_random(x->worker) % q->n], x->endpoint->port), false);
+}
+
+static void look_up(struct exchange *x)
+{
+	struct name_lookup *l = NEW(&x->arena, struct name_lookup);
+
+	l->x = x;
+	l->query.done = name_found;
+	list_init(&l->query.node);
+	x->lookup = l;
+	if (resolver_lookup(worker_resolver(x->worker), x->endpoint->host, &l->query))
+		name_found(&l->query);
+}
+
+void exchange_start_call(struct exchange *x)
+{
+	if (x->service->protocol != UPSTREAM_HTTP1) {
+		exchange_reply_reason(x, 503, REASON_PROTOCOL, "ErrNoUpstream");
+		return;
+	}
+	x->endpoint = balance_pick(x);
+	if (!x->endpoint) {
+		exchange_reply_reason(x, 503, REASON_NO_ENDPOINT, "ErrNoUpstream");
+		return;
+	}
+	x->upstream_start_us = clock_us();
+	if (x->endpoint->host.p)
+		look_up(x);
+	else
+		connect_to(x, x->endpoint->addr, false);
+}
+
+void exchange_end_call(struct exchange *x)
+{
+	if (x->lookup && x->lookup->x) {
+		x->lookup->x = NULL;
+		resolver_cancel(&x->lookup->query);
+	}
+	if (x->call_open) {
+		x->call_open = false;
+		call_cancel(&x->call);
+		x->upstream_end_us = clock_us();
+	}
+	if (x->is_counted) {
+		x->is_counted = false;
+		atomic_fetch_sub_explicit(&x->endpoint->cell->active, 1, memory_order_relaxed);
+	}
+}
+
+/* ---------- answers ---------- */
+
+static void count_response(struct exchange *x, int status)
+{
+	const struct service *s = x->service;
+
+	if (s->requests[status / 100])
+		metric_add(s->requests[status / 100], 1);
+	health_report(s, x->endpoint, status);
+}
+
+static void response(struct call *c, char *data, size_t n, bool end)
+{
+	struct exchange *x = of(c);
+
+	x->upstream_head_us = clock_us();
+	count_response(x, c->res.status);
+	x->res = c->res;
+	x->is_local = false;
+	x->part = (struct str){ data, n };
+	x->part_end = end;
+	if (end)
+		exchange_end_call(x);
+	exchange_begin_response(x);
+	/* A step of the response leg waits: the bytes must outlive the receive buffer. */
+	if (x->phase == EXCHANGE_RESPONSE && !x->is_local) {
+		x->part = arena_copy(&x->arena, x->part);
+		if (x->call_open)
+			call_pause(c);
+	}
+}
+
+static void body(struct call *c, char *data, size_t n, bool end)
+{
+	struct exchange *x = of(c);
+
+	if (end)
+		exchange_end_call(x);
+	if (!stream_send(&x->stream, NULL, (struct str){ data, n }, end) && !end)
+		call_pause(c);
+}
+
+static void drained(struct call *c)
+{
+	stream_resume(&of(c)->stream);
+}
+
+static enum reason_id reason_of(enum call_failure what)
+{
+	switch (what) {
+	case CALL_CONNECT:
+		return REASON_CONNECT_FAILED;
+	case CALL_RESET:
+		return REASON_UPSTREAM_RESET;
+	case CALL_TIMEOUT:
+		return REASON_UPSTREAM_TIMEOUT;
+	case CALL_MALFORMED:
+		return REASON_UPSTREAM_MALFORMED;
+	case CALL_TRUNCATED:
+		break;
+	}
+	return REASON_UPSTREAM_TRUNCATED;
+}
+
+void exchange_fail_upstream(struct exchange *x, enum reason_id reason)
+{
+	if (x->phase == EXCHANGE_SENDING) {
+		x->reason = reason;
+		stream_abort(&x->stream);
+		return;
+	}
+	pipeline_abort(x);
+	switch (reason) {
+	case REASON_UPSTREAM_TIMEOUT:
+		exchange_reply_reason(x, 504, reason, "ErrUpstreamTimeout");
+		return;
+	case REASON_UPSTREAM_MALFORMED:
+	case REASON_UPSTREAM_TRUNCATED:
+		exchange_reply_reason(x, 502, reason, "ErrBadUpstream");
+		return;
+	default:
+		exchange_reply_reason(x, 503, reason, "ErrUpstreamUnavailable");
+		return;
+	}
+}
+
+static void failed(struct call *c, enum call_failure what)
+{
+	struct exchange *x = of(c);
+	const struct addr to = c->addr;
+
+	if (what == CALL_RESET && c->reused && !c->response_started && may_repeat(x)) {
+		x->call_open = false;
+		connect_to(x, to, true);
+		return;
+	}
+	exchange_end_call(x);
+	health_report(x->service, x->endpoint, 0);
+	if (x->service->failures[what])
+		metric_add(x->service->failures[what], 1);
+	log_warn("upstream.failed", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
+		 F_TEXT("reason", reasons[reason_of(what)].tag), F_INT("errno", c->error),
+		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""), F_STR("requestId", x->request_id));
+	exchange_fail_upstream(x, reason_of(what));
+}
+
+const struct call_ops exchange_call_ops = {
+	.response = response,
+	.body = body,
+	.drained = drained,
+	.failed = failed,
+};

@@ -1,0 +1,274 @@
+#include "proxy/worker.h"
+#include <stdatomic.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/metric.h"
+#include "proxy/exchange.h"
+#include "proxy/health.h"
+
+const struct worker_settings worker_default_settings = {
+	.connect_timeout_ms = 10000,
+	.upstream_idle_ms = 300000,
+	.drain_ms = 30000,
+	.body_buffer_bytes = 10 << 20,
+	.access_log = true,
+};
+
+enum stop { STOP_NO, STOP_DRAIN, STOP_NOW };
+
+struct worker {
+	pthread_t thread;
+	unsigned index;
+	const struct worker_settings *settings;
+	struct mailbox *box;
+	struct loop *loop;
+	struct server *server;
+	struct client *client;
+	struct resolver *resolver;
+	struct prober *prober;            /* worker 0 probes for all */
+	struct view *view;
+	struct list listeners;            /* struct worker_listener */
+	struct timer drain;
+	atomic_int stop;
+	bool is_draining;
+	uint64_t random;
+};
+
+struct loop *worker_loop(struct worker *w)
+{
+	return w->loop;
+}
+
+struct client *worker_client(struct worker *w)
+{
+	return w->client;
+}
+
+struct resolver *worker_resolver(struct worker *w)
+{
+	return w->resolver;
+}
+
+struct view *worker_view(struct worker *w)
+{
+	return w->view;
+}
+
+struct mailbox *worker_mailbox(struct worker *w)
+{
+	return w->box;
+}
+
+const struct worker_settings *worker_settings(const struct worker *w)
+{
+	return w->settings;
+}
+
+unsigned worker_index(const struct worker *w)
+{
+	return w->index;
+}
+
+uint32_t worker_random(struct worker *w)
+{
+	/* xorshift64*: good enough to spread load. */
+	w->random ^= w->random >> 12;
+	w->random ^= w->random << 25;
+	w->random ^= w->random >> 27;
+	return (uint32_t)(w->random * 0x2545f4914f6cdd1dULL >> 32);
+}
+
+/* ---------- configuration ---------- */
+
+static void free_listener(struct server_listener *l)
+{
+	mem_free(CONTAINER(l, struct worker_listener, listener));
+}
+
+static void open_listeners(struct worker *w, const struct snapshot *s)
+{
+	for (unsigned i = 0; i < s->n_listeners; i++) {
+		const struct new_listener *n = &s->listeners[i];
+		struct worker_listener *l = mem_alloc(sizeof *l + n->key.n);
+		char *key = (char *)(l + 1);
+
+		memcpy(key, n->key.p, n->key.n);
+		l->key = (struct str){ key, n->key.n };
+		l->worker = w;
+		l->listener.local = n->addr;
+		l->listener.owner = l;
+		l->listener.unused = free_listener;
+		list_append(&w->listeners, &l->node);
+		if (w->is_draining) {
+			close(n->fds[w->index]);
+			list_remove(&l->node);
+			mem_free(l);
+			continue;
+		}
+		server_listen(w->server, &l->listener, n->fds[w->index]);
+	}
+}
+
+static void close_listeners(struct worker *w, const struct snapshot *s)
+{
+	for (unsigned i = 0; i < s->n_closed; i++)
+		LIST_EACH(node, &w->listeners) {
+			struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
+
+			if (str_equal(l->key, s->closed[i])) {
+				list_remove(&l->node);
+				l->binding = NULL;
+				server_unlisten(&l->listener);
+			}
+		}
+}
+
+/* A Gateway's L4 lists judge connections that are open already at their next idle point. */
+static bool is_refused(struct server_connection *c)
+{
+	const struct worker_listener *l = connection_listener(c)->owner;
+	struct ip peer = addr_ip(connection_peer(c));
+
+	return l->binding && l->binding->only && !exchange_accepts(l->binding->only->policies, &peer);
+}
+
+static bool has_connect_lists(const struct worker *w)
+{
+	LIST_EACH(node, (struct list *)(uintptr_t)&w->listeners) {
+		const struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
+
+		if (l->binding && l->binding->only && l->binding->only->policies->legs[LEG_CONNECT].n > 0)
+			return true;
+	}
+	return false;
+}
+
+static void adopted(void *arg, const struct snapshot *s)
+{
+	struct worker *w = arg;
+
+	close_listeners(w, s);
+	open_listeners(w, s);
+	LIST_EACH(node, &w->listeners) {
+		struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
+		struct part *binding = pmap_get(s->bindings, l->key);
+
+		l->binding = binding ? CONTAINER(binding, struct binding, part) : NULL;
+	}
+	for (unsigned i = 0; i < s->n_retired; i++)
+		pool_close(w->client, &s->retired[i]->pools[w->index]);
+	if (w->prober)
+		prober_adopt(w->prober, s);
+	if (has_connect_lists(w))
+		server_sweep(w->server, is_refused);
+}
+
+/* ---------- life ---------- */
+
+static void end(struct timer *t)
+{
+	struct worker *w = CONTAINER(t, struct worker, drain);
+
+	loop_stop(w->loop);
+}
+
+static void begin_drain(struct worker *w)
+{
+	w->is_draining = true;
+	LIST_EACH(node, &w->listeners) {
+		struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
+
+		list_remove(&l->node);
+		server_unlisten(&l->listener);
+	}
+	server_drain(w->server);
+	loop_arm(w->loop, &w->drain, w->settings->drain_ms);
+}
+
+static void turn(void *arg)
+{
+	struct worker *w = arg;
+	enum stop stop = (enum stop)atomic_load_explicit(&w->stop, memory_order_acquire);
+
+	w->view = snapshot_adopt(w->view, w->box, adopted, w);
+	if (stop == STOP_NOW || (w->is_draining && server_connections(w->server) == 0))
+		loop_stop(w->loop);
+	else if (stop == STOP_DRAIN && !w->is_draining)
+		begin_drain(w);
+}
+
+static void leave(struct worker *w)
+{
+	if (w->prober)
+		prober_free(w->prober);
+	LIST_EACH(node, &w->listeners) {
+		struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
+
+		list_remove(&l->node);
+		server_unlisten(&l->listener);
+	}
+	server_free(w->server);
+	client_free(w->client);
+	resolver_free(w->resolver);
+	loop_run_once(w->loop, 0);
+	w->view = snapshot_adopt(w->view, w->box, NULL, NULL);
+	struct view *v = w->view;
+	if (v)
+		snapshot_unpin(v, NULL, w->box);
+	loop_free(w->loop);
+	arena_drop_cache();
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+
+	metric_thread(w->index + 1);
+	if (w->settings->pin)
+		thread_pin((int)w->index);
+	clock_update();
+	loop_run(w->loop, turn, w);
+	leave(w);
+	return NULL;
+}
+
+struct worker *worker_start(unsigned index, const struct worker_settings *settings, struct mailbox *box)
+{
+	struct worker *w = MEM_NEW(struct worker);
+	char name[16];
+
+	w->index = index;
+	w->settings = settings;
+	w->box = box;
+	w->random = (uint64_t)clock_now_us() * 0x9e3779b97f4a7c15ULL + index + 1;
+	list_init(&w->listeners);
+	w->loop = loop_new();
+	w->server = server_new(w->loop, &exchange_server_ops, &settings->server, w);
+	w->client = client_new(w->loop, settings->server.receive_bytes);
+	w->resolver = resolver_new(w->loop, settings->dns_servers, 0);
+	if (index == 0)
+		w->prober = prober_new(w);
+	timer_init(&w->drain, end);
+	snprintf(name, sizeof name, "worker-%u", index);
+	w->thread = thread_start(name, work, w);
+	return w;
+}
+
+void worker_wake(struct worker *w)
+{
+	loop_wake(w->loop);
+}
+
+void worker_stop(struct worker *w, bool at_once)
+{
+	atomic_store_explicit(&w->stop, at_once ? STOP_NOW : STOP_DRAIN, memory_order_release);
+	loop_wake(w->loop);
+}
+
+void worker_join(struct worker *w)
+{
+	pthread_join(w->thread, NULL);
+	mem_free(w);
+}

@@ -1,0 +1,52 @@
+/*
+ * worker.h -- a thread that serves traffic: its loop, its sockets, its upstream connections, its hold on the configuration.
+ *
+ * Workers share nothing on the request path but cells (atomics) and immutable snapshots. They never block, never take a lock, never
+ * parse configuration.
+ */
+#pragma once
+#include <stdint.h>
+#include "core/loop.h"
+#include "http/client.h"
+#include "http/server.h"
+#include "net/resolver.h"
+#include "proxy/snapshot.h"
+
+struct worker_settings {
+	struct server_settings server;
+	int64_t connect_timeout_ms;       /* 10,000 */
+	int64_t upstream_idle_ms;         /* no byte from an upstream for so long: 300,000 */
+	int64_t drain_ms;                 /* at the end: 30,000 */
+	size_t body_buffer_bytes;         /* of a request body that a policy wants whole: 10 MiB */
+	bool access_log;
+	const char *dns_servers;          /* NULL = the system's */
+	bool pin;                         /* to one CPU each */
+};
+extern const struct worker_settings worker_default_settings;
+
+struct worker;
+/* Starts the thread. `box` is the worker's; `settings` must live as long as the worker. metric slot = index + 1. */
+struct worker *worker_start(unsigned index, const struct worker_settings *settings, struct mailbox *box);
+void worker_wake(struct worker *w);               /* any thread: look into the mailbox */
+/* Any thread: stop accepting, finish what is in flight for at most drain_ms (0 = end at once). Then worker_join. */
+void worker_stop(struct worker *w, bool at_once);
+void worker_join(struct worker *w);               /* frees the worker; its snapshots go back to the reaper */
+
+/* For proxy/ on the worker's thread. */
+struct loop *worker_loop(struct worker *w);
+struct client *worker_client(struct worker *w);
+struct resolver *worker_resolver(struct worker *w);
+struct view *worker_view(struct worker *w);
+struct mailbox *worker_mailbox(struct worker *w);
+const struct worker_settings *worker_settings(const struct worker *w);
+unsigned worker_index(const struct worker *w);
+uint32_t worker_random(struct worker *w);         /* fast, not for secrets */
+
+/* What a listener of this worker serves now; its owner pointer. */
+struct worker_listener {
+	struct server_listener listener;
+	struct list node;
+	struct str key;                   /* of the binding */
+	const struct binding *binding;    /* in the current view */
+	struct worker *worker;
+};
