@@ -137,10 +137,10 @@ static struct str encode64(struct arena *a, struct str bytes, const char *alphab
 		out[out_n++] = alphabet[p[2] & 63];
 	}
 	if (n) {
-		unsigned second = n == 2 ? (unsigned)p[1] : 0;
+		unsigned first = p[0], second = n == 2 ? (unsigned)p[1] : 0;
 
-		out[out_n++] = alphabet[p[0] >> 2];
-		out[out_n++] = alphabet[(p[0] & 3) << 4 | second >> 4];
+		out[out_n++] = alphabet[first >> 2];
+		out[out_n++] = alphabet[(first & 3) << 4 | second >> 4];
 		if (n == 2)
 			out[out_n++] = alphabet[(second & 15) << 2];
 		for (; padded && n < 3; n++)
