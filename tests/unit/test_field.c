@@ -190,14 +190,16 @@ static void complains_about_unknown_members_first(void **state)
 {
 	(void)state;
 	assert_refused("{\"treshold\":1}", "treshold",
-		"unknown field; known here are enable, behaviorType, redirectUrl, scheme, quota, rules, hosts, modes, password, "
+		"unknown field; known here are enable, behaviorType, redirectUrl, scheme, quota, rules, hosts, "
+			"modes, password, "
 		"passwords, note, pin, template, id, extra, status, certificate");
 	assert_refused("{\"enabled\":1}", "enabled", "unknown field; did you mean \"enable\"?");
 	assert_refused("{\"redirectURL\":1}", "redirectURL", "unknown field; did you mean \"redirectUrl\"?");
 	assert_refused("{\"enable\":7,\"rules\":[{},{\"limits\":{\"persecond\":1}}]}", "rules[1].limits.persecond",
 		"unknown field; did you mean \"perSecond\"?");
 	assert_refused("{\"e\\n\\u0001\":1}", "e??",
-		"unknown field; known here are enable, behaviorType, redirectUrl, scheme, quota, rules, hosts, modes, password, "
+		"unknown field; known here are enable, behaviorType, redirectUrl, scheme, quota, rules, hosts, "
+			"modes, password, "
 		"passwords, note, pin, template, id, extra, status, certificate");
 	assert_refused("[]", "", "must be an object, not a list");
 }
@@ -206,7 +208,8 @@ static void complains_in_table_order(void **state)
 {
 	(void)state;
 	assert_refused("{\"rules\":1,\"behaviorType\":9}", "enable", "is required");
-	assert_refused("{\"rules\":1,\"behaviorType\":9,\"enable\":true}", "behaviorType", "must be one of 0, 1, not 9");
+	assert_refused("{\"rules\":1,\"behaviorType\":9,\"enable\":true}", "behaviorType",
+		"must be one of 0, 1, not 9");
 	assert_refused("{\"rules\":1,\"behaviorType\":0,\"enable\":true}", "rules", "must be a list, not 1");
 }
 
@@ -229,8 +232,10 @@ static void names_value_and_remedy(void **state)
 	assert_refused("{" REST ",\"id\":9223372036854775808}", "id", "must be an integer, not 9223372036854775808");
 	assert_refused("{" REST ",\"note\":5}", "note", "must be a string, not 5");
 	assert_refused("{" REST ",\"pin\":\"123\"}", "pin", "must be exactly 4 bytes long, not 3");
-	assert_refused("{\"enable\":true,\"behaviorType\":0,\"rules\":[]}", "rules", "must have between 1 and 3 items, not 0");
-	assert_refused("{\"enable\":true,\"behaviorType\":0,\"rules\":[{\"key\":\"a\"},{\"key\":\"\"}]}", "rules[1].key",
+	assert_refused("{\"enable\":true,\"behaviorType\":0,\"rules\":[]}", "rules",
+		"must have between 1 and 3 items, not 0");
+	assert_refused("{\"enable\":true,\"behaviorType\":0,\"rules\":[{\"key\":\"a\"},{\"key\":\"\"}]}",
+		"rules[1].key",
 		"must not be empty");
 	assert_refused("{\"enable\":true,\"behaviorType\":0,\"rules\":[{\"key\":\"123456789\"}]}", "rules[0].key",
 		"must be at most 8 bytes long, not 9");
@@ -238,7 +243,8 @@ static void names_value_and_remedy(void **state)
 	assert_refused("{" REST ",\"hosts\":[\"a.b\",7]}", "hosts[1]", "must be a string, not 7");
 	assert_refused("{" REST ",\"hosts\":[\"1234567890.12\"]}", "hosts[0]", "must be at most 12 bytes long, not 13");
 	assert_refused("{" REST ",\"hosts\":[\"ab\"]}", "hosts[0]", "must have a dot, not \"ab\"");
-	assert_refused("{" REST ",\"modes\":[\"Http\",\"x\"]}", "modes[1]", "must be one of \"Http\", \"Https\", not \"x\"");
+	assert_refused("{" REST ",\"modes\":[\"Http\",\"x\"]}", "modes[1]",
+		"must be one of \"Http\", \"Https\", not \"x\"");
 }
 
 static void cuts_long_values(void **state)
@@ -289,9 +295,12 @@ static void asks_for_conditional_members(void **state)
 static void encodes_what_decodes_again(void **state)
 {
 	static const char *const texts[] = {
-		"{\"enable\":true,\"behaviorType\":0,\"scheme\":\"Http\",\"rules\":[{\"key\":\"a\"}],\"note\":\"none\",\"id\":0}",
-		"{\"enable\":false,\"behaviorType\":1,\"redirectUrl\":\"/\",\"scheme\":\"Https\",\"quota\":{\"perSecond\":3,"
-		"\"factor\":0.25},\"rules\":[{\"key\":\"k\",\"weight\":4,\"limits\":{\"perSecond\":1,\"factor\":0}},{\"key\":\"l\"}],"
+		"{\"enable\":true,\"behaviorType\":0,\"scheme\":\"Http\",\"rules\":[{\"key\":\"a\"}],"
+			"\"note\":\"none\",\"id\":0}",
+		"{\"enable\":false,\"behaviorType\":1,\"redirectUrl\":\"/\",\"scheme\":\"Https\","
+			"\"quota\":{\"perSecond\":3,"
+		"\"factor\":0.25},\"rules\":[{\"key\":\"k\",\"weight\":4,\"limits\":{\"perSecond\":1,"
+			"\"factor\":0}},{\"key\":\"l\"}],"
 		"\"hosts\":[\"a.b\"],\"modes\":[\"Https\"],\"note\":\"n\",\"pin\":\"1234\",\"template\":\"\",\"id\":-5,"
 		"\"extra\":[1.50,{}],\"certificate\":\"c\"}",
 	};
@@ -308,7 +317,8 @@ static void encodes_what_decodes_again(void **state)
 
 static void examples_decode(void **state)
 {
-	struct json *few = fields_example(thing_fields, false, &arena), *all = fields_example(thing_fields, true, &arena);
+	struct json *few = fields_example(thing_fields, false, &arena), *all = fields_example(thing_fields,
+		true, &arena);
 
 	(void)state;
 	decoded(written(few));
@@ -329,8 +339,10 @@ static void walks_all_rows(void **state)
 
 	(void)state;
 	fields_walk(thing_fields, note_row, &out);
-	assert_string_equal(out.p, "enable behaviorType redirectUrl scheme quota quota.perSecond quota.factor rules rules[].key "
-		"rules[].weight rules[].limits rules[].limits.perSecond rules[].limits.factor hosts modes password passwords note "
+	assert_string_equal(out.p,
+		"enable behaviorType redirectUrl scheme quota quota.perSecond quota.factor rules rules[].key "
+		"rules[].weight rules[].limits rules[].limits.perSecond rules[].limits.factor hosts modes "
+			"password passwords note "
 		"pin template id extra status certificate ");
 	sbuf_free(&out);
 }
@@ -350,7 +362,8 @@ static void changes_secrets_only(void **state)
 
 	(void)state;
 	fields_secrets(thing_fields, v, mask, &seen);
-	assert_string_equal(written(v), "{\"note\":\"n\",\"password\":\"***\",\"passwords\":[\"***\",\"***\"],\"id\":1}");
+	assert_string_equal(written(v),
+		"{\"note\":\"n\",\"password\":\"***\",\"passwords\":[\"***\",\"***\"],\"id\":1}");
 	assert_string_equal(seen.p, "password=p passwords[]=q passwords[]=gone passwords[]=r ");
 	v = parse("{\"passwords\":[\"gone\"],\"password\":\"gone\"}");
 	fields_secrets(thing_fields, v, mask, &seen);

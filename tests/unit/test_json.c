@@ -47,7 +47,8 @@ static const char *written(const struct json *v, void (*write)(struct sbuf *, co
 
 static void reads_every_type(void **state)
 {
-	struct json *v = parse(" {\"a\":null,\"b\":[true,false,-12,1.5e2,\"x\\u00e9\\n\\ud83d\\ude00\"],\"c\":{}} \r\n");
+	struct json *v = parse(" {\"a\":null,\"b\":[true,false,-12,1.5e2,\"x\\u00e9\\n\\ud83d\\ude00\"],"
+		"\"c\":{}} \r\n");
 	struct json *item;
 
 	(void)state;
@@ -92,11 +93,14 @@ static void keeps_integers_exact(void **state)
 
 static void refuses_what_is_no_json(void **state)
 {
-	static const char *const bad[] = { "", " ", "{", "[", "\"", "\"\\", "\"\\u12", "tru", "nul", "+1", "01", "-", "-01",
-		"1.", ".5", "1e", "1e+", "1e999", "-1e999", "0x10", "NaN", "Infinity", "[1,]", "[,1]", "[1 2]", "[1", "[1}",
+	static const char *const bad[] = { "", " ", "{", "[", "\"", "\"\\", "\"\\u12", "tru", "nul", "+1", "01",
+		"-", "-01",
+		"1.", ".5", "1e", "1e+", "1e999", "-1e999", "0x10", "NaN", "Infinity", "[1,]", "[,1]", "[1 2]",
+			"[1", "[1}",
 		"{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{a:1}", "{'a':1}", "{\"a\":1 \"b\":2}", "{\"a\" 1}", "1 2",
 		"{} x", "// c\n1", "/* c */1", "\"a\nb\"", "\"\t\"", "\"\\x41\"", "\"\\u00g0\"", "\"\\u0000\"",
-		"{\"\\u0000\":1}", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud800x\"", "\"\x80\"", "\"\xc0\x80\"",
+		"{\"\\u0000\":1}", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud800x\"",
+			"\"\x80\"", "\"\xc0\x80\"",
 		"\"\xc1\xbf\"", "\"\xe0\x80\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xf5\x80\x80\x80\"",
 		"\"\xe2\x82\"", "\"\xc3", "\xef\xbb\xbf{}", "{\"\xff\":1}", "\"\\\xc3\xa9\"", "\v1" };
 
@@ -113,7 +117,8 @@ static void says_what_and_where(void **state)
 
 	(void)state;
 	why = refused(STR("{\n  \"a\": 1,\n  \"b\": nope\n}"));
-	assert_string_equal(why.text, "line 3, column 8: expected a value: an object, list, string, number, true, false or null");
+	assert_string_equal(why.text,
+		"line 3, column 8: expected a value: an object, list, string, number, true, false or null");
 	assert_string_equal(why.field, "");
 	why = refused(STR("[1,\n2"));
 	assert_string_equal(why.text, "line 2, column 2: the text ends too early");
