@@ -65,8 +65,7 @@ static const struct field global_rule_fields[] = {
 static const struct field fields[] = {
 	BOOL(struct ai_token_rate_limit, enable, REQUIRED, DOC("Whether the policy acts.")),
 	LIST(struct ai_token_rate_limit, rules, struct token_rule, rule_fields, RANGE(0, RULES_MAX),
-	     DOC("Rules by consumer or model; all of them must admit. Needed unless the global rules are "
-	     "on.")),
+	     WHEN("enableGlobalRules", false), DOC("Rules by consumer or model; all of them must admit.")),
 	BOOL(struct ai_token_rate_limit, enableGlobalRules, DEFAULT("false"), EXAMPLE("true"),
 	     DOC("Whether `globalRules` act.")),
 	LIST(struct ai_token_rate_limit, globalRules, struct token_rule, global_rule_fields, RANGE(0,
