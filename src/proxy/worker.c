@@ -218,7 +218,10 @@ static void leave(struct worker *w)
 	if (v)
 		snapshot_unpin(v, NULL, w->box);
 	loop_free(w->loop);
-	arena_drop_cache();
+	/* Nothing is served here any more: whatever is published from now on is in force as far as this worker goes. */
+	atomic_store_explicit(&w->box->adopted, UINT64_MAX, memory_order_release);
+	if (w->box->wake_control)
+		w->box->wake_control(w->box->wake_arg);
 }
 
 static void *work(void *arg)
@@ -270,5 +273,8 @@ void worker_stop(struct worker *w, bool at_once)
 void worker_join(struct worker *w)
 {
 	pthread_join(w->thread, NULL);
+	struct view *v = snapshot_adopt(NULL, w->box, NULL, NULL);
+	if (v)
+		snapshot_unpin(v, NULL, w->box);
 	mem_free(w);
 }

@@ -1,0 +1,268 @@
+/*
+ * main.c -- flags → store → first snapshot → workers → wait for signals; nothing else.
+ *
+ * The main thread is the control thread. A thread of its own waits for signals: the first SIGTERM or SIGINT takes readiness back and
+ * drains the workers, the second ends them at once; when they are gone the control loop is stopped.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include "cli/cli.h"
+#include "cli/settings.h"
+#include "control/control.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/metric.h"
+#include "proxy/exchange.h"
+#include "proxy/worker.h"
+
+static struct {
+	struct program_settings settings;
+	struct arena arena;
+	struct worker_settings worker_settings;
+	unsigned n_workers;
+	struct worker *workers[WORKERS_MAX];
+	struct mailbox *boxes;
+	struct inbox reaper;
+	struct control *control;
+} program;
+
+/* ---------- signals ---------- */
+
+static void *drain(void *arg)
+{
+	for (unsigned i = 0; i < program.n_workers; i++)
+		worker_join(program.workers[i]);
+	control_stop(program.control);
+	return arg;
+}
+
+static void *wait_for_signals(void *arg)
+{
+	sigset_t *set = arg;
+	unsigned times = 0;
+	int sig;
+
+	while (sigwait(set, &sig) == 0) {
+		log_info(times ? "stop.now" : "stop.drain", F_INT("signal", sig));
+		control_set_ready(program.control, false);
+		/* After the workers have ended the second signal has nobody left to hurry. */
+		if (times < 2)
+			for (unsigned i = 0; i < program.n_workers; i++)
+				worker_stop(program.workers[i], times == 1);
+		if (times++ == 0)
+			thread_start("drain", drain, NULL);
+	}
+	return NULL;
+}
+
+static void block_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---------- start ---------- */
+
+static struct server_settings server_settings_of(const struct program_settings *s)
+{
+	struct server_settings out = server_default_settings;
+
+	out.limits = (struct h1_limits){ .head_bytes = (uint32_t)s->headBytes, .fields = (uint32_t)s->headFields,
+					 .target_bytes = (uint32_t)s->targetBytes, .keep_underscores = s->keepUnderscores };
+	out.header_timeout_ms = s->headerTimeoutMs;
+	out.body_idle_ms = s->bodyIdleMs;
+	out.body_rate = s->bodyMinRate;
+	out.idle_ms = s->idleTimeoutMs;
+	out.write_stall_ms = s->writeStallMs;
+	out.requests_per_connection = (uint64_t)s->requestsPerConnection;
+	out.receive_bytes = (size_t)s->receiveBufferBytes;
+	out.connections = (unsigned)s->maxConnections;
+	return out;
+}
+
+static const char *text_or_null(struct str s)
+{
+	return s.n ? s.p : NULL;
+}
+
+static void start_workers(void)
+{
+	const struct program_settings *s = &program.settings;
+	struct worker_settings *w = &program.worker_settings;
+
+	*w = worker_default_settings;
+	w->server = server_settings_of(s);
+	w->connect_timeout_ms = s->connectTimeoutMs;
+	w->upstream_idle_ms = s->upstreamIdleMs;
+	w->drain_ms = s->drainTimeoutMs;
+	w->access_log = s->accessLog;
+	w->dns_servers = text_or_null(s->dnsServers);
+	w->pin = s->pinWorkers;
+	exchange_metrics();
+	for (unsigned i = 0; i < program.n_workers; i++)
+		program.workers[i] = worker_start(i, w, &program.boxes[i]);
+}
+
+static void wake_worker(void *arg, unsigned i)
+{
+	(void)arg;
+	if (program.workers[i])
+		worker_wake(program.workers[i]);
+}
+
+static struct control *open_control(struct problem *why)
+{
+	const struct program_settings *s = &program.settings;
+	struct control_settings c = {
+		.data_dir = s->data.p,
+		.admin = s->admin.p,
+		.store = text_or_null(s->store),
+		.cluster = s->cluster.p,
+		.node = s->node.p,
+		.host_names = s->adminHosts.items,
+		.n_host_names = (unsigned)s->adminHosts.n,
+		.features = s->gatewayFeatures,
+		.compiler = { .workers = program.n_workers, .mailboxes = program.boxes, .wake_worker = wake_worker },
+	};
+
+	return control_new(&c, why);
+}
+
+/* Settings that this build cannot honour are refused, not ignored. */
+static bool check_settings(const struct program_settings *s, enum log_level *level, struct problem *why)
+{
+	struct addr admin;
+
+	if (!log_level_parse(s->logLevel, level))
+		return problem(why, "--log-level", "must be debug, info, warn or error, not \"%.*s\"", STR_FMT(s->logLevel));
+	if (s->redis.n)
+		return problem(why, "--redis", "is not served by this build; leave it out: limits are kept by this process");
+	if (s->store.n && !str_starts(s->store, STR("sqlite:")))
+		return problem(why, "--store", "must be sqlite:PATH; other stores are not served by this build");
+	if (!addr_parse(s->admin, &admin))
+		return problem(why, "--admin", "must be an address and a port such as 127.0.0.1:9070, not \"%.*s\"", STR_FMT(s->admin));
+	struct ip ip = addr_ip(&admin);
+	if (!addr_is_loopback(&ip) && !s->adminInsecure)
+		return problem(why, "--admin", "is not a loopback address, and the control API has no TLS: tokens would travel in the "
+			       "clear; give --admin-insecure if you accept that");
+	return true;
+}
+
+static int fail_start(const struct problem *why)
+{
+	fprintf(stderr, "sluice: %s%s%s\n", why->field, *why->field ? ": " : "", why->text);
+	return 1;
+}
+
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static void announce(void)
+{
+	const struct program_settings *s = &program.settings;
+	struct str host = { s->admin.p, s->admin.n };
+
+	while (host.n > 0 && host.p[host.n - 1] != ':')
+		host.n--;
+	if (control_token_is_new(program.control))
+		fprintf(stderr, "sluice: the admin token is in %s\n", control_token_path(program.control));
+	if (s->demo)
+		fprintf(stderr, "admin  http://%.*s%u\ntoken  %s\ntry    curl -i http://127.0.0.1:8080/hello\n", STR_FMT(host),
+			control_admin_port(program.control), control_token_path(program.control));
+	log_info("start", F_TEXT("version", SLUICE_VERSION), F_INT("adminPort", control_admin_port(program.control)),
+		 F_INT("workers", program.n_workers));
+	fprintf(stderr, "ready\n");
+}
+
+static bool start(struct problem *why)
+{
+	const struct program_settings *s = &program.settings;
+	uint16_t backend = 0;
+
+	program.control = open_control(why);
+	if (!program.control)
+		return false;
+	start_workers();
+	if (!control_start(program.control, why))
+		return false;
+	if (s->demo) {
+		backend = demo_start_backend();
+		if (!backend || !demo_create(program.control, s->cluster.p, backend))
+			return problem(why, "--demo", "could not be set up; see the lines above");
+	}
+	return true;
+}
+
+static void stop(void)
+{
+	control_free(program.control);
+	mem_free(program.boxes);
+	log_stop();
+	metric_stop();
+	arena_free(&program.arena);
+	arena_drop_cache();
+}
+
+static int run(int argc, char **argv)
+{
+	static sigset_t signals;
+	enum log_level level = LOG_INFO;
+	struct problem why = { 0 };
+
+	if (!settings_load(&program.settings, argc, argv, 2, &program.arena, &why) || !check_settings(&program.settings, &level, &why))
+		return fail_start(&why);
+	raise_descriptors();
+	block_signals(&signals);
+	clock_update();
+	program.n_workers = program.settings.workers ? (unsigned)program.settings.workers : thread_cpus();
+	if (program.n_workers > WORKERS_MAX)
+		program.n_workers = WORKERS_MAX;
+	program.boxes = mem_alloc(program.n_workers * sizeof *program.boxes);
+	metric_start(program.n_workers + 1);
+	metric_thread(0);
+	log_start(2, level);
+	if (!start(&why)) {
+		log_stop();
+		return fail_start(&why);
+	}
+	control_set_ready(program.control, true);
+	announce();
+	thread_start("signals", wait_for_signals, &signals);
+	control_run(program.control);
+	stop();
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *command = argc > 1 ? argv[1] : "help";
+
+	for (int i = 2; i < argc; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return cli_help(command);
+	if (strcmp(command, "run") == 0)
+		return run(argc, argv);
+	if (strcmp(command, "check") == 0)
+		return cli_check(argc - 2, argv + 2);
+	if (strcmp(command, "policy") == 0)
+		return cli_policy(argc - 2, argv + 2);
+	if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0)
+		return cli_version();
+	if (strcmp(command, "help") == 0 || strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0)
+		return cli_help(argc > 2 ? argv[2] : NULL);
+	fprintf(stderr, "sluice: no such command: %s; see `sluice help`\n", command);
+	return 2;
+}
