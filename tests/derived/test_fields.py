@@ -10,8 +10,7 @@ import re
 import subprocess
 
 import pytest
-from gw import Gateway
-from raw_api import RawApi
+from raw_api import running_api
 
 SLUICE = os.environ["SLUICE_BIN"]
 POLICIES = "/api/v2/policies"
@@ -36,8 +35,8 @@ def ask(*arguments):
 
 @pytest.fixture(scope="module")
 def api():
-	with Gateway() as gateway:
-		yield RawApi(gateway.admin, gateway.token)
+	with running_api() as running:
+		yield running
 
 
 @pytest.fixture(scope="module", params=CLASSES)

@@ -10,8 +10,7 @@ import re
 import socket
 
 import pytest
-from gw import Gateway
-from raw_api import RawApi
+from raw_api import running_api
 
 DATA = pathlib.Path(__file__).parent / "data"
 POLICIES = "/api/v2/policies"
@@ -32,8 +31,8 @@ ATTACHABLE = {"Gateway": "RateLimit", "Domain": "RateLimit", "Route": "RateLimit
 
 @pytest.fixture(scope="module")
 def api():
-	with Gateway() as gateway:
-		yield RawApi(gateway.admin, gateway.token)
+	with running_api() as running:
+		yield running
 
 
 def read(name):
