@@ -1,4 +1,7 @@
-/* circuit_breaker.c -- CircuitBreaker: stops calling a service whose answers are slow or wrong, and probes it later. */
+/*
+ * circuit_breaker.c -- CircuitBreaker: stops calling a service whose answers are slow or wrong, and probes it
+ * later.
+ */
 #include "policy/refusal.h"
 
 enum strategy { STRATEGY_SLOW, STRATEGY_ABNORMAL };
@@ -21,13 +24,18 @@ static const struct choice strategies[] = {
 };
 
 static const struct field fields[] = {
-	CHOICE(struct circuit_breaker, strategy, strategies, REQUIRED, DOC("What counts against the service.")),
-	INT(struct circuit_breaker, minRequestAmount, REQUIRED, RANGE(1, 1000000), UNIT("requests"), EXAMPLE("10"),
+	CHOICE(struct circuit_breaker, strategy, strategies, REQUIRED, DOC("What counts against the "
+	       "service.")),
+	INT(struct circuit_breaker, minRequestAmount, REQUIRED, RANGE(1, 1000000), UNIT("requests"),
+	    EXAMPLE("10"),
 	    DOC("Requests within the statistics window before the circuit may open.")),
-	INT(struct circuit_breaker, maxAllowedMs, WHEN("strategy", STRATEGY_SLOW), RANGE(0, 3600000), UNIT("ms"),
-	    EXAMPLE("5000"), DOC("A call that takes longer is slow; at least 1 with strategy 0, not used otherwise.")),
+	INT(struct circuit_breaker, maxAllowedMs, WHEN("strategy", STRATEGY_SLOW), RANGE(0, 3600000),
+	    UNIT("ms"),
+	    EXAMPLE("5000"), DOC("A call that takes longer is slow; at least 1 with strategy 0, not used "
+	    "otherwise.")),
 	INT(struct circuit_breaker, triggerRatio, REQUIRED, RANGE(1, 100), UNIT("%"), EXAMPLE("50"),
-	    DOC("The circuit opens when the ratio is greater than this; 100 opens when all calls count against it.")),
+	    DOC("The circuit opens when the ratio is greater than this; 100 opens when all calls count "
+	    "against it.")),
 	INT(struct circuit_breaker, statDurationSec, REQUIRED, RANGE(1, 3600), UNIT("s"), EXAMPLE("30"),
 	    DOC("Length of the statistics window.")),
 	INT(struct circuit_breaker, recoveryTimeoutSec, REQUIRED, RANGE(1, 3600), UNIT("s"), EXAMPLE("30"),
@@ -42,7 +50,8 @@ static bool check(const void *conf, struct problem *why)
 	const struct circuit_breaker *breaker = conf;
 
 	if (breaker->strategy == STRATEGY_SLOW && breaker->maxAllowedMs < 1)
-		return problem(why, "maxAllowedMs", "must be an integer from 1 to 3600000 when strategy is 0");
+		return problem(why, "maxAllowedMs", "must be an integer from 1 to 3600000 when strategy is "
+			"0");
 	return refusal_check(&breaker->refusal, why);
 }
 

@@ -8,7 +8,8 @@ struct concurrency_limit {
 };
 
 static const struct field fields[] = {
-	INT(struct concurrency_limit, maxConcurrency, REQUIRED, RANGE(1, 2147483647), UNIT("requests"), EXAMPLE("50"),
+	INT(struct concurrency_limit, maxConcurrency, REQUIRED, RANGE(1, 2147483647), UNIT("requests"),
+	    EXAMPLE("50"),
 	    DOC("Requests that may be in flight at the same time, on this node as a whole.")),
 	INLINE(struct concurrency_limit, refusal, refusal_fields),
 	BOOL(struct concurrency_limit, enable, REQUIRED, DOC("Whether the policy acts.")),

@@ -1,9 +1,10 @@
 /*
  * cors.c -- Cors: says to browsers which origins may use a resource (Fetch, the CORS protocol).
  *
- * A preflight is answered here and goes no further: it carries no credentials, so nothing after this could judge it. On
- * every other response this is the last step: what the upstream said in Access-Control-* is replaced, so that exactly
- * one policy speaks. A foreign origin is served without permission to read; its browser does the refusing.
+ * A preflight is answered here and goes no further: it carries no credentials, so nothing after this could
+ * judge it. On every other response this is the last step: what the upstream said in Access-Control-* is
+ * replaced, so that exactly one policy speaks. A foreign origin is served without permission to read; its
+ * browser does the refusing.
  */
 #include "policy/cors.h"
 #include "policy/formats.h"
@@ -50,15 +51,18 @@ static const struct field fields[] = {
 	TEXT(struct cors, allowHeaders, REQUIRED, RANGE(1, 16384), FORMAT(check_tokens),
 	     EXAMPLE("\"Content-Type,Authorization\""),
 	     DOC("Request headers a preflight allows, separated by commas; * for those it asks for.")),
-	TEXT(struct cors, exposeHeaders, RANGE(0, 16384), FORMAT(check_tokens), EXAMPLE("\"X-Custom-Header\""),
+	TEXT(struct cors, exposeHeaders, RANGE(0, 16384), FORMAT(check_tokens),
+	     EXAMPLE("\"X-Custom-Header\""),
 	     DOC("Response headers a script may read, separated by commas; * for all.")),
 	CHOICE(struct cors, timeUnit, time_units, REQUIRED, DOC("Unit of unitNum.")),
 	INT(struct cors, unitNum, REQUIRED, RANGE(0, MAX_AGE_S), EXAMPLE("3600"),
 	    DOC("How long a browser may keep the answer to a preflight; at most 30 days.")),
 	BOOL(struct cors, allowCredentials, REQUIRED,
-	     DOC("Whether requests may carry cookies and credentials. With allowOrigins * the origin is then echoed.")),
+	     DOC("Whether requests may carry cookies and credentials. With allowOrigins * the origin is then "
+	     "echoed.")),
 	BOOL(struct cors, enable, REQUIRED,
-	     DOC("Whether the policy acts. When false, it switches Cors off for the resource even if a wider one is on.")),
+	     DOC("Whether the policy acts. When false, it switches Cors off for the resource even if a wider "
+	     "one is on.")),
 	FIELDS_END
 };
 
@@ -89,6 +93,11 @@ static struct str tidy_list(struct arena *a, struct str list, bool *any)
 	return (struct str){ out, n };
 }
 
+static char upper(char c)
+{
+	return c >= 'a' && c <= 'z' ? (char)(c - 32) : c;
+}
+
 static struct str join_methods(struct arena *a, const struct items *methods, bool *any)
 {
 	struct sbuf joined = { 0 };
@@ -101,7 +110,7 @@ static struct str join_methods(struct arena *a, const struct items *methods, boo
 		if (i)
 			sbuf_addc(&joined, ',');
 		for (size_t k = 0; k < method.n; k++)
-			sbuf_addc(&joined, method.p[k] >= 'a' && method.p[k] <= 'z' ? (char)(method.p[k] - 32) : method.p[k]);
+			sbuf_addc(&joined, upper(method.p[k]));
 	}
 	out = arena_copy(a, sbuf_str(&joined));
 	sbuf_free(&joined);
@@ -144,7 +153,9 @@ static void add_vary(const struct cors *cors, struct message *res)
 	message_add(res, STR("Vary"), STR("Origin"));
 }
 
-/* The Origin of the request when the policy admits it; absent str otherwise. Two Origin lines are nobody's. */
+/*
+ * The Origin of the request when the policy admits it; absent str otherwise. Two Origin lines are nobody's.
+ */
 static struct str admitted_origin(const struct cors *cors, const struct message *req)
 {
 	const struct header *h = message_find(req, HEADER_ORIGIN);
@@ -228,7 +239,10 @@ static bool is_access_control(const struct header *h)
 	return h->name.n > prefix.n && str_equal_nocase((struct str){ h->name.p, prefix.n }, prefix);
 }
 
-/* The names of the response's own headers, for exposeHeaders "*" with credentials, where a browser takes "*" literally. */
+/*
+ * The names of the response's own headers, for exposeHeaders "*" with credentials, where a browser takes "*"
+ * literally.
+ */
 static struct str list_names(struct exchange *x, const struct message *res)
 {
 	char *out;

@@ -1,4 +1,7 @@
-/* direct_response.c -- DirectResponse: answers every request with one fixed response; no service is contacted. */
+/*
+ * direct_response.c -- DirectResponse: answers every request with one fixed response; no service is
+ * contacted.
+ */
 #include "policy/formats.h"
 #include "proxy/policy.h"
 
@@ -27,16 +30,18 @@ static bool check_code(struct str code, struct problem *why)
 	int status;
 
 	if (!parse_status(code, &status))
-		return problem(why, "", "must be a status from \"200\" to \"299\" or \"400\" to \"599\"; to redirect use Redirect");
+		return problem(why, "", "must be a status from \"200\" to \"299\" or \"400\" to \"599\"; to "
+			"redirect use Redirect");
 	return true;
 }
 
 static const struct field fields[] = {
 	TEXT(struct direct_response, code, REQUIRED, RANGE(1, 16), FORMAT(check_code), EXAMPLE("\"200\""),
 	     DOC("Status of the answer, as text: \"200\" to \"299\" or \"400\" to \"599\".")),
-	TEXT(struct direct_response, body, REQUIRED, EMPTY_OK, RANGE(0, 65536), EXAMPLE("\"{\\\"status\\\":\\\"ok\\\"}\""),
-	     DOC("Body of the answer, sent as it is. A JSON object or array is sent as application/json, anything else "
-	         "as text/plain. Must be empty for 204 and 205.")),
+	TEXT(struct direct_response, body, REQUIRED, EMPTY_OK, RANGE(0, 65536),
+	     EXAMPLE("\"{\\\"status\\\":\\\"ok\\\"}\""),
+	     DOC("Body of the answer, sent as it is. A JSON object or array is sent as application/json, "
+	     "anything else as text/plain. Must be empty for 204 and 205.")),
 	BOOL(struct direct_response, enable, REQUIRED, DOC("Whether the policy acts.")),
 	FIELDS_END
 };

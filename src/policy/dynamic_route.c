@@ -6,7 +6,8 @@
 enum model { MODEL_CONTENT, MODEL_PERCENTAGE };
 enum subject { SUBJECT_HEADER, SUBJECT_COOKIE, SUBJECT_PARAMETER };
 enum condition {
-	CONDITION_EQUAL, CONDITION_DIFFERENT, CONDITION_PREFIX, CONDITION_REGEX, CONDITION_LIST, CONDITION_PERCENT,
+	CONDITION_EQUAL, CONDITION_DIFFERENT, CONDITION_PREFIX, CONDITION_REGEX, CONDITION_LIST,
+		CONDITION_PERCENT,
 };
 enum combination { MATCH_AND, MATCH_OR };
 
@@ -53,7 +54,8 @@ static const struct choice conditions[] = {
 	{ CONDITION_PREFIX, "Pre", "begins with value", NULL },
 	{ CONDITION_REGEX, "Regex", "matches the regular expression value anywhere", NULL },
 	{ CONDITION_LIST, "List", "one of names", NULL },
-	{ CONDITION_PERCENT, "%", "its hash modulo 100 is less than value: the same value always decides alike", NULL },
+	{ CONDITION_PERCENT, "%", "its hash modulo 100 is less than value: the same value always decides "
+		"alike", NULL },
 	{ 0, NULL, NULL, NULL }
 };
 
@@ -65,7 +67,8 @@ static const struct choice combinations[] = {
 
 static bool is_tag_byte(char c)
 {
-	return (str_lower(c) >= 'a' && str_lower(c) <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+	return (str_lower(c) >= 'a' && str_lower(c) <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
+		c == '_' || c == '-';
 }
 
 static bool check_tag(struct str tag, struct problem *why)
@@ -82,9 +85,11 @@ static const struct field predicate_fields[] = {
 	     DOC("Name of the header, cookie or query parameter.")),
 	CHOICE(struct predicate, condition, conditions, REQUIRED,
 	       DOC("How the value is compared. A missing value fits no condition, != included.")),
-	TEXT(struct predicate, value, REQUIRED, EMPTY_OK, RANGE(0, 1024), FORMAT(format_line), EXAMPLE("\"test\""),
+	TEXT(struct predicate, value, REQUIRED, EMPTY_OK, RANGE(0, 1024), FORMAT(format_line),
+	     EXAMPLE("\"test\""),
 	     DOC("What it is compared with; may be empty for List; 0 to 100 for %.")),
-	TEXTS(struct predicate, names, RANGE(0, 1000), TEXT_MAX(1024), FORMAT(format_line), EXAMPLE("[\"a\",\"b\"]"),
+	TEXTS(struct predicate, names, RANGE(0, 1000), TEXT_MAX(1024), FORMAT(format_line),
+	      EXAMPLE("[\"a\",\"b\"]"),
 	      DOC("The values of List.")),
 	FIELDS_END
 };
@@ -95,7 +100,8 @@ static const struct field lane_fields[] = {
 	INT(struct lane, swimmingLaneId, REQUIRED, RANGE(0, 9223372036854775807.0), EXAMPLE("2001"),
 	    DOC("The lane; unique in its group.")),
 	CHOICE(struct lane, canaryModel, models, REQUIRED, DOC("How requests are chosen.")),
-	INT(struct lane, percentage, WHEN("canaryModel", MODEL_PERCENTAGE), RANGE(0, 100), UNIT("%"), EXAMPLE("20"),
+	INT(struct lane, percentage, WHEN("canaryModel", MODEL_PERCENTAGE), RANGE(0, 100), UNIT("%"),
+	    EXAMPLE("20"),
 	    DOC("Share of the requests; the enabled percentage lanes of a group have at most 100 in all.")),
 	TEXT(struct lane, swimmingLaneTag, REQUIRED, RANGE(1, 64), FORMAT(check_tag), EXAMPLE("\"lane-v2\""),
 	     DOC("Tag of the endpoints of the lane, sent on in x-mse-tag.")),
@@ -108,7 +114,8 @@ static const struct field lane_fields[] = {
 
 static const struct field fields[] = {
 	BOOL(struct dynamic_route, enable, REQUIRED, DOC("Whether the policy acts.")),
-	LIST(struct dynamic_route, dynamicRouteSwimmingLaneConfigs, struct lane, lane_fields, REQUIRED, RANGE(0, 200),
+	LIST(struct dynamic_route, dynamicRouteSwimmingLaneConfigs, struct lane, lane_fields, REQUIRED,
+	     RANGE(0, 200),
 	     DOC("The lanes; content lanes are tried in this order, then percentage lanes.")),
 	FIELDS_END
 };
@@ -140,7 +147,8 @@ static bool check_predicate(const struct predicate *p, struct problem *why)
 	if (p->value.n == 0)
 		return problem(why, "value", "must not be empty unless condition is List");
 	if (p->condition == CONDITION_PERCENT && !str_to_u64(p->value, 100, &percent))
-		return problem(why, "value", "must be an integer from 0 to 100, as text, when condition is %%");
+		return problem(why, "value", "must be an integer from 0 to 100, as text, when condition is "
+			"%%");
 	return p->condition != CONDITION_REGEX || check_regex(p->value, why);
 }
 
@@ -168,12 +176,14 @@ static bool check_group(const struct items *lanes, size_t i, struct problem *why
 		if (other->swimmingLaneGroupId != lane->swimmingLaneGroupId)
 			continue;
 		if (k < i && other->swimmingLaneId == lane->swimmingLaneId)
-			return problem(why, "swimmingLaneId", "stands twice in group %lld", (long long)lane->swimmingLaneGroupId);
+			return problem(why, "swimmingLaneId", "stands twice in group %lld",
+				(long long)lane->swimmingLaneGroupId);
 		if (other->enable && other->canaryModel == MODEL_PERCENTAGE)
 			sum += other->percentage;
 	}
 	if (lane->enable && lane->canaryModel == MODEL_PERCENTAGE && sum > 100)
-		return problem(why, "percentage", "the enabled lanes of group %lld have %lld %% in all, more than 100",
+		return problem(why, "percentage", "the enabled lanes of group %lld have %lld %% in all, more "
+			"than 100",
 			(long long)lane->swimmingLaneGroupId, (long long)sum);
 	return true;
 }

@@ -28,8 +28,10 @@ static const struct field destination_fields[] = {
 
 static const struct field fields[] = {
 	BOOL(struct fallback, enable, REQUIRED,
-	     DOC("Whether the policy acts. When false on a route, the fallback of its service does not act either.")),
-	LIST(struct fallback, fallBackDestination, struct destination, destination_fields, REQUIRED, RANGE(1, 10),
+	     DOC("Whether the policy acts. When false on a route, the fallback of its service does not act "
+	     "either.")),
+	LIST(struct fallback, fallBackDestination, struct destination, destination_fields, REQUIRED, RANGE(1,
+	     10),
 	     DOC("Services in the order they are tried.")),
 	FIELDS_END
 };
@@ -62,19 +64,23 @@ static bool is_primary(const struct attach_target *t, const struct destination *
 		return false;
 	if (t->scope == SCOPE_SERVICE)
 		return true;
-	return str_equal(json_text(primary, "version"), to->serviceVersion) && is_same_port(to->port, primary);
+	return str_equal(json_text(primary, "version"), to->serviceVersion) && is_same_port(to->port,
+		primary);
 }
 
-static bool check_destination(const struct attach_target *t, const struct destination *to, struct problem *why)
+static bool check_destination(const struct attach_target *t, const struct destination *to,
+	struct problem *why)
 {
 	const struct json *service;
 
 	if (!reference_service(t, to->serviceId, "serviceId", &service, why))
 		return false;
 	if (is_primary(t, to))
-		return problem(why, "serviceId", "is the service that the fallback stands in for; choose another one");
+		return problem(why, "serviceId", "is the service that the fallback stands in for; choose "
+			"another one");
 	if (to->serviceName.n && !str_equal(json_text(service, "name"), to->serviceName))
-		return problem(why, "serviceName", "the service's name is \"%.*s\"", STR_FMT(json_text(service, "name")));
+		return problem(why, "serviceName", "the service's name is \"%.*s\"",
+			STR_FMT(json_text(service, "name")));
 	return reference_version(service, to->serviceVersion, "serviceVersion", why) &&
 	       reference_port(service, to->port, "port", why);
 }

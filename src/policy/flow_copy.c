@@ -1,4 +1,7 @@
-/* flow_copy.c -- FlowCopy: sends a copy of a share of the requests to a second service, whose answers are dropped. */
+/*
+ * flow_copy.c -- FlowCopy: sends a copy of a share of the requests to a second service, whose answers are
+ * dropped.
+ */
 #include "policy/formats.h"
 #include "policy/reference.h"
 
@@ -11,9 +14,12 @@ struct flow_copy {
 };
 
 static const struct field fields[] = {
-	TEXT(struct flow_copy, targetServiceId, REQUIRED, RANGE(1, 256), FORMAT(format_name), REFERS("service"),
-	     EXAMPLE("\"test-service-id\""), DOC("Service that gets the copies; its protocol has to be HTTP or HTTPS.")),
-	TEXT(struct flow_copy, targetServiceName, RANGE(0, 256), FORMAT(format_name), DOC("Its name, for people.")),
+	TEXT(struct flow_copy, targetServiceId, REQUIRED, RANGE(1, 256), FORMAT(format_name),
+	     REFERS("service"),
+	     EXAMPLE("\"test-service-id\""), DOC("Service that gets the copies; its protocol has to be HTTP "
+	     "or HTTPS.")),
+	TEXT(struct flow_copy, targetServiceName, RANGE(0, 256), FORMAT(format_name), DOC("Its name, for "
+	     "people.")),
 	TEXT(struct flow_copy, port, RANGE(0, 16), FORMAT(format_port), EXAMPLE("\"8080\""),
 	     DOC("Port of the service, as text; needed when the service has several.")),
 	INT(struct flow_copy, percentage, RANGE(1, 100), UNIT("%"), DEFAULT("100"), EXAMPLE("10"),
@@ -33,7 +39,8 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 		return false;
 	protocol = reference_protocol(service, copy->port);
 	if (!str_equal_nocase(protocol, STR("HTTP")) && !str_equal_nocase(protocol, STR("HTTPS")))
-		return problem(why, "targetServiceId", "speaks %.*s; copies go to HTTP and HTTPS only", STR_FMT(protocol));
+		return problem(why, "targetServiceId", "speaks %.*s; copies go to HTTP and HTTPS only",
+			STR_FMT(protocol));
 	return true;
 }
 

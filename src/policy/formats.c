@@ -19,7 +19,8 @@ bool format_line(struct str s, struct problem *why)
 {
 	for (size_t i = 0; i < s.n; i++)
 		if (is_control(s.p[i]))
-			return problem(why, "", "must not contain line breaks, NUL or other control characters");
+			return problem(why, "", "must not contain line breaks, NUL or other control "
+				"characters");
 	return true;
 }
 
@@ -45,8 +46,6 @@ bool format_header_value(struct str s, struct problem *why)
 {
 	if (!header_is_value(s))
 		return problem(why, "", "must not contain line breaks, NUL or other control characters");
-	if (str_trim(s).n != s.n)
-		return problem(why, "", "must not begin or end with a blank");
 	return true;
 }
 
@@ -63,7 +62,8 @@ bool format_host(struct str s, struct problem *why)
 	uint16_t port;
 
 	if (s.n == 0 || !uri_split_authority(s, &host, &port) || !uri_is_host(host) || s.p[s.n - 1] == ':')
-		return problem(why, "", "must be a host name or IP address, with :port if needed, without scheme or path");
+		return problem(why, "", "must be a host name or IP address, with :port if needed, without "
+			"scheme or path");
 	return true;
 }
 
@@ -123,7 +123,8 @@ bool format_duration(struct str s, struct problem *why)
 		for (unsigned i = 0; i < sizeof(units) / sizeof(units[0]); i++)
 			if (str_equal(unit, str_of(units[i])))
 				return true;
-	return problem(why, "", "must be a duration such as 30s, 250ms, 5m or 1h; a bare number counts seconds");
+	return problem(why, "", "must be a duration such as 30s, 250ms, 5m or 1h; a bare number counts "
+		"seconds");
 }
 
 /* Whether a segment is "." or "..", also when written with %2e. */
@@ -161,7 +162,8 @@ bool path_check(struct str s, bool query_ok, struct problem *why)
 	for (size_t i = 0; i < s.n; i++)
 		if (!is_path_byte(s.p[i]))
 			return problem(why, "",
-				"must not contain blanks, control characters, #, \\ or non-ASCII bytes; escape them as %%XX");
+				"must not contain blanks, control characters, #, \\ or non-ASCII bytes; "
+					"escape them as %%XX");
 	while (str_split(&rest, '/', &segment))
 		if (is_dots(segment))
 			return problem(why, "", "must not contain a . or .. segment");
@@ -184,7 +186,8 @@ bool list_check(struct str s, bool (*item)(struct str part, struct problem *why)
 		if (!item(part, why)) {
 			struct problem inner = *why;
 
-			return problem(why, "", "\"%.*s\" %s", (int)(part.n > 64 ? 64 : part.n), part.p, inner.text);
+			return problem(why, "", "\"%.*s\" %s", (int)(part.n > 64 ? 64 : part.n), part.p,
+				inner.text);
 		}
 	}
 	return true;

@@ -32,7 +32,8 @@ static void put(struct join *j, struct str s)
 }
 
 /* All lines from `first` on with between[0] between two of them, then between[1] and the value. */
-static struct str join(struct message *m, const struct header *first, struct str value, const struct str between[2])
+static struct str join(struct message *m, const struct header *first, struct str value,
+	const struct str between[2])
 {
 	struct join j = { 0 };
 	size_t size = between[1].n + value.n;
@@ -53,7 +54,8 @@ static struct str join(struct message *m, const struct header *first, struct str
 
 static void add(struct message *m, struct str name, struct str value)
 {
-	static const struct str comma[2] = { { ", ", 2 }, { ",", 1 } }, semicolon[2] = { { "; ", 2 }, { "; ", 2 } };
+	static const struct str comma[2] = { { ", ", 2 }, { ",", 1 } }, semicolon[2] = { { "; ", 2 }, { "; ",
+		2 } };
 	const struct header *first = message_find_name(m, name);
 
 	if (!first || first->id == HEADER_SET_COOKIE)

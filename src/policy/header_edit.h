@@ -1,9 +1,9 @@
 /*
  * header_edit.h -- one change to the fields of a message: add, update or remove.
  *
- * Add joins the new value to those that are there, in one line with commas; Set-Cookie gets a line of its own (RFC 9110
- * 5.3) and Cookie is joined with "; ". Update leaves exactly one line. Fields that carry framing, routing or connection
- * state cannot be changed: header_is_editable says which.
+ * Add joins the new value to those that are there, in one line with commas; Set-Cookie gets a line of its own
+ * (RFC 9110 5.3) and Cookie is joined with "; ". Update leaves exactly one line. Fields that carry framing,
+ * routing or connection state cannot be changed: header_is_editable says which.
  */
 #pragma once
 #include <stdbool.h>

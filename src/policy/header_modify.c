@@ -1,9 +1,10 @@
 /*
- * header_modify.c -- HeaderModify: adds, overwrites and removes request and response headers, in the order of the list.
+ * header_modify.c -- HeaderModify: adds, overwrites and removes request and response headers, in the order of
+ * the list.
  *
- * A value is taken literally (Custom) or read from the request at the moment the item runs (Reference); an item whose
- * reference is missing does nothing. Response items also run on answers the gateway makes itself, but not on a
- * preflight answered by Cors.
+ * A value is taken literally (Custom) or read from the request at the moment the item runs (Reference); an
+ * item whose reference is missing does nothing. Response items also run on answers the gateway makes itself,
+ * but not on a preflight answered by Cors.
  */
 #include "policy/cors.h"
 #include "policy/formats.h"
@@ -64,17 +65,20 @@ static bool check_key(struct str key, struct problem *why)
 	if (!format_header_name(key, why))
 		return false;
 	if (!header_is_editable(key))
-		return problem(why, "", "names a header that the gateway manages itself; to change Host use HttpRewrite");
+		return problem(why, "", "names a header that the gateway manages itself; to change Host use "
+			"HttpRewrite");
 	return true;
 }
 
 static const struct field op_fields[] = {
 	CHOICE(struct header_op, directionType, directions, REQUIRED, DOC("Which message is changed.")),
 	CHOICE(struct header_op, opType, actions, REQUIRED, DOC("What happens to the header.")),
-	TEXT(struct header_op, key, REQUIRED, RANGE(1, 256), FORMAT(check_key), EXAMPLE("\"X-Custom-Header\""),
-	     DOC("Name of the header; case does not matter. Host, Expect and headers about framing and connections "
-	         "cannot be changed.")),
-	TEXT(struct header_op, value, RANGE(0, 8192), FORMAT(format_header_value), EXAMPLE("\"custom-value\""),
+	TEXT(struct header_op, key, REQUIRED, RANGE(1, 256), FORMAT(check_key),
+	     EXAMPLE("\"X-Custom-Header\""),
+	     DOC("Name of the header; case does not matter. Host, Expect and headers about framing and "
+	     "connections cannot be changed.")),
+	TEXT(struct header_op, value, RANGE(0, 8192), FORMAT(format_header_value),
+	     EXAMPLE("\"custom-value\""),
 	     DOC("The value, or the name of a request property. May be empty only for Remove.")),
 	CHOICE(struct header_op, policyValueGenerateMode, modes, REQUIRED, DOC("How value is read.")),
 	FIELDS_END
@@ -95,9 +99,11 @@ static bool check_op(const struct header_op *op, struct problem *why)
 		return true;
 	if (str_trim(op->value).n == 0)
 		return problem(why, "value", "must not be empty unless opType is Remove");
-	if (op->policyValueGenerateMode == MODE_REFERENCE && !property_known(str_trim(op->value), is_response))
-		return problem(why, "value", "names no property of the %s; known are for example client.ip, request.path, "
-			"request.header.<name>, route.name", is_response ? "response" : "request");
+	if (op->policyValueGenerateMode == MODE_REFERENCE && !property_known(str_trim(op->value),
+		is_response))
+		return problem(why, "value", "names no property of the %s; known are for example client.ip, "
+			"request.path, request.header.<name>, "
+			"route.name", is_response ? "response" : "request");
 	return true;
 }
 
@@ -115,13 +121,15 @@ static struct edit make_edit(const struct header_op *op)
 {
 	struct edit edit = {
 		.action = (enum header_action)op->opType,
-		.is_reference = op->policyValueGenerateMode == MODE_REFERENCE && op->opType != HEADER_ACTION_REMOVE,
+		.is_reference = op->policyValueGenerateMode == MODE_REFERENCE &&
+			op->opType != HEADER_ACTION_REMOVE,
 		.name = op->key,
 		.value = str_trim(op->value),
 	};
 
 	if (edit.is_reference)
-		edit.is_reference = property_parse(edit.value, op->directionType == DIRECTION_RESPONSE, &edit.property);
+		edit.is_reference = property_parse(edit.value, op->directionType == DIRECTION_RESPONSE,
+			&edit.property);
 	return edit;
 }
 

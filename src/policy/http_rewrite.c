@@ -24,14 +24,18 @@ static const struct choice path_types[] = {
 static const struct field fields[] = {
 	CHOICE(struct http_rewrite, pathType, path_types, REQUIRED, DOC("How the path is rewritten.")),
 	TEXT(struct http_rewrite, path, RANGE(0, 4096), FORMAT(format_line), EXAMPLE("\"/v2/api\""),
-	     DOC("The new path or prefix, for Exact and Prefix; without a query, which is kept. Required without host.")),
+	     DOC("The new path or prefix, for Exact and Prefix; without a query, which is kept. Required "
+	     "without host.")),
 	TEXT(struct http_rewrite, pattern, WHEN("pathType", PATH_REGEX), RANGE(0, 4096), FORMAT(format_line),
 	     EXAMPLE("\"^/service/([^/]+)(/.*)$\""),
-	     DOC("Regular expression without back-references and look-around, matched anywhere in the path.")),
+	     DOC("Regular expression without back-references and look-around, matched anywhere in the "
+	     "path.")),
 	TEXT(struct http_rewrite, substitution, EMPTY_OK, WHEN("pathType", PATH_REGEX), RANGE(0, 4096),
 	     FORMAT(format_line), EXAMPLE("\"\\\\2/instance/\\\\1\""),
-	     DOC("What replaces a match; \\0 to \\9, $0 to $9 or ${N} stand for groups, \\\\ and $$ for themselves.")),
-	TEXT(struct http_rewrite, host, RANGE(0, 261), FORMAT(format_host), EXAMPLE("\"new-backend.example.com\""),
+	     DOC("What replaces a match; \\0 to \\9, $0 to $9 or ${N} stand for groups, \\\\ and $$ for "
+	     "themselves.")),
+	TEXT(struct http_rewrite, host, RANGE(0, 261), FORMAT(format_host),
+	     EXAMPLE("\"new-backend.example.com\""),
 	     DOC("Host header for the service: a name or address, with :port if needed.")),
 	BOOL(struct http_rewrite, enable, REQUIRED, DOC("Whether the policy acts.")),
 	FIELDS_END
@@ -45,7 +49,7 @@ static bool check_escapes(struct str s, struct problem *why)
 			continue;
 		i++;
 		if (i == s.n || (s.p[i] != '\\' && (s.p[i] < '0' || s.p[i] > '9')))
-			return problem(why, "substitution", "has a \\ that is followed neither by a digit nor by another \\");
+			return problem(why, "substitution", "has a \\ before something that is neither a digit nor \\");
 	}
 	return true;
 }
@@ -66,7 +70,7 @@ static bool check_regex(const struct http_rewrite *rewrite, struct problem *why)
 	if (!check_escapes(rewrite->substitution, why))
 		return false;
 	if (used > groups)
-		return problem(why, "substitution", "refers to group %u, but the pattern has %u", used, groups);
+		return problem(why, "substitution", "refers to group %u, the pattern has %u", used, groups);
 	return true;
 }
 
@@ -77,7 +81,8 @@ static bool check(const void *conf, struct problem *why)
 	if (rewrite->pathType == PATH_REGEX)
 		return check_regex(rewrite, why);
 	if (rewrite->path.n == 0)
-		return rewrite->host.n > 0 || problem(why, "path", "is required when pathType is Exact or Prefix and there is no host");
+		return rewrite->host.n > 0 || problem(why, "path", "is required when pathType is Exact or "
+			"Prefix and there is no host");
 	if (!format_path(rewrite->path, why)) {
 		problem_prefix(why, "path");
 		return false;
@@ -92,8 +97,8 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 
 	if (t->scope == SCOPE_ROUTE && rewrite->pathType == PATH_PREFIX && rewrite->path.n > 0 &&
 	    str_equal(json_text(path, "type"), STR("Regex")))
-		return problem(why, "pathType", "Prefix needs a route that matches by Prefix or Exact; this one matches by "
-			"Regex and has no prefix to replace");
+		return problem(why, "pathType", "Prefix needs a route that matches by Prefix or Exact; this "
+			"one matches by Regex and has no prefix to replace");
 	return true;
 }
 

@@ -1,9 +1,9 @@
 /*
  * ip_access_control.c -- IpAccessControl: admits or refuses by IP address.
  *
- * L7 judges each request by the client address (after trusted proxies) and answers 403. L4 judges the TCP peer: at a
- * gateway when the connection is accepted, and again on every request, so that a list made later also ends connections
- * that are open; at a domain or route after the match. L4 closes without a byte.
+ * L7 judges each request by the client address (after trusted proxies) and answers 403. L4 judges the TCP
+ * peer: at a gateway when the connection is accepted, and again on every request, so that a list made later
+ * also ends connections that are open; at a domain or route after the match. L4 closes without a byte.
  *
  * Every list on the way decides by itself and one refusal is enough: blacklists add up, whitelists intersect.
  */
@@ -61,7 +61,8 @@ static bool check_address(struct str s, struct problem *why)
 	unsigned prefix;
 
 	if (!cidr_parse(s, &base, &prefix))
-		return problem(why, "", "is no IP address or CIDR block such as 10.0.0.1, 192.168.1.0/24 or 2001:db8::/32");
+		return problem(why, "", "is no IP address or CIDR block such as 10.0.0.1, 192.168.1.0/24 or "
+			"2001:db8::/32");
 	return true;
 }
 
@@ -77,20 +78,24 @@ static bool check_content(struct str content, struct problem *why)
 }
 
 static const struct field fields[] = {
-	TEXT(struct ip_access_control, name, REQUIRED, RANGE(1, 256), FORMAT(format_name), EXAMPLE("\"office only\""),
+	TEXT(struct ip_access_control, name, REQUIRED, RANGE(1, 256), FORMAT(format_name), EXAMPLE("\"office "
+	     "only\""),
 	     DOC("Name of the list, for people.")),
 	TEXT(struct ip_access_control, description, RANGE(0, 800), FORMAT(check_description),
 	     DOC("What the list is for; at most 200 characters.")),
-	TEXT(struct ip_access_control, ipAccessControlResourceName, REQUIRED, RANGE(1, 256), FORMAT(format_name),
+	TEXT(struct ip_access_control, ipAccessControlResourceName, REQUIRED, RANGE(1, 256),
+	     FORMAT(format_name),
 	     EXAMPLE("\"api-route-1\""), DOC("Name of the resource it protects, for people.")),
 	CHOICE(struct ip_access_control, ipAccessControlResourceType, resource_types, REQUIRED,
 	       DOC("Kind of the resource; has to fit the resource the policy is attached to.")),
 	CHOICE(struct ip_access_control, ipAccessControlType, list_types, REQUIRED, EXAMPLE("\"Black\""),
 	       DOC("Whether the list admits or refuses.")),
-	TEXT(struct ip_access_control, ipAccessControlContent, REQUIRED, RANGE(1, 524288), FORMAT(check_content),
+	TEXT(struct ip_access_control, ipAccessControlContent, REQUIRED, RANGE(1, 524288),
+	     FORMAT(check_content),
 	     EXAMPLE("\"192.168.1.0/24,10.0.0.1\""),
 	     DOC("IPv4 and IPv6 addresses and CIDR blocks, separated by commas; at most 10000.")),
-	CHOICE(struct ip_access_control, protocolLayer, layers, REQUIRED, DOC("What is judged, and how it is refused.")),
+	CHOICE(struct ip_access_control, protocolLayer, layers, REQUIRED, DOC("What is judged, and how it is "
+	       "refused.")),
 	BOOL(struct ip_access_control, enable, REQUIRED, DOC("Whether the policy acts.")),
 	FIELDS_END
 };
@@ -106,7 +111,8 @@ static bool prepare(void *conf, struct arena *a, struct problem *why)
 	while (str_split(&rest, ',', &part)) {
 		part = str_trim(part);
 		if (!cidr_parse(part, &base, &prefix))
-			return problem(why, "ipAccessControlContent", "\"%.*s\" is no IP address or CIDR block", STR_FMT(part));
+			return problem(why, "ipAccessControlContent", "\"%.*s\" is no IP address or CIDR "
+				"block", STR_FMT(part));
 		cidr_set_add(control->set, &base, prefix);
 	}
 	return true;
@@ -118,8 +124,10 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	enum scope scope = t->scope & SCOPE_ROUTES ? SCOPE_ROUTE : t->scope;
 
 	if ((int)scope != control->ipAccessControlResourceType)
-		return problem(why, "ipAccessControlResourceType", "is %s, but the policy is attached to a resource of type %s",
-			choice_text(resource_types, control->ipAccessControlResourceType), scope_name(t->scope));
+		return problem(why, "ipAccessControlResourceType", "is %s, but the policy is attached to a "
+			"resource of type %s",
+			choice_text(resource_types, control->ipAccessControlResourceType),
+				scope_name(t->scope));
 	return true;
 }
 

@@ -104,8 +104,8 @@ bool origin_check(struct str text, struct problem *why)
 	struct origin_rule rule;
 
 	if (!str_equal(text, STR("*")) && !parse_rule(text, &rule))
-		return problem(why, "", "is no origin; write scheme://host, scheme://host:port, scheme://*.domain, null or *, "
-			"without a path or a slash at the end");
+		return problem(why, "", "is no origin; write scheme://host, scheme://host:port, "
+			"scheme://*.domain, null or *, without a path or a slash at the end");
 	return true;
 }
 

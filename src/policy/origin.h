@@ -1,9 +1,10 @@
 /*
- * origin.h -- the list of origins of a Cors policy, and whether a request's Origin is on it (Fetch: scheme, host, port).
+ * origin.h -- the list of origins of a Cors policy, and whether a request's Origin is on it (Fetch: scheme,
+ * host, port).
  *
- * Scheme and host are compared without regard to case; the default port of http and https equals no port. "*.name"
- * stands for one or more labels in front of the name, of the same scheme and port, and never for the name itself.
- * "null" matches only where it is listed. "*" anywhere in the list makes it admit every origin.
+ * Scheme and host are compared without regard to case; the default port of http and https equals no port.
+ * "*.name" stands for one or more labels in front of the name, of the same scheme and port, and never for the
+ * name itself. "null" matches only where it is listed. "*" anywhere in the list makes it admit every origin.
  */
 #pragma once
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /*
  * rate_limit.c -- RateLimit: admits at most `threshold` requests in any second, and refuses the rest at once.
  *
- * The count belongs to one attachment on one resource and is shared by all workers. At a service, a client request
- * counts once however often it is tried. A request refused later is not given back.
+ * The count belongs to one attachment on one resource and is shared by all workers. At a service, a client
+ * request counts once however often it is tried. A request refused later is not given back.
  */
 #include "core/clock.h"
 #include "policy/rate_window.h"
@@ -20,7 +20,8 @@ struct rate_limit {
 };
 
 static const struct field fields[] = {
-	INT(struct rate_limit, threshold, REQUIRED, RANGE(1, 2147483647), UNIT("requests/second"), EXAMPLE("100"),
+	INT(struct rate_limit, threshold, REQUIRED, RANGE(1, 2147483647), UNIT("requests/second"),
+	    EXAMPLE("100"),
 	    DOC("Requests admitted in any second, on this node as a whole.")),
 	INLINE(struct rate_limit, refusal, refusal_fields),
 	BOOL(struct rate_limit, enable, REQUIRED, DOC("Whether the policy acts.")),

@@ -1,7 +1,7 @@
 #include "policy/rate_window.h"
 
 _Static_assert(RATE_SLOTS * RATE_SLOT_US == 1000000, "the window is one second");
-_Static_assert((RATE_SLOTS & (RATE_SLOTS - 1)) == 0, "slot % RATE_SLOTS stays continuous when the slot wraps");
+_Static_assert((RATE_SLOTS & (RATE_SLOTS - 1)) == 0, "slot % RATE_SLOTS goes on when the slot wraps");
 
 static uint64_t pack(uint32_t slot, uint32_t admitted)
 {
@@ -24,7 +24,8 @@ void rate_window_init(struct rate_window *w, int64_t now_us)
 	uint32_t slot = (uint32_t)(now_us / RATE_SLOT_US);
 
 	for (uint32_t i = 0; i < RATE_SLOTS; i++)
-		atomic_store_explicit(&w->marks[(slot - i) % RATE_SLOTS], pack(slot - i, 0), memory_order_relaxed);
+		atomic_store_explicit(&w->marks[(slot - i) % RATE_SLOTS], pack(slot - i, 0),
+			memory_order_relaxed);
 	atomic_store_explicit(&w->head, pack(slot, 0), memory_order_release);
 }
 
@@ -32,7 +33,8 @@ static void raise_mark(_Atomic uint64_t *mark, uint32_t slot, uint32_t admitted)
 {
 	uint64_t old = atomic_load_explicit(mark, memory_order_acquire);
 
-	while (is_after(slot, slot_of(old)) || (slot == slot_of(old) && (int32_t)(admitted - (uint32_t)old) > 0))
+	while (is_after(slot, slot_of(old)) ||
+	       (slot == slot_of(old) && (int32_t)(admitted - (uint32_t)old) > 0))
 		if (atomic_compare_exchange_weak_explicit(mark, &old, pack(slot, admitted),
 			    memory_order_acq_rel, memory_order_acquire))
 			return;

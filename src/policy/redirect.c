@@ -28,10 +28,11 @@ static bool check_path(struct str path, struct problem *why)
 static const struct field fields[] = {
 	CHOICE(struct redirect, code, codes, REQUIRED, DOC("Status of the redirection, as text.")),
 	TEXT(struct redirect, host, RANGE(0, 261), FORMAT(format_host), EXAMPLE("\"new-domain.com\""),
-	     DOC("Host to go to, with :port if needed; without it the client's own. host or path is needed.")),
+	     DOC("Host to go to, with :port if needed; without it the client's own. host or path is "
+	     "needed.")),
 	TEXT(struct redirect, path, RANGE(0, 4096), FORMAT(check_path), EXAMPLE("\"/new-path\""),
-	     DOC("Path to go to, with a query if needed; the client's query is kept when it has none. Without it the "
-	         "client's own path.")),
+	     DOC("Path to go to, with a query if needed; the client's query is kept when it has none. Without "
+	     "it the client's own path.")),
 	BOOL(struct redirect, enable, REQUIRED, DOC("Whether the policy acts.")),
 	FIELDS_END
 };
@@ -51,9 +52,11 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	const struct json *path = json_get(json_get(t->resource, "match"), "path");
 	struct str target = { redirect->path.p, str_find(redirect->path, '?') };
 
-	if (t->scope == SCOPE_ROUTE && redirect->host.n == 0 && str_equal(json_text(path, "type"), STR("Exact")) &&
+	if (t->scope == SCOPE_ROUTE && redirect->host.n == 0 && str_equal(json_text(path, "type"),
+		STR("Exact")) &&
 	    str_equal(json_text(path, "value"), target))
-		return problem(why, "path", "redirects the route to itself, an endless loop; give another path or a host");
+		return problem(why, "path", "redirects the route to itself, an endless loop; give another "
+			"path or a host");
 	return true;
 }
 

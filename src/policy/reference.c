@@ -44,7 +44,8 @@ static void collect_ports(const struct json *service, struct ports *ports)
 	}
 }
 
-bool reference_service(const struct attach_target *t, struct str id, const char *field, const struct json **service,
+bool reference_service(const struct attach_target *t, struct str id, const char *field,
+	const struct json **service,
 	struct problem *why)
 {
 	const struct json *found = t->find(t, "service", id);

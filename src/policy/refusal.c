@@ -25,15 +25,16 @@ const struct choice refusal_encodings[] = {
 	       DOC("Content-Type of the body."))
 #define STATUS_ROW \
 	INT(struct refusal, responseStatusCode, REQUIRED, RANGE(200, 599), EXAMPLE("429"), \
-	    DOC("Status of the answer. A redirect uses it when it is 301, 302, 303, 307 or 308, and 302 otherwise."))
+	    DOC("Status of the answer. A redirect uses it when it is 301, 302, 303, 307 or 308, else 302."))
 #define BODY_ROW \
-	TEXT(struct refusal, responseContentBody, RANGE(0, 8192), EXAMPLE("\"{\\\"error\\\":\\\"Too Many Requests\\\"}\""), \
+	TEXT(struct refusal, responseContentBody, RANGE(0, 8192), \
+	     EXAMPLE("\"{\\\"error\\\":\\\"Too Many Requests\\\"}\""), \
 	     DOC("Body of the answer, sent as it is. With bodyEncoding 1 it has to be JSON."))
 #define REDIRECT_ROW \
 	TEXT(struct refusal, responseRedirectUrl, WHEN("behaviorType", BEHAVIOR_REDIRECT), RANGE(0, 2048), \
 	     FORMAT(format_line), EXAMPLE("\"https://example.com/busy\""), \
-	     DOC("Location of the redirect, used when behaviorType is 1: an http:// or https:// URL, or a path that " \
-	         "begins with one /."))
+	     DOC("Location of the redirect, used when behaviorType is 1: an http:// or https:// URL, or a path " \
+	         "that begins with one /."))
 
 const struct field refusal_fields[] = {
 	BEHAVIOR_ROW, ENCODING_ROW, STATUS_ROW, BODY_ROW, REDIRECT_ROW,
@@ -89,7 +90,8 @@ bool refusal_check(const struct refusal *r, struct problem *why)
 		return problem(why, "responseContentBody", "must be empty, a %d response has no body",
 			(int)r->responseStatusCode);
 	if (r->bodyEncoding == ENCODING_JSON && !is_json(r->responseContentBody))
-		return problem(why, "responseContentBody", "is not valid JSON; correct it or set bodyEncoding to 0");
+		return problem(why, "responseContentBody", "is not valid JSON; correct it or set bodyEncoding "
+			"to 0");
 	return true;
 }
 

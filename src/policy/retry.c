@@ -4,7 +4,8 @@
 #define MAX_TRY_S (24 * 3600)
 
 enum condition {
-	CONDITION_5XX, CONDITION_GATEWAY_ERROR, CONDITION_RESET, CONDITION_CONNECT_FAILURE, CONDITION_REFUSED_STREAM,
+	CONDITION_5XX, CONDITION_GATEWAY_ERROR, CONDITION_RESET, CONDITION_CONNECT_FAILURE,
+		CONDITION_REFUSED_STREAM,
 	CONDITION_STATUS_CODES, CONDITION_CANCELLED, CONDITION_DEADLINE_EXCEEDED, CONDITION_INTERNAL,
 	CONDITION_RESOURCE_EXHAUSTED, CONDITION_UNAVAILABLE, CONDITION_NON_IDEMPOTENT,
 };
@@ -20,8 +21,10 @@ struct retry {
 static const struct choice conditions[] = {
 	{ CONDITION_5XX, "5xx", "status 500 to 599, or no answer", NULL },
 	{ CONDITION_RESET, "reset", "no answer: disconnect, reset or timeout of one try", NULL },
-	{ CONDITION_CONNECT_FAILURE, "connect-failure", "the connection was not made; retries any method", NULL },
-	{ CONDITION_REFUSED_STREAM, "refused-stream", "the HTTP/2 stream was refused; retries any method", NULL },
+	{ CONDITION_CONNECT_FAILURE, "connect-failure", "the connection was not made; retries any method",
+		NULL },
+	{ CONDITION_REFUSED_STREAM, "refused-stream", "the HTTP/2 stream was refused; retries any method",
+		NULL },
 	{ CONDITION_STATUS_CODES, "retriable-status-codes", "a status of httpCodes", NULL },
 	{ CONDITION_GATEWAY_ERROR, "gateway-error", "status 502, 503 or 504, or no answer", NULL },
 	{ CONDITION_CANCELLED, "cancelled", "gRPC status 1", NULL },
@@ -29,7 +32,8 @@ static const struct choice conditions[] = {
 	{ CONDITION_RESOURCE_EXHAUSTED, "resource-exhausted", "gRPC status 8", NULL },
 	{ CONDITION_INTERNAL, "internal", "gRPC status 13", NULL },
 	{ CONDITION_UNAVAILABLE, "unavailable", "gRPC status 14", NULL },
-	{ CONDITION_NON_IDEMPOTENT, "non_idempotent", "lets the other conditions retry POST and PATCH too", NULL },
+	{ CONDITION_NON_IDEMPOTENT, "non_idempotent", "lets the other conditions retry POST and PATCH too",
+		NULL },
 	{ 0, NULL, NULL, NULL }
 };
 
@@ -43,15 +47,19 @@ static bool check_code(struct str code, struct problem *why)
 }
 
 static const struct field fields[] = {
-	INT(struct retry, attempts, REQUIRED, RANGE(0, 10), EXAMPLE("3"), DOC("Retries after the first try.")),
-	CHOICES(struct retry, retryOn, conditions, REQUIRED, RANGE(0, 16), EXAMPLE("[\"5xx\",\"reset\",\"connect-failure\"]"),
+	INT(struct retry, attempts, REQUIRED, RANGE(0, 10), EXAMPLE("3"), DOC("Retries after the first "
+	    "try.")),
+	CHOICES(struct retry, retryOn, conditions, REQUIRED, RANGE(0, 16),
+	        EXAMPLE("[\"5xx\",\"reset\",\"connect-failure\"]"),
 	        DOC("What is tried again. May be empty when httpCodes is not.")),
-	TEXTS(struct retry, httpCodes, RANGE(0, 200), TEXT_MAX(16), FORMAT(check_code), EXAMPLE("[\"502\",\"503\"]"),
+	TEXTS(struct retry, httpCodes, RANGE(0, 200), TEXT_MAX(16), FORMAT(check_code),
+	      EXAMPLE("[\"502\",\"503\"]"),
 	      DOC("Statuses that are tried again, as text.")),
 	NUMBER(struct retry, perTryTimeout, RANGE(0, MAX_TRY_S), UNIT("s"), DEFAULT("0"), EXAMPLE("10"),
 	       DOC("Time for one try, the first included; 0 means no limit of its own.")),
 	BOOL(struct retry, enable, REQUIRED,
-	     DOC("Whether the policy acts. When false on a route, the retries of its service do not act either.")),
+	     DOC("Whether the policy acts. When false on a route, the retries of its service do not act "
+	     "either.")),
 	FIELDS_END
 };
 

@@ -51,12 +51,14 @@ static bool check_cookie_path(struct str path, struct problem *why)
 }
 
 static const struct field cookie_fields[] = {
-	TEXT(struct hash_cookie, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name), EXAMPLE("\"session-id\""),
+	TEXT(struct hash_cookie, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name),
+	     EXAMPLE("\"session-id\""),
 	     DOC("Name of the cookie.")),
 	TEXT(struct hash_cookie, path, RANGE(0, 1024), FORMAT(check_cookie_path), EXAMPLE("\"/\""),
 	     DOC("Path of a cookie the gateway sets.")),
 	TEXT(struct hash_cookie, ttl, RANGE(0, 32), FORMAT(format_duration), EXAMPLE("\"3600s\""),
-	     DOC("Life of a cookie the gateway sets when the client has none; 0 ends with the session; absent: sets none.")),
+	     DOC("Life of a cookie the gateway sets when the client has none; 0 ends with the session; "
+	     "absent: sets none.")),
 	FIELDS_END
 };
 
@@ -74,7 +76,8 @@ static const struct field hash_fields[] = {
 static const struct field fields[] = {
 	CHOICE(struct service_lb, loadBalancerType, balancers, REQUIRED, DOC("How an endpoint is chosen.")),
 	OBJECT(struct service_lb, consistentHashLBConfig, hash_fields, PRESENT(struct service_lb, has_hash),
-	       WHEN("loadBalancerType", BALANCER_HASH), DOC("The key of CONSISTENT_HASH; not used otherwise.")),
+	       WHEN("loadBalancerType", BALANCER_HASH), DOC("The key of CONSISTENT_HASH; not used "
+	       "otherwise.")),
 	INT(struct service_lb, warmupDuration, RANGE(0, 3600), UNIT("s"), DEFAULT("0"), EXAMPLE("60"),
 	    DOC("How long a new endpoint's share grows to the full one, with ROUND_ROBIN and LEAST_CONN.")),
 	BOOL(struct service_lb, enable, REQUIRED, DOC("Whether the policy acts; when false, ROUND_ROBIN.")),
@@ -93,9 +96,11 @@ static bool check_hash(const struct hash_config *hash, struct problem *why)
 		       problem(why, "parameterName", "is required when consistentHashLBType is HEADER");
 	case HASH_QUERY:
 		return hash->parameterName.n > 0 ||
-		       problem(why, "parameterName", "is required when consistentHashLBType is QUERY_PARAMETER");
+		       problem(why, "parameterName", "is required when consistentHashLBType is "
+		       "QUERY_PARAMETER");
 	case HASH_COOKIE:
-		return hash->has_cookie || problem(why, "httpCookie.name", "is required when consistentHashLBType is COOKIE");
+		return hash->has_cookie || problem(why, "httpCookie.name", "is required when "
+			"consistentHashLBType is COOKIE");
 	default:
 		return true;
 	}

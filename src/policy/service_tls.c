@@ -1,5 +1,6 @@
 /*
- * service_tls.c -- ServiceTls and ServicePortTls: how the gateway speaks TLS to a service, or to one of its ports.
+ * service_tls.c -- ServiceTls and ServicePortTls: how the gateway speaks TLS to a service, or to one of its
+ * ports.
  *
  * Both have the same config. The server is always verified: against the given CA, or the system's.
  */
@@ -25,7 +26,8 @@ static const struct choice modes[] = {
 	{ MODE_SIMPLE, "SIMPLE", "TLS; the server is verified", NULL },
 	{ MODE_DISABLE, "DISABLE", "no TLS", NULL },
 	{ MODE_MUTUAL, "MUTUAL", "TLS, and the gateway shows the certificate certId", NULL },
-	{ MODE_ISTIO_MUTUAL, "ISTIO_MUTUAL", "TLS with the gateway's workload identity; all other fields stay empty", NULL },
+	{ MODE_ISTIO_MUTUAL, "ISTIO_MUTUAL", "TLS with the gateway's workload identity; all other fields stay "
+		"empty", NULL },
 	{ 0, NULL, NULL, NULL }
 };
 
@@ -51,19 +53,25 @@ static bool check_name(struct str s, struct problem *why)
 static const struct field fields[] = {
 	CHOICE(struct service_tls, mode, modes, REQUIRED, DOC("Whether and how TLS is used.")),
 	TEXT(struct service_tls, certId, WHEN("mode", MODE_MUTUAL), RANGE(0, 256), FORMAT(format_name),
-	     REFERS("certificate"), EXAMPLE("\"cert-id-123\""), DOC("Certificate with private key that the gateway shows.")),
+	     REFERS("certificate"), EXAMPLE("\"cert-id-123\""), DOC("Certificate with private key that the "
+	     "gateway shows.")),
 	TEXT(struct service_tls, caCertId, RANGE(0, 256), FORMAT(format_name), REFERS("certificate"),
-	     EXAMPLE("\"ca-cert-id-456\""), DOC("CA that the server is verified against; caCertContent is preferred.")),
+	     EXAMPLE("\"ca-cert-id-456\""), DOC("CA that the server is verified against; caCertContent is "
+	     "preferred.")),
 	TEXT(struct service_tls, caCertContent, RANGE(0, 262144),
 	     EXAMPLE("\"-----BEGIN CERTIFICATE-----\\n...\\n-----END CERTIFICATE-----\""),
 	     DOC("The CA as PEM text. Without one, the CAs of the system.")),
 	TEXTS(struct service_tls, subjectAltNames, RANGE(0, 100), TEXT_MAX(1024), FORMAT(check_name),
 	      EXAMPLE("[\"*.example.com\"]"),
-	      DOC("Names of which the server's certificate has to bear one; without them it has to bear the SNI or host.")),
-	TEXT(struct service_tls, sni, RANGE(0, 253), FORMAT(format_dns_name), EXAMPLE("\"backend-service.example.com\""),
-	     DOC("Server name sent in the handshake; without it the host of the request, or the service's name.")),
+	      DOC("Names of which the server's certificate has to bear one; without them it has to bear the "
+	      "SNI or host.")),
+	TEXT(struct service_tls, sni, RANGE(0, 253), FORMAT(format_dns_name),
+	     EXAMPLE("\"backend-service.example.com\""),
+	     DOC("Server name sent in the handshake; without it the host of the request, or the service's "
+	     "name.")),
 	BOOL(struct service_tls, enable, REQUIRED,
-	     DOC("Whether the policy acts. When false on a port, the policy of its service does not act either.")),
+	     DOC("Whether the policy acts. When false on a port, the policy of its service does not act "
+	     "either.")),
 	FIELDS_END
 };
 
@@ -102,7 +110,8 @@ static bool attach_certificate(const struct attach_target *t, struct str id, str
 		return problem(why, "certId", "certificate \"%.*s\" has no private key", STR_FMT(id));
 	/* A stored key may be sealed or masked here; the pair was checked when the certificate was made. */
 	if (crypto_pem_has_private_key(key) && !crypto_pem_pair_matches(pem, key))
-		return problem(why, "certId", "the private key of \"%.*s\" does not fit its certificate", STR_FMT(id));
+		return problem(why, "certId", "the private key of \"%.*s\" does not fit its certificate",
+			STR_FMT(id));
 	return true;
 }
 
@@ -130,7 +139,8 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	const struct service_tls *tls = conf;
 
 	if (tls->mode == MODE_ISTIO_MUTUAL)
-		return problem(why, "mode", "ISTIO_MUTUAL needs a workload identity, and the gateway has none");
+		return problem(why, "mode", "ISTIO_MUTUAL needs a workload identity, and the gateway has "
+			"none");
 	if (tls->mode == MODE_DISABLE)
 		return true;
 	if (tls->mode == MODE_MUTUAL && !attach_certificate(t, tls->certId, why))
@@ -158,7 +168,8 @@ const struct policy_class service_tls = {
 const struct policy_class service_port_tls = {
 	.name = "ServicePortTls",
 	.alias = "Service port TLS",
-	.summary = "Says how the gateway speaks TLS to one port of a service, in place of the service's own policy.",
+	.summary = "Says how the gateway speaks TLS to one port of a service, in place of the service's own "
+		"policy.",
 	.group = "Service",
 	.scopes = SCOPE_SERVICE_PORT,
 	.stage = STAGE_SETTING,

@@ -12,10 +12,12 @@ struct timeout {
 
 static const struct field fields[] = {
 	NUMBER(struct timeout, unitNum, REQUIRED, RANGE(0, MAX_S), EXAMPLE("30"),
-	       DOC("Total time for the answer of the service, retries included; 0 waits without limit, at most 24 hours.")),
+	       DOC("Total time for the answer of the service, retries included; 0 waits without limit, at "
+	       "most 24 hours.")),
 	CHOICE(struct timeout, timeUnit, time_units, REQUIRED, DOC("Unit of unitNum.")),
 	BOOL(struct timeout, enable, REQUIRED,
-	     DOC("Whether the policy acts. When false on a route, the timeout of its service does not act either.")),
+	     DOC("Whether the policy acts. When false on a route, the timeout of its service does not act "
+	     "either.")),
 	FIELDS_END
 };
 

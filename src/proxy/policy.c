@@ -60,7 +60,8 @@ const char *scope_name(enum scope one)
 bool scope_parse(struct str text, enum scope *out)
 {
 	for (unsigned i = 0; i < sizeof(scopes) / sizeof(scopes[0]); i++)
-		if (str_equal(text, str_of(scopes[i].name)) || (scopes[i].alias && str_equal(text, str_of(scopes[i].alias)))) {
+		if (str_equal(text, str_of(scopes[i].name)) ||
+		    (scopes[i].alias && str_equal(text, str_of(scopes[i].alias)))) {
 			*out = scopes[i].scope;
 			return true;
 		}

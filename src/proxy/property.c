@@ -1,7 +1,8 @@
 /*
  * property.c -- what a policy may read of a request by name: the values of HeaderModify's Reference.
  *
- * A value goes into a header, so it is never longer than 8 KiB and never holds a control byte; what would is absent.
+ * A value goes into a header, so it is never longer than 8 KiB and never holds a control byte; what would is
+ * absent.
  */
 #include <stdio.h>
 #include <time.h>
@@ -13,9 +14,9 @@
 
 enum property_id {
 	REQUEST_METHOD, REQUEST_SCHEME, REQUEST_HOST, REQUEST_PATH, REQUEST_URI, REQUEST_QUERY, REQUEST_HEADER,
-	REQUEST_COOKIE, REQUEST_ID, CLIENT_IP, CLIENT_PORT, CONSUMER_ID, CONSUMER_NAME, JWT_CLAIM, GATEWAY_ID, DOMAIN_NAME,
-	ROUTE_ID, ROUTE_NAME, SERVICE_ID, LANE_TAG, TIME_UNIX, TIME_ISO8601, RESPONSE_STATUS, RESPONSE_HEADER,
-	UPSTREAM_ADDRESS, UPSTREAM_DURATION_MS, PROPERTY_COUNT
+	REQUEST_COOKIE, REQUEST_ID, CLIENT_IP, CLIENT_PORT, CONSUMER_ID, CONSUMER_NAME, JWT_CLAIM, GATEWAY_ID,
+	DOMAIN_NAME, ROUTE_ID, ROUTE_NAME, SERVICE_ID, LANE_TAG, TIME_UNIX, TIME_ISO8601, RESPONSE_STATUS,
+	RESPONSE_HEADER, UPSTREAM_ADDRESS, UPSTREAM_DURATION_MS, PROPERTY_COUNT
 };
 
 static const struct {
@@ -119,6 +120,13 @@ static struct str host(const struct exchange *x)
 	return uri_split_authority(x->host, &name, &port) ? name : x->host;
 }
 
+static struct str uri(struct exchange *x)
+{
+	if (!x->query.p)
+		return x->path;
+	return arena_printf(&x->arena, "%.*s?%.*s", STR_FMT(x->path), STR_FMT(x->query));
+}
+
 static struct str request_value(struct exchange *x, const struct property *p)
 {
 	const struct message *req = &x->stream.req;
@@ -133,7 +141,7 @@ static struct str request_value(struct exchange *x, const struct property *p)
 	case REQUEST_PATH:
 		return x->path;
 	case REQUEST_URI:
-		return x->query.p ? arena_printf(&x->arena, "%.*s?%.*s", STR_FMT(x->path), STR_FMT(x->query)) : x->path;
+		return uri(x);
 	case REQUEST_QUERY:
 		return decode(x, query_value(x->query, p->argument), true);
 	case REQUEST_HEADER:
