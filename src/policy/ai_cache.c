@@ -6,6 +6,7 @@
  */
 #include "policy/formats.h"
 #include "policy/redis_config.h"
+#include "policy/reference.h"
 #include "policy/side_url.h"
 #include "proxy/policy.h"
 
@@ -211,10 +212,8 @@ static bool attach(const void *vconf, const struct attach_target *t, struct prob
 
 	if (conf->cacheMode != CACHE_SEMANTIC)
 		return true;
-	service = t->find(t, "service", id);
-	if (!service || !str_equal(json_text(service, "gatewayId"), t->gateway_id))
-		return problem(why, "embeddingConfig.serviceId",
-			"there is no service \"%.*s\" at this gateway", STR_FMT(id));
+	if (!reference_service(t, id, "embeddingConfig.serviceId", &service, why))
+		return false;
 	ai = json_get(service, "aiServiceConfig");
 	if (!ai || ai->type != JSON_OBJECT)
 		return problem(why, "embeddingConfig.serviceId",

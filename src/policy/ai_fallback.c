@@ -6,6 +6,7 @@
  * prefix before "*".
  */
 #include "policy/formats.h"
+#include "policy/reference.h"
 #include "proxy/policy.h"
 
 struct candidate {
@@ -119,14 +120,12 @@ static bool check(const void *vconf, struct problem *why)
 static bool attach_candidate(const struct mapping *m, const struct candidate *c, const struct attach_target *t,
                              struct problem *why)
 {
-	const struct json *service = t->find(t, "service", c->serviceId);
+	const struct json *service;
 
-	if (!service || !str_equal(json_text(service, "gatewayId"), t->gateway_id))
-		return problem(why, "serviceId", "there is no service \"%.*s\" at this gateway",
-			STR_FMT(c->serviceId));
-	if (str_equal(c->serviceId, json_text(t->resource, "serviceId")) && str_equal(c->model, m->model))
-		return problem(why, "", "is the failed service and model again; name another service or "
-			"model");
+	if (!reference_service(t, c->serviceId, "serviceId", &service, why))
+		return false;
+	if ((service == t->resource || json_equal(service, t->resource)) && str_equal(c->model, m->model))
+		return problem(why, "", "is the failed service and model again; name another service or model");
 	return true;
 }
 

@@ -698,7 +698,7 @@ static void run_attach_case(void **state)
 	struct problem why = { 0 };
 	struct json *config = parse(&a, sample_of(c->class)), *members = parse(&a, c->members);
 	struct attach_target target = {
-		.resource = parse(&a, "{'serviceId':'svc-1','gatewayId':'gw-1'}"),
+		.resource = parse(&a, "{'kind':'service','id':'svc-1','gatewayId':'gw-1'}"),
 		.gateway_id = STR("gw-1"),
 		.find = find_resource,
 		.arg = &a,
