@@ -19,6 +19,7 @@
 #include "core/field.h"
 #include "core/problem.h"
 
+struct control;
 struct write;
 
 /* A document being created or replaced. */
@@ -30,6 +31,7 @@ struct draft {
 	const void *in;                   /* decoded struct of class->size bytes */
 	const struct resource *before;    /* NULL on create */
 	struct str id;
+	struct write *write;              /* that it is part of */
 };
 
 struct resource_class {
@@ -65,6 +67,10 @@ extern const struct resource_class *const resource_classes[RESOURCE_COUNT];   /*
 const struct resource_class *resource_class_by_name(const char *name);        /* "service"; NULL when unknown */
 const struct resource_class *resource_class_by_attach_type(struct str type);  /* "Route"; NULL when unknown */
 const char *resource_name_field(const struct resource_class *class);
+
+bool policy_is_attached(const struct model *m, struct str policy_id);
+/* The certificate a gateway means by a secretName: in its own namespace, else in "default". NULL when there is none. */
+struct resource *certificate_find(const struct model *m, struct str namespace, struct str name);
 
 /* Decodes a resource's document into a zeroed struct of its class (resources/types.h). A stored document always decodes. */
 MUST_USE bool resource_decode(const struct resource *r, struct arena *a, void *out, struct problem *why);
