@@ -76,9 +76,9 @@ struct h1_scan {
 /*
  * Looks for the empty line in p[0..n), which starts at the message's first byte and only ever grows. H1_DONE:
  * *head_size bytes belong to the head, empty line included (what is inside is for the parser to judge). H1_BAD when an
- * unfinished head can become no good one: bare LF, first byte no token, endless method. An empty line before a request (one CRLF) is to be skipped by the caller with h1_skip_empty, before the
- * scan; a lone CR at the start is H1_MORE and leaves the scan untouched. The size limit is the caller's: H1_MORE with
- * n >= head_bytes is H1_FAULT_HEAD_LARGE.
+ * unfinished head can become no good one: bare LF, first byte no token, endless method. An empty line before a request
+ * (one CRLF) is to be skipped by the caller with h1_skip_empty, before the scan; a lone CR at the start is H1_MORE and
+ * leaves the scan untouched. The size limit is the caller's: H1_MORE with n >= head_bytes is H1_FAULT_HEAD_LARGE.
  */
 enum h1_result h1_find_head(struct h1_scan *s, const char *p, size_t n, size_t *head_size);
 size_t h1_skip_empty(const char *p, size_t n);           /* 0 or 2 */

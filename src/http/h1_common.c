@@ -41,33 +41,37 @@ static enum h1_result refuse(struct h1_scan *s, enum h1_fault fault)
 	return H1_BAD;
 }
 
-/* As find_empty_line, one byte at a time. */
-static size_t find_empty_line_slowly(const char *p, size_t n, size_t from)
+/* The first of the LFs at p + 0 .. 15 that an empty line follows; p[0..18) is readable. SCAN_BLOCK: there is none. */
+static inline size_t find_in_block(const char *p)
 {
-	for (; from + 2 < n; from++)
-		if (p[from] == '\n' && p[from + 1] == '\r' && p[from + 2] == '\n')
-			return from;
-	return n;
+	unsigned ends = scan_mask_byte(p, '\n') & scan_mask_byte(p + 2, '\n');
+
+	for (; UNLIKELY(ends); ends &= ends - 1)
+		if (p[__builtin_ctz(ends) + 1] == '\r')
+			return (size_t)__builtin_ctz(ends);
+	return SCAN_BLOCK;
 }
 
 /* The LF before the first empty line in p[0..n), at `from` or later; n when there is none. */
 static size_t find_empty_line(const char *p, size_t n, size_t from)
 {
-	while (n - from >= SCAN_BLOCK + 2) {
-		/* Two LFs with one byte between are an empty line, or its caricature: look closer. */
-		if (UNLIKELY(scan_mask_byte(p + from, '\n') & scan_mask_byte(p + from + 2, '\n'))) {
-			size_t at = find_empty_line_slowly(p, from + SCAN_BLOCK + 2, from);
+	size_t at;
 
-			if (at < from + SCAN_BLOCK + 2)
-				return at;
-		}
-		from += SCAN_BLOCK;
+	for (; n - from >= SCAN_BLOCK + 2; from += SCAN_BLOCK) {
+		at = find_in_block(p + from);
+		if (at < SCAN_BLOCK)
+			return from + at;
 	}
-	/* The rest once more as a block that ends with it, unless the block shows that nothing is there. */
-	if (n >= SCAN_BLOCK + 2 &&
-	    !(scan_mask_byte(p + n - SCAN_BLOCK - 2, '\n') & scan_mask_byte(p + n - SCAN_BLOCK, '\n')))
-		return n;
-	return find_empty_line_slowly(p, n, from);
+	/* The rest once more as a block that ends with it. */
+	if (n >= SCAN_BLOCK + 2) {
+		from = n - SCAN_BLOCK - 2;
+		at = find_in_block(p + from);
+		return at < SCAN_BLOCK ? from + at : n;
+	}
+	for (; from + 2 < n; from++)
+		if (p[from] == '\n' && p[from + 1] == '\r' && p[from + 2] == '\n')
+			return from;
+	return n;
 }
 
 /* Whether p[from..n) shows an LF without its CR; p[0] is none. */

@@ -1,8 +1,8 @@
 /*
  * h1_parse.c -- a whole head into a message.
  *
- * Both parsers work on a head that is known to end in an empty line: every scan stops at a line end at the latest, so the
- * byte after a CR may be looked at without asking for the end.
+ * Both parsers work on a head that is known to end in an empty line: every scan stops at a line end at the latest, so
+ * the byte after a CR may be looked at without asking for the end.
  *
  *	start line ─► fields, one row each; what decides framing is noted ─► h1_settle_* (h1_framing.c) judges the notes
  */
@@ -150,8 +150,8 @@ static enum h1_fault take_value(const char *p, const char *end, struct str *valu
 }
 
 /*
- * Whether a name with '_' is one of the two that decide framing, once somebody behind us writes '-' for '_', as CGI-like
- * interfaces do. Such a line is never sent by accident.
+ * Whether a name with '_' is one of the two that decide framing, once somebody behind us writes '-' for '_', as
+ * CGI-like interfaces do. Such a line is never sent by accident.
  */
 __attribute__((noinline)) static bool is_disguised(struct str name)
 {

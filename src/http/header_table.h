@@ -1,8 +1,8 @@
 /*
  * header_table.h -- the well-known names, hashed, with the lookup that the parser has inline. Private to this room.
  *
- * The hash is made from length, first and last letters and leads into a sparse table; one comparison settles it. Names of
- * headers.def hold letters and '-' only, at most 32 of them.
+ * The hash is made from length, first and last letters and leads into a sparse table; one comparison settles it. Names
+ * of headers.def hold letters and '-' only, at most 32 of them.
  */
 #pragma once
 #include "http/message.h"
