@@ -12,6 +12,11 @@ target_compile_options(sluice_flags INTERFACE ${warnings}
 target_link_options(sluice_flags INTERFACE -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,nodlopen,--as-needed)
 target_link_libraries(sluice_flags INTERFACE m pthread)
 
+# Messages are cut to their buffers by design: snprintf with a bound is how.
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+	target_compile_options(sluice_flags INTERFACE -Wno-format-truncation)
+endif()
+
 # Hardening that not every compiler has.
 foreach(flag -Wtrampolines -Wbidi-chars=any -fstack-clash-protection -fstack-protector-strong -fcf-protection=full
 	-fstrict-flex-arrays=3 -ftrivial-auto-var-init=zero)
