@@ -5,14 +5,13 @@ tests on the day it is added.
 """
 import copy
 import json
-import os
 import re
 import subprocess
 
 import pytest
+from gw import PROGRAM
 from raw_api import running_api
 
-SLUICE = os.environ["SLUICE_BIN"]
 POLICIES = "/api/v2/policies"
 # The 29 classes of the API reference, in its order.
 CLASSES = """RateLimit ConcurrencyLimit CircuitBreaker Timeout Retry HttpRewrite HeaderModify Redirect DirectResponse Fallback
@@ -28,7 +27,7 @@ UNKNOWN = "noSuchMember"
 
 
 def ask(*arguments):
-	answer = subprocess.run([SLUICE, "policy", *arguments], capture_output=True, text=True, check=False, timeout=60)
+	answer = subprocess.run([PROGRAM, "policy", *arguments], capture_output=True, text=True, check=False, timeout=60)
 	assert answer.returncode == 0, answer.stderr
 	return json.loads(answer.stdout)
 

@@ -7,9 +7,9 @@ import copy
 import json
 import pathlib
 import re
-import socket
 
 import pytest
+from gw import free_port
 from raw_api import running_api
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -38,12 +38,6 @@ def api():
 def read(name):
 	"""The body as printed: the file's own newline is not part of it."""
 	return (DATA / f"{name}.json").read_text().removesuffix("\n")
-
-
-def free_port():
-	with socket.socket() as probe:
-		probe.bind(("127.0.0.1", 0))
-		return probe.getsockname()[1]
 
 
 def stored(api, path):
