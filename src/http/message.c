@@ -97,11 +97,13 @@ static void set(struct message *m, enum header_id id, struct str name, struct st
 	struct header *first = find(m, 0, id, name);
 
 	if (!first) {
+		unsigned before = m->n;
+
 		add(m, id, name, value);
-		first = find(m, 0, id, name);
-	}
-	if (!first)
+		if (id == HEADER_HOST && m->n > before)
+			m->authority = m->headers[before].value;
 		return;
+	}
 	first->value = make_clean(m, value);
 	for (struct header *h = first; (h = message_find_next(m, h));)
 		h->dropped = true;

@@ -107,12 +107,11 @@ void forward_prepare(struct exchange *x)
 {
 	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
 	struct message *req = &x->stream.req;
-	struct str port = arena_printf(&x->arena, "%u", addr_port(&l->listener.local));
 
 	append_peer(x);
 	set_unless_trusted(x, HEADER_X_FORWARDED_PROTO, exchange_is_tls(x) ? STR("https") : STR("http"));
 	set_unless_trusted(x, HEADER_X_FORWARDED_HOST, x->host);
-	set_unless_trusted(x, HEADER_X_FORWARDED_PORT, port);
+	set_unless_trusted(x, HEADER_X_FORWARDED_PORT, l->port);
 	message_set_id(req, HEADER_X_REAL_IP, print_ip(x, &x->client_ip));
 	message_set_id(req, HEADER_X_REQUEST_ID, x->request_id);
 	message_remove_id(req, HEADER_EXPECT);

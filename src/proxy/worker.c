@@ -98,6 +98,7 @@ static void open_listeners(struct worker *w, const struct snapshot *s)
 		l->key = (struct str){ key, n->key.n };
 		l->worker = w;
 		l->listener.local = n->addr;
+		l->port = (struct str){ l->port_text, (size_t)snprintf(l->port_text, sizeof l->port_text, "%u", addr_port(&n->addr)) };
 		l->listener.owner = l;
 		l->listener.unused = free_listener;
 		list_append(&w->listeners, &l->node);

@@ -48,5 +48,7 @@ struct worker_listener {
 	struct list node;
 	struct str key;                   /* of the binding */
 	const struct binding *binding;    /* in the current view */
+	struct str port;                  /* digits of the local port */
+	char port_text[8];
 	struct worker *worker;
 };
