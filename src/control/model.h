@@ -45,14 +45,23 @@ struct model;
 struct model *model_new(void);
 void model_free(struct model *m);
 struct resource *model_get(const struct model *m, enum resource_kind kind, struct str id);
+/* By name among those with equal values of the class's scope members (scope[2], in the class's order; unused ones are ignored). */
+struct resource *model_find(const struct model *m, enum resource_kind kind, const struct str *scope, struct str name);
+uint64_t model_new_age(struct model *m);          /* for the next resource created; grows */
 /* Every resource of a kind by age: for (i = 0; (r = model_next(m, kind, &i));) */
 struct resource *model_next(const struct model *m, enum resource_kind kind, size_t *i);
 size_t model_count(const struct model *m, enum resource_kind kind);
-/* Applies one change to the indexes; takes a reference to `after`, keeps `before` alive for the change. */
+/*
+ * Applies one change to the indexes. The model holds a reference to the version in force; the change keeps its own to both.
+ */
 void model_apply(struct model *m, const struct change *c);
 void model_undo(struct model *m, const struct change *c);
-/* Resources that point at (kind, id), for in-use refusals and for recompiling: calls each(arg, r); stops when it returns false. */
+/*
+ * Resources that point at (kind, id), for in-use refusals and for recompiling: calls each(arg, r); stops when it returns false.
+ * Nothing may be applied meanwhile. A policy points at what its config names, an attachment at its resources, its gateway,
+ * its environment and its policy.
+ */
 void model_referrers(const struct model *m, enum resource_kind kind, struct str id, bool (*each)(void *arg, struct resource *r), void *arg);
-struct resource *resource_new(enum resource_kind kind, struct str id);
+struct resource *resource_new(enum resource_kind kind, struct str id);      /* one reference, the caller's */
 void resource_hold(struct resource *r);
 void resource_drop(struct resource *r);

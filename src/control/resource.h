@@ -43,6 +43,7 @@ struct resource_class {
 	const char *path;                 /* collection; {x} stands for the member of that name (the parent's id) */
 	const char *scope[2];             /* names are unique among equal values of these members */
 	bool has_unique_name;
+	bool chooses_id;                  /* a create may name its id */
 	const char *name_field;           /* NULL = "name" */
 	const char *const *read_only;     /* members of answers that a PUT may repeat; the id field always is */
 	const struct field *fields;

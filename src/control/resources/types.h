@@ -212,14 +212,27 @@ struct api_key_credential {
 	struct str apikey;
 	int generateMode;                 /* enum generate_mode */
 };
+enum secret_type { SECRET_SYMMETRY, SECRET_ASYMMETRY };
+struct claim_to_header {
+	struct str claim, header;
+	bool override;
+};
 struct consumer_identities {
 	struct {
 		struct items credentials; /* struct api_key_credential */
 		struct { int source; struct str value; } source;
 	} apiKey;
 	struct { struct str username, password; } basic;
-	const struct json *jwt;
-	bool has_apiKey, has_basic;
+	struct jwt_identity {
+		struct str jwks;          /* JSON text */
+		struct { struct str uri; } remoteJwks;
+		int secretType;           /* enum secret_type */
+		struct { int position; struct str key, prefix; bool pass; } jwtTokenConfig;   /* enum key_source */
+		struct { struct str payloadKeyName, payloadKeyValue; } jwtPayloadConfig;
+		struct items claimsToHeadersConfigs;   /* struct claim_to_header */
+		bool has_remoteJwks, has_jwtTokenConfig;
+	} jwt;
+	bool has_apiKey, has_basic, has_jwt;
 };
 struct consumer_doc {
 	struct str name;

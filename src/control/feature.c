@@ -1,0 +1,165 @@
+#include "control/feature.h"
+#include <stdio.h>
+#include "control/resource.h"
+#include "core/cidr.h"
+
+/* FEATURE names: the settings file has the same ones. */
+const struct feature features[] = {
+	{ "xffTrustedNum", FEATURE_INT, 0, 10, NULL, "0", false, true,
+	  "How many proxies in front of the gateway may be believed: the client address is that many entries from the end of X-Forwarded-For." },
+	{ "trustedProxies", FEATURE_CIDRS, 0, 256, NULL, "[]", false, true,
+	  "Addresses (CIDR) of proxies whose X-Forwarded-* headers are believed." },
+	{ "stripInboundTag", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
+	  "Whether x-mse-tag of clients is removed before DynamicRoute decides." },
+	{ "proxyProtocol", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
+	  "Whether connections begin with a PROXY protocol header (version 1 or 2)." },
+	{ "retryBufferBytes", FEATURE_INT, 0, 16777216, NULL, "1048576", false, false,
+	  "How much of a request body is kept for a retry or a copy." },
+	{ "attemptCountHeader", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
+	  "Whether the upstream is told which attempt a request is (x-envoy-attempt-count)." },
+	{ "streamIdleTimeoutMs", FEATURE_INT, 0, 86400000, NULL, "300000", false, false,
+	  "How long a stream (SSE, gRPC, WebSocket) may be silent." },
+	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, false,
+	  "How many bytes of a request the Ai* policies read." },
+	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,
+	  "How many label combinations the Ai* metrics may have." },
+	{ "ai.fallback.on", FEATURE_TEXTS, 1, 64, NULL, "[\"4xx\",\"5xx\"]", false, false,
+	  "Which answers make AiFallback try the next model: 4xx, 5xx or single status codes." },
+	{ "ai.cache.share_consumers", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
+	  "Whether consumers share cached answers." },
+	{ "ai.guard.fail_mode", FEATURE_WORD, 0, 0, "open|closed", "\"open\"", false, false,
+	  "What AiSecurityGuard does when the guard cannot be asked: let the request pass, or answer 503." },
+	{ "ai.guard.access_key_id", FEATURE_TEXT, 0, 256, NULL, "\"\"", false, false, "Access key for the guard." },
+	{ "ai.guard.access_key_secret", FEATURE_TEXT, 0, 256, NULL, "\"\"", true, false, "Its secret; never returned." },
+	{ "ai.guard.security_token", FEATURE_TEXT, 0, 8192, NULL, "\"\"", true, false, "Temporary token for the guard; never returned." },
+	{ "waf.mode", FEATURE_WORD, 0, 0, "on|detection", "\"on\"", false, false, "Whether Waf refuses requests or only reports them." },
+	{ "waf.rules", FEATURE_TEXT, 0, 4096, NULL, "\"\"", false, false, "Path of the rule set on the node." },
+	{ "waf.exclusions", FEATURE_TEXTS, 0, 1024, NULL, "[]", false, false, "Rules left out: \"ROUTE_ID RULE_ID\", or \"* RULE_ID\"." },
+	{ "waf.log_data", FEATURE_BOOL, 0, 0, NULL, "false", false, false, "Whether matched data stand in the log." },
+	{ NULL, FEATURE_BOOL, 0, 0, NULL, NULL, false, false, NULL },
+};
+
+enum { FEATURES_MAX = 64, ITEM_BYTES_MAX = 512 };
+
+/* Defaults of this process by row, parsed once; the settings file's or the table's. */
+static struct {
+	struct arena arena;
+	const struct json *values[FEATURES_MAX];
+} defaults;
+
+const struct feature *feature_find(struct str name)
+{
+	for (const struct feature *f = features; f->name; f++)
+		if (str_equal(str_of(f->name), name))
+			return f;
+	return NULL;
+}
+
+static bool check_word(const struct feature *f, const struct json *v, struct problem *why)
+{
+	struct str words = str_of(f->words), word;
+
+	while (v->type == JSON_STRING && str_split(&words, '|', &word))
+		if (str_equal(word, v->string))
+			return true;
+	return problem(why, "", "must be one of %s", f->words);
+}
+
+static bool check_item(const struct feature *f, const struct json *v, struct problem *why)
+{
+	struct ip ip;
+	unsigned prefix;
+
+	if (v->type != JSON_STRING || !v->string.n || v->string.n > ITEM_BYTES_MAX)
+		return problem(why, "", "must be a string of 1 to %d bytes", ITEM_BYTES_MAX);
+	if (f->type == FEATURE_CIDRS && !cidr_parse(v->string, &ip, &prefix))
+		return problem(why, "", "must be an address or CIDR such as 10.0.0.0/8");
+	return true;
+}
+
+static bool check_list(const struct feature *f, const struct json *v, struct problem *why)
+{
+	char at[24];
+	unsigned i = 0;
+
+	if (v->type != JSON_ARRAY)
+		return problem(why, "", "must be a list");
+	if (v->n < (uint64_t)f->min || v->n > (uint64_t)f->max)
+		return problem(why, "", "must have between %lld and %lld items, not %u", (long long)f->min, (long long)f->max, v->n);
+	for (const struct json *item = v->child; item; item = item->next, i++) {
+		if (check_item(f, item, why))
+			continue;
+		snprintf(at, sizeof at, "[%u]", i);
+		problem_prefix(why, at);
+		return false;
+	}
+	return true;
+}
+
+bool feature_check(const struct feature *f, const struct json *v, struct problem *why)
+{
+	switch (f->type) {
+	case FEATURE_BOOL:
+		return v->type == JSON_BOOL || problem(why, "", "must be true or false");
+	case FEATURE_INT:
+		if (v->type == JSON_INT && v->integer >= f->min && v->integer <= f->max)
+			return true;
+		return problem(why, "", "must be an integer between %lld and %lld", (long long)f->min, (long long)f->max);
+	case FEATURE_TEXT:
+		if (v->type == JSON_STRING && v->string.n <= (uint64_t)f->max)
+			return true;
+		return problem(why, "", "must be a string of at most %lld bytes", (long long)f->max);
+	case FEATURE_WORD:
+		return check_word(f, v, why);
+	case FEATURE_CIDRS: case FEATURE_TEXTS:
+		return check_list(f, v, why);
+	}
+	return false;
+}
+
+static const struct json *default_of(const struct feature *f)
+{
+	size_t i = (size_t)(f - features);
+	struct problem why;
+
+	BUG_ON(i >= FEATURES_MAX);
+	if (!defaults.values[i])
+		defaults.values[i] = json_parse(&defaults.arena, str_of(f->fallback), &why);
+	return defaults.values[i];
+}
+
+bool feature_set_defaults(const struct json *values, struct problem *why)
+{
+	arena_free(&defaults.arena);
+	memset(defaults.values, 0, sizeof defaults.values);
+	for (const struct json *v = values ? values->child : NULL; v; v = v->next) {
+		const struct feature *f = feature_find(v->name);
+
+		if (!f)
+			return problem(why, v->name.p, "is no gateway setting");
+		if (!feature_check(f, v, why)) {
+			problem_prefix(why, f->name);
+			return false;
+		}
+		defaults.values[f - features] = json_clone(&defaults.arena, v);
+	}
+	return true;
+}
+
+struct str feature_id(struct str gateway_id, struct str name, char out[FEATURE_ID_MAX])
+{
+	int n = snprintf(out, FEATURE_ID_MAX, "feature-%.*s-%.*s", STR_FMT(gateway_id), STR_FMT(name));
+
+	return (struct str){ out, n < FEATURE_ID_MAX ? (size_t)n : FEATURE_ID_MAX - 1 };
+}
+
+const struct json *feature_value(const struct model *m, struct str gateway_id, const char *name)
+{
+	const struct feature *f = feature_find(str_of(name));
+	char id[FEATURE_ID_MAX];
+
+	BUG_ON(!f);
+	const struct resource *r = model_get(m, RESOURCE_FEATURE, feature_id(gateway_id, str_of(name), id));
+
+	return r ? json_get(r->doc, "value") : default_of(f);
+}

@@ -1,0 +1,57 @@
+/* certificate.c -- certificates and private keys in PEM; gateways name them by secretName, policies by id. */
+#include "control/resources/shared.h"
+#include "control/control_parts.h"
+#include "control/write.h"
+#include "core/crypto.h"
+
+static bool check_key(struct str s, struct problem *why)
+{
+	return crypto_pem_has_private_key(s) || problem(why, "", "must hold a private key in PEM");
+}
+
+static const struct field fields[] = {
+	TEXT(struct certificate_doc, name, REQUIRED, IMMUTABLE, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"shop-tls\""),
+	     DOC("Name, the secretName of a gateway's certList; unique in the namespace.")),
+	TEXT(struct certificate_doc, namespace, IMMUTABLE, DEFAULT("\"default\""), FORMAT(format_dns_label), DOC("Namespace.")),
+	TEXT(struct certificate_doc, certificate, RANGE(1, 262144), FORMAT(format_pem), DOC("Certificate and the chain above it, in PEM.")),
+	TEXT(struct certificate_doc, privateKey, SECRET, RANGE(1, 65536), FORMAT(check_key), DOC("Private key in PEM; never returned.")),
+	TEXT(struct certificate_doc, caCertificate, RANGE(1, 262144), FORMAT(format_pem), DOC("Certificates to trust, in PEM.")),
+	FIELDS_END
+};
+
+static bool check(const void *in, struct problem *why)
+{
+	const struct certificate_doc *c = in;
+
+	if (!c->certificate.n && !c->caCertificate.n)
+		return problem(why, "certificate", "is required where there is no caCertificate");
+	if (c->privateKey.n && !c->certificate.n)
+		return problem(why, "certificate", "is required with privateKey");
+	if (c->privateKey.n && !crypto_pem_pair_matches(c->certificate, c->privateKey))
+		return problem(why, "privateKey", "does not belong to the certificate");
+	return true;
+}
+
+/* Gateways point at it by name, which is no edge of the model. */
+static bool refuse_used(struct write *w, struct resource *r, struct problem *why)
+{
+	const struct model *m = w->control->model;
+	size_t i = 0;
+
+	for (const struct resource *g; (g = model_next(m, RESOURCE_GATEWAY, &i));) {
+		const struct json *list = json_get(g->doc, "certList");
+
+		for (const struct json *v = list ? list->child : NULL; v; v = v->next)
+			if (certificate_find(m, json_text(g->doc, "namespace"), json_text(v, "secretName")) == r)
+				return problem_of(why, PROBLEM_CONFLICT, "certificateId", "certificate %.*s is used by gateway %.*s (\"%.*s\")",
+				                  STR_FMT(r->id), STR_FMT(g->id), STR_FMT(g->name));
+	}
+	return true;
+}
+
+const struct resource_class certificate_class = {
+	.kind = RESOURCE_CERTIFICATE, .name = "certificate", .noun = "Certificate", .plural = "Certificates",
+	.id_field = "certificateId", .id_prefix = "cert-", .path = "/api/v1/certificates", .scope = { "namespace" },
+	.has_unique_name = true, .fields = fields, .size = sizeof(struct certificate_doc),
+	.doc = "A certificate with its private key, or certificates to trust.", .check = check, .deleting = refuse_used,
+};

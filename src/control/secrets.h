@@ -1,0 +1,27 @@
+/*
+ * secrets.h -- secret members of documents: in the clear in memory, sealed in the store, absent in answers.
+ *
+ * The key is DATA/secret.key (32 random bytes, 0600), made at the first start. A sealed value is bound to its place: the label
+ * "kind/id/path" is authenticated with it.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "control/model.h"
+#include "core/problem.h"
+
+struct secrets {
+	uint8_t key[32];
+	bool is_new;                      /* the key file was made by this call */
+};
+
+MUST_USE bool secrets_open(struct secrets *s, const char *data_dir, struct problem *why);
+/* Both change the document in place. */
+void secrets_seal(const struct secrets *s, const struct resource *r, struct json *doc, struct arena *a);
+MUST_USE bool secrets_unseal(const struct secrets *s, const struct resource *r, struct json *doc, struct arena *a,
+                             struct problem *why);
+/* What a resource's answer may show: a copy without secrets. */
+struct json *secrets_strip(const struct resource *r, struct arena *a);
+/* Secrets that a PUT left out are taken from the version before. */
+void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *old, struct arena *a);
+MUST_USE bool secrets_check_masks(enum resource_kind kind, struct json *doc, struct problem *why);
