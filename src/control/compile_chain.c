@@ -1,0 +1,325 @@
+/*
+ * compile_chain.c -- the chains of one resource: its attachments, sorted into the legs their classes have hooks for.
+ *
+ * An operation has the attachments of its API too, but for classes that it has an acting attachment of itself; their cells are its
+ * own, so counters of an API count for each operation. A disabled policy has no step; it only hides broader ones where its class
+ * says that the most specific attachment wins whole, disabled or not.
+ */
+#include "control/compile_state.h"
+#include "core/mem.h"
+
+struct entry {
+	const struct attachment_state *attachment;
+	const struct policy_class *class;
+	struct conf *conf;
+	struct cell *cell;                /* NULL = the class has none */
+	struct tally *tally;
+};
+
+struct entries {
+	struct arena scratch;
+	struct entry *list;
+	unsigned n, cap;
+};
+
+/* ---------- which attachments count ---------- */
+
+static bool has_class(const struct entries *all, unsigned from, unsigned to, const struct policy_class *class)
+{
+	for (unsigned i = from; i < to; i++)
+		if (all->list[i].class == class)
+			return true;
+	return false;
+}
+
+static void add_entry(struct entries *all, struct entry e)
+{
+	if (all->n == all->cap) {
+		unsigned cap = all->cap ? 2 * all->cap : 8;
+		struct entry *list = NEW_N(&all->scratch, struct entry, cap);
+
+		if (all->n)
+			memcpy(list, all->list, all->n * sizeof(*list));
+		all->list = list;
+		all->cap = cap;
+	}
+	all->list[all->n++] = e;
+}
+
+static void collect(struct entries *all, const struct attached *attached)
+{
+	const unsigned before = all->n;
+
+	if (!attached)
+		return;
+	LIST_EACH(node, &attached->links) {
+		const struct attachment_state *a = CONTAINER(node, struct attachment_link, node)->attachment;
+		struct conf *conf = a->policy->conf;
+		const struct policy_class *class = a->policy->class;
+
+		if (!conf || !class->is_enforced || (!conf->enable && class->combine != COMBINE_OVERRIDE))
+			continue;
+		/* What the operation has itself replaces the API's; of two on one resource the older acts. */
+		if (has_class(all, 0, before, class))
+			continue;
+		if (!class->many_per_resource && has_class(all, before, all->n, class))
+			continue;
+		add_entry(all, (struct entry){ .attachment = a, .class = class, .conf = conf });
+	}
+}
+
+/* ---------- state ---------- */
+
+static void destroy_cell(struct part *p)
+{
+	struct cell *cell = CONTAINER(CONTAINER(p, struct kept, part), struct cell, kept);
+
+	kept_leave(&cell->kept);
+	part_drop(&cell->conf->part);
+	mem_free(cell->memory);
+	mem_free(cell);
+}
+
+static struct cell *cell_new(struct conf *conf)
+{
+	const struct policy_class *class = conf->class;
+	struct cell *cell = MEM_NEW(struct cell);
+
+	cell->kept.part = (struct part){ 1, destroy_cell };
+	cell->conf = conf;
+	part_hold(&conf->part);
+	cell->memory = mem_alloc_aligned(64, (class->cell_size + 63) / 64 * 64);
+	if (class->cell_init)
+		class->cell_init(cell->memory, conf->conf);
+	return cell;
+}
+
+/* A reference to the cell of this attachment on this resource; the one there was when it may go on. */
+static struct cell *cell_get(struct compiler *c, const struct entry *e, const struct bearer *on)
+{
+	struct sbuf key = { 0 };
+	struct kept *found;
+	struct cell *cell;
+
+	sbuf_add(&key, e->attachment->id);
+	sbuf_addc(&key, '\n');
+	sbuf_add(&key, on->id);
+	found = kept_find(&c->cells, sbuf_str(&key));
+	cell = found ? CONTAINER(found, struct cell, kept) : NULL;
+	if (cell && cell->conf->class == e->class &&
+	    (e->class->cell_keeps || str_equal(cell->conf->canonical, e->conf->canonical))) {
+		part_hold(&cell->kept.part);
+	} else {
+		cell = cell_new(e->conf);
+		kept_enter(&cell->kept, &c->cells, sbuf_str(&key));
+	}
+	sbuf_free(&key);
+	return cell;
+}
+
+static void destroy_tally(struct part *p)
+{
+	struct tally *tally = CONTAINER(CONTAINER(p, struct kept, part), struct tally, kept);
+
+	kept_leave(&tally->kept);
+	for (unsigned i = 0; i < POLICY_OUTCOMES; i++)
+		if (tally->series[i])
+			metric_series_drop(tally->series[i]);
+	mem_free(tally);
+}
+
+static struct tally *tally_new(const struct entry *e, const struct bearer *on)
+{
+	struct tally *tally = MEM_NEW(struct tally);
+
+	tally->kept.part = (struct part){ 1, destroy_tally };
+	for (unsigned i = 0; i < POLICY_OUTCOMES; i++) {
+		const char *outcome = e->class->outcomes[i];
+
+		if (!outcome)
+			continue;
+		tally->series[i] = metric_series(METRIC_POLICY_OUTCOMES, (struct str[]){
+			e->conf->policy_name, e->attachment->id, on->name.n ? on->name : on->id, str_of(outcome) });
+	}
+	return tally;
+}
+
+static struct tally *tally_get(struct compiler *c, const struct entry *e, const struct bearer *on)
+{
+	const struct str parts[] = { e->conf->policy_name, e->attachment->id, on->id, on->name };
+	struct sbuf key = { 0 };
+	struct kept *found;
+	struct tally *tally;
+
+	for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		sbuf_add(&key, parts[i]);
+		sbuf_addc(&key, '\n');
+	}
+	found = kept_find(&c->tallies, sbuf_str(&key));
+	if (found) {
+		tally = CONTAINER(found, struct tally, kept);
+		part_hold(&tally->kept.part);
+	} else {
+		tally = tally_new(e, on);
+		kept_enter(&tally->kept, &c->tallies, sbuf_str(&key));
+	}
+	sbuf_free(&key);
+	return tally;
+}
+
+/* ---------- legs ---------- */
+
+/* Whether the class acts in this leg of this level; its hook, where the leg runs one. */
+static bool hook_of(const struct policy_class *class, enum level level, enum leg leg, hook **run)
+{
+	const bool is_service = level == LEVEL_SERVICE;
+
+	*run = NULL;
+	switch (leg) {
+	case LEG_CONNECT:
+		return class->connect && !is_service;
+	case LEG_REQUEST:
+		*run = is_service ? NULL : class->request;
+		break;
+	case LEG_SERVICE:
+		*run = is_service ? class->service : NULL;
+		break;
+	case LEG_ATTEMPT:
+		*run = is_service ? class->attempt : NULL;
+		break;
+	case LEG_RESPONSE:
+		*run = class->response;
+		break;
+	case LEG_DATA:
+		*run = class->data;
+		break;
+	case LEG_COUNT:
+		break;
+	}
+	return *run != NULL;
+}
+
+static unsigned order_of(const struct policy_class *class, enum leg leg)
+{
+	if (leg == LEG_SERVICE || leg == LEG_ATTEMPT)
+		return class->service_stage;
+	return leg == LEG_RESPONSE ? (unsigned)class->response_stage : (unsigned)class->stage;
+}
+
+/* Into `steps` (of n so far) behind all that come before or with it: entries arrive broad before narrow, older first. */
+static void insert_step(struct step *steps, unsigned n, struct step s)
+{
+	while (n > 0 && steps[n - 1].order > s.order) {
+		steps[n] = steps[n - 1];
+		n--;
+	}
+	steps[n] = s;
+}
+
+static struct chain make_chain(struct policies *p, const struct entries *all, const struct bearer *on, enum leg leg)
+{
+	struct step *steps = NULL;
+	struct str resource_id = on->id;
+	unsigned n = 0;
+	hook *run;
+
+	for (unsigned i = 0; i < all->n; i++) {
+		const struct entry *e = &all->list[i];
+
+		if (!e->conf->enable || !hook_of(e->class, on->level, leg, &run))
+			continue;
+		if (!steps) {
+			steps = NEW_N(&p->arena, struct step, all->n - i);
+			resource_id = arena_copy(&p->arena, on->id);
+		}
+		insert_step(steps, n++, (struct step){
+			.class = e->class,
+			.run = run,
+			.conf = e->conf->conf,
+			.cell = e->cell ? e->cell->memory : NULL,
+			.series = e->tally->series,
+			.policy_id = e->conf->policy_id,
+			.policy_name = e->conf->policy_name,
+			.attachment_id = arena_copy(&p->arena, e->attachment->id),
+			.resource_id = resource_id,
+			.order = (uint8_t)order_of(e->class, leg),
+			.level = (uint8_t)on->level,
+			.class_index = (uint8_t)policy_class_index(e->class),
+		});
+	}
+	return (struct chain){ steps, n };
+}
+
+/* ---------- the whole ---------- */
+
+static void destroy_policies(struct part *part)
+{
+	struct policies *p = CONTAINER(part, struct policies, part);
+
+	parts_drop(p->held, p->n_held);
+	arena_free(&p->arena);
+	mem_free(p);
+}
+
+static void take_entry(struct compiler *c, struct policies *p, struct entry *e, const struct bearer *on)
+{
+	const struct policy_class *class = e->class;
+
+	part_hold(&e->conf->part);
+	p->held[p->n_held++] = &e->conf->part;
+	if (class->apply)
+		class->apply(e->conf->conf, &p->settings);
+	if (class->combine == COMBINE_OVERRIDE || (class->combine == COMBINE_SPECIFIC && e->conf->enable))
+		p->hides |= UINT64_C(1) << policy_class_index(class);
+	if (!e->conf->enable)
+		return;
+	p->wants |= class->wants;
+	if (class->cell_size) {
+		e->cell = cell_get(c, e, on);
+		p->held[p->n_held++] = &e->cell->kept.part;
+	}
+	e->tally = tally_get(c, e, on);
+	p->held[p->n_held++] = &e->tally->kept.part;
+}
+
+struct policies *policies_compile(struct compiler *c, const struct bearer *on)
+{
+	struct entries all = { 0 };
+	struct policies *p = (struct policies *)(uintptr_t)&policies_none;
+	unsigned own;
+
+	collect(&all, attached_find(c, on->id));
+	own = all.n;
+	if (on->parent_id.n)
+		collect(&all, attached_find(c, on->parent_id));
+	if (all.n) {
+		/* Broad before narrow: the inherited ones to the front. */
+		struct entry *list = NEW_N(&all.scratch, struct entry, all.n);
+
+		memcpy(list, all.list + own, (all.n - own) * sizeof(*list));
+		memcpy(list + (all.n - own), all.list, own * sizeof(*list));
+		all.list = list;
+		p = MEM_NEW(struct policies);
+		p->part = (struct part){ 1, destroy_policies };
+		p->held = mem_alloc(3 * all.n * sizeof(struct part *));
+		for (unsigned i = 0; i < all.n; i++)
+			take_entry(c, p, &all.list[i], on);
+		for (unsigned leg = 0; leg < LEG_COUNT; leg++)
+			p->legs[leg] = make_chain(p, &all, on, (enum leg)leg);
+	}
+	arena_free(&all.scratch);
+	return p;
+}
+
+struct policies *policies_hold(struct policies *p)
+{
+	if (p != &policies_none)
+		part_hold(&p->part);
+	return p;
+}
+
+void policies_drop(struct policies *p)
+{
+	if (p && p != &policies_none)
+		part_drop(&p->part);
+}

@@ -1,0 +1,380 @@
+/*
+ * compile_service.c -- services: addresses and ports to endpoints, whose state survives as long as they are configured.
+ *
+ * An endpoint's cell is found again by service, host and port. When the last use goes, the cell is retired with the next publish:
+ * workers that adopt it close its idle connections, and requests under way on older views do not pool theirs any more.
+ */
+#include "control/compile_state.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "net/addr.h"
+
+struct turn {
+	struct part part;
+	atomic_uint position;
+};
+
+/* ---------- cells ---------- */
+
+static void destroy_endpoint_cell(struct part *p)
+{
+	struct endpoint_cell *cell = CONTAINER(p, struct endpoint_cell, part);
+
+	metric_series_drop(cell->healthy_series);
+	mem_free(cell);
+}
+
+static struct endpoint_state *endpoint_get(struct compiler *c, struct str service_id, struct str service_name, struct str text)
+{
+	struct sbuf key = { 0 };
+	struct endpoint_state *e;
+
+	sbuf_addf(&key, "%.*s\n%.*s", STR_FMT(service_id), STR_FMT(text));
+	e = map_get(&c->endpoint_states, sbuf_str(&key));
+	if (!e) {
+		e = state_new(&c->endpoint_states, sizeof(*e), offsetof(struct endpoint_state, key), sbuf_str(&key));
+		list_init(&e->idle);
+		/* Pools of different workers are neighbours; the counters at the front are everybody's. */
+		e->cell = mem_alloc_aligned(64, (sizeof(*e->cell) + 63) / 64 * 64);
+		e->cell->part = (struct part){ 1, destroy_endpoint_cell };
+		e->cell->healthy_series = metric_series(METRIC_ENDPOINT_HEALTHY, (struct str[]){ service_name, text });
+		metric_set(e->cell->healthy_series, 1);
+		mark_dirty(&c->idle_endpoints, &e->idle);
+	}
+	sbuf_free(&key);
+	return e;
+}
+
+static void use_endpoints(struct compiler *c, const struct service_base *base, bool use)
+{
+	for (unsigned i = 0; i < base->n_endpoints; i++) {
+		struct endpoint_state *e = base->endpoints[i];
+
+		BUG_ON(!use && e->uses == 0);
+		e->uses += use ? 1 : -1;
+		if (e->uses == 0)
+			mark_dirty(&c->idle_endpoints, &e->idle);
+	}
+}
+
+/* ---------- documents to services ---------- */
+
+static void destroy_base(struct part *p)
+{
+	struct service_base *base = CONTAINER(p, struct service_base, part);
+
+	for (unsigned i = 1; i <= 5; i++)
+		if (base->content.requests[i])
+			metric_series_drop(base->content.requests[i]);
+	for (unsigned i = 0; i < 5; i++)
+		if (base->content.failures[i])
+			metric_series_drop(base->content.failures[i]);
+	parts_drop(base->held, base->n_held);
+	arena_free(&base->arena);
+	mem_free(base);
+}
+
+static void open_series(struct service *s)
+{
+	static const struct str classes[] = { { NULL, 0 }, { "1xx", 3 }, { "2xx", 3 }, { "3xx", 3 }, { "4xx", 3 }, { "5xx", 3 } };
+	static const struct str failures[] = {
+		[CALL_CONNECT] = { "connect", 7 }, [CALL_RESET] = { "reset", 5 }, [CALL_TIMEOUT] = { "timeout", 7 },
+		[CALL_MALFORMED] = { "malformed", 9 }, [CALL_TRUNCATED] = { "truncated", 9 },
+	};
+
+	for (unsigned i = 1; i <= 5; i++)
+		s->requests[i] = metric_series(METRIC_UPSTREAM_REQUESTS, (struct str[]){ s->name, classes[i] });
+	for (unsigned i = 0; i < 5; i++)
+		s->failures[i] = metric_series(METRIC_UPSTREAM_FAILURES, (struct str[]){ s->name, failures[i] });
+}
+
+static bool has_labels(const struct json *labels, const struct json *wanted)
+{
+	if (!wanted || wanted->n == 0)
+		return false;
+	for (const struct json *w = wanted->child; w; w = w->next) {
+		const struct json *is = json_get_str(labels, w->name);
+
+		if (!is || !str_equal(is->string, w->string))
+			return false;
+	}
+	return true;
+}
+
+/* The address's own version, else the first one whose labels it has. */
+static struct str version_of(const struct service_doc *doc, const struct service_address *address)
+{
+	if (address->version.n)
+		return address->version;
+	for (size_t i = 0; address->labels && i < doc->versions.n; i++) {
+		const struct service_version *v = ITEM(doc->versions, struct service_version, i);
+
+		if (has_labels(address->labels, v->labels))
+			return v->name;
+	}
+	return (struct str){ NULL, 0 };
+}
+
+struct reading {
+	struct compiler *compiler;
+	const struct resource *resource;
+	const struct service_doc *doc;
+	struct service_base *base;
+};
+
+static bool is_known(const struct service *s, struct str text)
+{
+	for (unsigned i = 0; i < s->n_endpoints; i++)
+		if (str_equal(s->endpoints[i].text, text))
+			return true;
+	return false;
+}
+
+static void add_endpoint(const struct reading *reading, const struct service_address *address, struct str host, uint16_t port)
+{
+	struct service_base *base = reading->base;
+	struct service *s = &base->content;
+	struct endpoint e = { .port = port, .weight = (uint32_t)address->weight };
+	struct str version = version_of(reading->doc, address);
+	struct endpoint_state *state;
+	char text[ADDR_TEXT];
+	struct ip ip;
+
+	if (ip_parse(host, &ip)) {
+		e.addr = addr_of_ip(&ip, port);
+		addr_print(&e.addr, text);
+		e.text = arena_copy(&base->arena, str_of(text));
+	} else {
+		e.host = arena_copy(&base->arena, host);
+		e.text = arena_printf(&base->arena, "%.*s:%u", STR_FMT(host), port);
+	}
+	if (is_known(s, e.text))
+		return;
+	if (version.n)
+		e.version = arena_copy(&base->arena, version);
+	state = endpoint_get(reading->compiler, reading->resource->id, s->name, e.text);
+	e.cell = state->cell;
+	part_hold(&e.cell->part);
+	base->held[base->n_held++] = &e.cell->part;
+	base->endpoints[base->n_endpoints++] = state;
+	s->endpoints[s->n_endpoints++] = e;
+}
+
+/* An address without a port stands for one with each of the service's ports. */
+static bool read_endpoints(const struct reading *reading, struct arena *scratch, struct problem *why)
+{
+	const struct service_doc *doc = reading->doc;
+	struct service_base *base = reading->base;
+	struct items addresses;
+
+	if (!service_addresses(doc, scratch, &addresses, why))
+		return false;
+	const size_t most = addresses.n * (doc->ports.n ? doc->ports.n : 1);
+
+	base->endpoints = NEW_N(&base->arena, struct endpoint_state *, most);
+	base->content.endpoints = NEW_N(&base->arena, struct endpoint, most);
+	base->held = mem_alloc((most + 1) * sizeof(struct part *));
+	for (size_t i = 0; i < addresses.n; i++) {
+		const struct service_address *address = ITEM(addresses, struct service_address, i);
+		struct str host;
+		uint16_t port;
+
+		if (!service_split_address(address->address, &host, &port))
+			return problem(why, "addresses", "\"%.*s\" is no address", STR_FMT(address->address));
+		if (port)
+			add_endpoint(reading, address, host, port);
+		for (size_t at = 0; !port && at < doc->ports.n; at++)
+			add_endpoint(reading, address, host, (uint16_t)ITEM(doc->ports, struct service_port_entry, at)->port);
+	}
+	return true;
+}
+
+static void read_checks(const struct service_doc *doc, struct service_base *base)
+{
+	const struct health_check_config *h = &doc->healthCheckConfig;
+	const struct outlier_detection_config *o = &doc->outlierDetectionConfig;
+	static const int protocols[] = {
+		[SERVICE_HTTP] = UPSTREAM_HTTP1, [SERVICE_HTTPS] = UPSTREAM_HTTPS, [SERVICE_HTTP2] = UPSTREAM_HTTP2,
+		[SERVICE_GRPC] = UPSTREAM_GRPC, [SERVICE_TCP] = UPSTREAM_TCP,
+	};
+
+	if (doc->ports.n)
+		base->content.protocol = (enum upstream_protocol)protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol];
+	if (doc->has_healthCheckConfig)
+		base->content.health = (struct health_check){
+			.enable = h->enable,
+			.protocol = h->protocol == HEALTH_CHECK_HTTP ? HEALTH_HTTP : HEALTH_TCP,
+			.path = arena_copy(&base->arena, h->httpPath.n ? h->httpPath : STR("/")),
+			.host = arena_copy(&base->arena, h->httpHost),
+			.interval_ms = h->interval * 1000,
+			.timeout_ms = h->timeout * 1000,
+			.healthy_threshold = (unsigned)h->healthyThreshold,
+			.unhealthy_threshold = (unsigned)h->unhealthyThreshold,
+		};
+	if (doc->has_outlierDetectionConfig)
+		base->content.outlier = (struct outlier_detection){
+			.enable = o->enable,
+			.consecutive_5xx = (unsigned)o->consecutive5xx,
+			.interval_ms = o->interval * 1000,
+			.base_ejection_ms = o->baseEjectionTime * 1000,
+			.max_ejection_percent = (unsigned)o->maxEjectionPercent,
+		};
+}
+
+static struct service_base *base_new(struct compiler *c, const struct resource *r, struct problem *why)
+{
+	struct service_base *base = MEM_NEW(struct service_base);
+	struct arena scratch = { 0 };
+	struct service_doc doc = { 0 };
+	bool ok;
+
+	base->part = (struct part){ 1, destroy_base };
+	base->content.id = arena_copy(&base->arena, r->id);
+	base->content.name = arena_copy(&base->arena, r->name);
+	base->content.hash = pmap_hash(r->id);
+	ok = resource_decode(r, &scratch, &doc, why) && read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
+	if (ok) {
+		read_checks(&doc, base);
+		open_series(&base->content);
+	} else {
+		part_drop(&base->part);
+		base = NULL;
+	}
+	arena_free(&scratch);
+	return base;
+}
+
+/* ---------- states ---------- */
+
+static void destroy_turn(struct part *p)
+{
+	mem_free(CONTAINER(p, struct turn, part));
+}
+
+static struct service_state *service_get(struct compiler *c, struct str id)
+{
+	struct service_state *s = map_get(&c->service_states, id);
+	struct turn *turn;
+
+	if (s)
+		return s;
+	s = state_new(&c->service_states, sizeof(*s), offsetof(struct service_state, id), id);
+	list_init(&s->dirty);
+	turn = mem_alloc_aligned(64, 64);
+	turn->part = (struct part){ 1, destroy_turn };
+	s->turn = &turn->part;
+	return s;
+}
+
+void service_mark_dirty(struct compiler *c, struct str id)
+{
+	struct service_state *s = map_get(&c->service_states, id);
+
+	if (s)
+		mark_dirty(&c->dirty_services, &s->dirty);
+}
+
+bool service_change(struct compiler *c, const struct change *change, struct problem *why)
+{
+	struct service_base *base = change->after ? base_new(c, change->after, why) : NULL;
+	struct service_state *s;
+
+	if (change->after && !base)
+		return false;
+	s = service_get(c, change->after ? change->after->id : change->before->id);
+	/* First the new ones: an endpoint in both is never out of use. */
+	if (base)
+		use_endpoints(c, base, true);
+	if (s->base) {
+		use_endpoints(c, s->base, false);
+		part_drop(&s->base->part);
+	}
+	s->base = base;
+	mark_dirty(&c->dirty_services, &s->dirty);
+	return true;
+}
+
+/* ---------- into the snapshot ---------- */
+
+static void destroy_service(struct part *p)
+{
+	struct service *s = CONTAINER(p, struct service, part);
+
+	policies_drop(s->policies);
+	parts_drop(s->held, s->n_held);
+	mem_free(s);
+}
+
+static struct service *service_new(struct compiler *c, const struct service_state *state)
+{
+	struct service *s = MEM_NEW(struct service);
+
+	*s = state->base->content;
+	s->part = (struct part){ 1, destroy_service };
+	s->turn = &CONTAINER(state->turn, struct turn, part)->position;
+	s->policies = policies_compile(c, &(struct bearer){ LEVEL_SERVICE, s->id, s->name, { NULL, 0 } });
+	s->held = mem_alloc(2 * sizeof(struct part *));
+	s->held[s->n_held++] = &state->base->part;
+	s->held[s->n_held++] = state->turn;
+	part_hold(&state->base->part);
+	part_hold(state->turn);
+	return s;
+}
+
+void service_settle(struct compiler *c, struct service_state *state)
+{
+	struct service *s = state->base ? service_new(c, state) : NULL;
+
+	list_remove(&state->dirty);
+	c->services = pmap_set(c->services, state->id, s ? &s->part : NULL);
+	if (s) {
+		part_drop(&s->part);
+		return;
+	}
+	map_remove(&c->service_states, state->id);
+	part_drop(state->turn);
+	mem_free(state);
+}
+
+void services_publish(struct compiler *c, struct snapshot *s)
+{
+	unsigned n = 0;
+
+	LIST_EACH(counted, &c->idle_endpoints)
+		n++;
+	s->retired = NEW_N(&s->arena, struct endpoint_cell *, n);
+	LIST_EACH(node, &c->idle_endpoints) {
+		struct endpoint_state *e = CONTAINER(node, struct endpoint_state, idle);
+
+		list_remove(&e->idle);
+		if (e->uses)
+			continue;
+		__atomic_store_n(&e->cell->retired, true, __ATOMIC_RELAXED);
+		/* The state's reference becomes the snapshot's. */
+		s->retired[s->n_retired++] = e->cell;
+		map_remove(&c->endpoint_states, e->key);
+		mem_free(e);
+	}
+}
+
+void services_free(struct compiler *c)
+{
+	struct map_entry *e;
+
+	for (size_t i = 0; (e = map_next(&c->service_states, &i));) {
+		struct service_state *s = e->value;
+
+		if (s->base)
+			part_drop(&s->base->part);
+		part_drop(s->turn);
+		mem_free(s);
+	}
+	for (size_t i = 0; (e = map_next(&c->endpoint_states, &i));) {
+		struct endpoint_state *state = e->value;
+
+		part_drop(&state->cell->part);
+		mem_free(state);
+	}
+	map_free(&c->service_states);
+	map_free(&c->endpoint_states);
+}

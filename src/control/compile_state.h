@@ -1,0 +1,337 @@
+/*
+ * compile_state.h -- the compiler's working state, shared by compile*.c only.
+ *
+ *      change ──► check, decode ──► wanted state, marked dirty              compile_change(): may refuse, changes no map
+ *      publish ──► settle: dirty states ──► parts ──► persistent maps       cannot fail
+ *                  snapshot = the maps, held ──► workers
+ *
+ * Everything that can be refused happens in compile_change(); everything that is derived (chains, candidates, sites) waits for
+ * the publish, where a thousand changes of one thing cost one. So undoing is the reverse change and leaves no trace.
+ *
+ * Who depends on whom, and is made anew in this order: services and routes (with their chains) ──► vhosts ──► gateways ──► domains'
+ * sites ──► bindings. Names of structs: <thing>_state is what the compiler knows of a resource; states come to be when first
+ * mentioned, so the order of changes does not matter, and go when nothing mentions them.
+ */
+#pragma once
+#include "control/compile.h"
+#include "control/resource.h"
+#include "control/resources/types.h"
+#include "core/list.h"
+#include "core/map.h"
+#include "proxy/router.h"
+
+/* A part that a table finds again while anybody holds it: what must survive from one version of a chain to the next. */
+struct kept {
+	struct part part;
+	struct map *table;
+	struct str key;
+};
+
+/* ---------- policies ---------- */
+
+/* One version of a policy, decoded: shared by all its steps. */
+struct conf {
+	struct part part;
+	struct arena arena;
+	const struct policy_class *class;
+	const void *conf;
+	bool enable;
+	struct str policy_id, policy_name, canonical;
+};
+
+/* State of one attachment on one resource. Key: attachment id, resource id. */
+struct cell {
+	struct kept kept;
+	struct conf *conf;                /* the one it was made for; held */
+	void *memory;
+};
+
+/* Counters of one attachment on one resource. Key: policy name, attachment id, resource id, resource name. */
+struct tally {
+	struct kept kept;
+	struct series *series[POLICY_OUTCOMES];
+};
+
+struct policy_state {
+	struct str id;                    /* behind the struct */
+	const struct policy_class *class; /* NULL while the policy is not there */
+	struct conf *conf;                /* NULL: not enforced, or broken: see trouble */
+	bool enable;
+	char trouble[200];
+	struct list attachments;          /* attachment_state.of_policy */
+};
+
+/* One resource of an attachment. */
+struct attachment_link {
+	struct list node;                 /* in attached.links, by age */
+	struct attachment_state *attachment;
+	struct str resource_id;
+};
+
+struct attachment_state {
+	struct str id;
+	struct arena arena;               /* id, links */
+	uint64_t age;
+	enum scope scope;
+	struct str gateway_id;
+	struct policy_state *policy;
+	struct list of_policy;
+	struct attachment_link *links;
+	unsigned n_links;
+	enum phase phase;
+	char reason[240];
+};
+
+/* What is attached to a resource. */
+struct attached {
+	struct str id;                    /* behind the struct */
+	struct list links;
+};
+
+/* Whose chains: a resource, and the API it inherits from (id absent: none). */
+struct bearer {
+	enum level level;
+	struct str id, name;
+	struct str parent_id;
+};
+
+/* ---------- routing ---------- */
+
+/* The routes of a domain or of a gateway without regard to the domain; part of its owner's state. */
+struct vhost_state {
+	struct list dirty;
+	struct gateway_state *gateway;    /* of one of these it is */
+	struct domain_state *domain;
+	uint32_t number;                  /* 0 = no route yet */
+	unsigned n_routes, n_exact, n_nocase;
+	unsigned prefixes[64], slashes[64];
+	struct mask_count {
+		struct template_mask mask;
+		unsigned count;
+	} *masks;
+	unsigned n_masks;
+	struct route **regexes;           /* in the order of struct vhost */
+	unsigned n_regexes;
+	struct vhost *vhost;              /* in force; held */
+};
+
+/* A route decoded, without its chains. */
+struct route_base {
+	struct part part;
+	struct arena arena;
+	struct route content;             /* all but part, policies, held; series are held by the base */
+	char kind;                        /* of its key; 0 = regex */
+	struct str key_path;
+	struct template_mask mask;
+	struct str gateway_id;
+	const struct str *domain_ids;     /* none: every host of the gateway */
+	unsigned n_domain_ids;
+};
+
+struct route_state {
+	struct str id;                    /* behind the struct */
+	struct list dirty;
+	struct list of_api;               /* operations only */
+	struct resource *resource;        /* operations only: held */
+	struct str parent_id;             /* operations: their API, whose policies they inherit */
+	struct route_base *base;          /* wanted; NULL = none */
+	struct route_base *placed;        /* what `route` was made from */
+	struct route *route;              /* in snapshot.paths or a vhost's regexes; held */
+};
+
+struct api_state {
+	struct str id;                    /* behind the struct */
+	struct resource *resource;        /* NULL while only mentioned; held */
+	struct list operations;           /* route_state.of_api */
+	struct route_state *own;          /* of an API without operations: its base path */
+};
+
+/* ---------- listening ---------- */
+
+struct binding_state {
+	struct str key;                   /* behind the struct */
+	struct addr addr;
+	struct list dirty;
+	struct map claims;                /* host or "*" → the gateway_state that serves it here */
+	struct gateway_state **users;
+	unsigned n_users;
+	int *fds;                         /* [workers] opened and not published yet; NULL */
+	bool is_published;
+	struct pmap *hosts;               /* → struct site */
+	struct binding *binding;          /* in force; held */
+};
+
+/* Where and for whom a gateway listens, as its document says. */
+struct gateway_plan {
+	struct arena arena;
+	struct str name;
+	struct addr *addrs;
+	struct str *keys;
+	unsigned n_addrs;
+	struct str *hosts;                /* names, lower case */
+	unsigned n_hosts;
+	bool any_host;
+	enum phase phase;
+	struct str reason, last_error;
+};
+
+struct gateway_state {
+	struct str id;                    /* behind the struct */
+	struct list dirty;
+	bool sites_only;                  /* dirty: the gateway part itself stays */
+	bool exists;
+	struct gateway_plan *plan;        /* NULL unless it exists */
+	struct binding_state **bindings;
+	unsigned n_bindings;
+	struct list domains;              /* domain_state.of_gateway: those that exist */
+	struct vhost_state routes;
+	struct gateway *gateway;          /* in force; held */
+	struct site *site;                /* without a domain; held */
+};
+
+struct domain_state {
+	struct str id;                    /* behind the struct */
+	struct list dirty, of_gateway;
+	bool exists;
+	bool policies_stale;
+	struct str name;                  /* lower case; mem_alloc'ed */
+	struct gateway_state *gateway;    /* NULL unless it exists */
+	struct vhost_state routes;
+	struct policies *policies;        /* held unless &policies_none */
+	struct site *site;                /* held */
+};
+
+/* ---------- services ---------- */
+
+struct endpoint_state {
+	struct str key;                   /* service id, host:port; behind the struct */
+	struct endpoint_cell *cell;       /* held */
+	unsigned uses;                    /* by wanted services */
+	struct list idle;
+};
+
+struct service_base {
+	struct part part;
+	struct arena arena;
+	struct service content;           /* all but part, policies, held */
+	struct endpoint_state **endpoints;
+	unsigned n_endpoints;
+	struct part **held;               /* cells, turn */
+	unsigned n_held;
+};
+
+struct service_state {
+	struct str id;                    /* behind the struct */
+	struct list dirty;
+	struct part *turn;
+	struct service_base *base;        /* wanted; NULL = none */
+	bool is_placed;
+};
+
+struct compiler {
+	const struct model *model;
+	struct compiler_settings settings;
+	uint64_t version;
+	bool changed;                     /* the maps differ from what is published */
+	struct pmap *bindings, *paths, *services;
+	/* states by id; values as the names say */
+	struct map policy_states, attachment_states, attached, cells, tallies;
+	struct map route_states, api_states, service_states, endpoint_states;
+	struct map gateway_states, domain_states, binding_states;
+	struct list dirty_routes, dirty_services, dirty_vhosts, dirty_gateways, dirty_domains, dirty_bindings;
+	struct list idle_endpoints;
+	uint32_t vhost_numbers;
+	unsigned degraded;
+	struct inbox returned;
+	int woken;                        /* eventfd: a worker adopted, or a snapshot came back */
+	struct series *version_series, *publish_series, *degraded_series;
+};
+
+/* A state with its id behind it; linked into `map`. */
+void *state_new(struct map *map, size_t size, size_t id_at, struct str id);
+static inline void mark_dirty(struct list *dirty, struct list *node)
+{
+	if (list_is_empty(node))
+		list_append(dirty, node);
+}
+struct kept *kept_find(struct map *table, struct str key);
+void kept_enter(struct kept *k, struct map *table, struct str key);      /* the key is copied */
+void kept_leave(struct kept *k);                                         /* by destroy: before the memory goes */
+/* Drops the array of parts and the array. */
+void parts_drop(struct part **held, unsigned n);
+
+/* compile_policy.c: policies and attachments */
+MUST_USE bool policy_change(struct compiler *c, const struct change *change, struct problem *why);
+MUST_USE bool attachment_change(struct compiler *c, const struct change *change, struct problem *why);
+void attachments_recheck(struct compiler *c, const struct resource *changed);   /* whose policies refer to it */
+struct attached *attached_find(const struct compiler *c, struct str resource_id);
+void policies_free(struct compiler *c);
+
+/* compile_chain.c: chains of one resource */
+struct policies *policies_compile(struct compiler *c, const struct bearer *on);
+struct policies *policies_hold(struct policies *p);
+void policies_drop(struct policies *p);
+
+/* compile_route.c: documents to route_base */
+MUST_USE bool route_change(struct compiler *c, const struct change *change, struct problem *why);
+struct route_source {
+	const struct resource *resource;
+	const char *type;                 /* resource_type */
+	struct str name, gateway_id;
+	const struct items *domain_ids;
+	const struct backend *backend;    /* NULL = none */
+	int match;                        /* enum match_type */
+	const char *path_field;           /* for problems */
+	struct str path;
+	const struct route_match *conditions;   /* NULL = none */
+	struct str method;                /* the only one; absent = as conditions say */
+};
+/* NULL fills *why. `a`: scratch. */
+struct route_base *route_base_new(struct compiler *c, const struct route_source *s, struct problem *why);
+struct route_state *route_state_get(struct compiler *c, struct str id);
+void route_want(struct compiler *c, struct route_state *r, struct route_base *base);   /* takes the reference; NULL = none */
+struct str gateway_name(const struct compiler *c, struct str gateway_id);
+
+/* compile_api.c: REST APIs and operations */
+MUST_USE bool api_change(struct compiler *c, const struct change *change, struct problem *why);
+MUST_USE bool operation_change(struct compiler *c, const struct change *change, struct problem *why);
+void api_mark_dirty(struct compiler *c, struct str api_id);
+void apis_free(struct compiler *c);
+
+/* compile_vhost.c: routes to snapshot.paths and vhosts */
+void route_settle(struct compiler *c, struct route_state *r);
+void vhost_settle(struct compiler *c, struct vhost_state *v);
+void vhost_state_free(struct vhost_state *v);
+void routes_free(struct compiler *c);
+
+/* compile_gateway.c: gateways, domains, features */
+MUST_USE bool gateway_change(struct compiler *c, const struct change *change, struct problem *why);
+MUST_USE bool domain_change(struct compiler *c, const struct change *change, struct problem *why);
+struct gateway_state *gateway_get(struct compiler *c, struct str id);
+struct domain_state *domain_get(struct compiler *c, struct str id);
+void gateway_mark(struct compiler *c, struct gateway_state *g, bool sites_only);
+void gateway_settle(struct compiler *c, struct gateway_state *g);
+void domain_settle(struct compiler *c, struct domain_state *d);
+void gateways_free(struct compiler *c);
+
+/* compile_listener.c: bindings and their sockets */
+struct gateway_plan *gateway_plan_new(struct compiler *c, const struct resource *r, struct problem *why);
+void gateway_plan_free(struct gateway_plan *p);
+/* Moves g to the addresses and hosts of `plan` (NULL: away). A refusal changes nothing. Takes the plan when it succeeds. */
+MUST_USE bool gateway_move(struct compiler *c, struct gateway_state *g, struct gateway_plan *plan, struct problem *why);
+/* Whether g may serve `name` on all its bindings. */
+MUST_USE bool gateway_claim(struct gateway_state *g, struct str name, const char *field, struct problem *why);
+void gateway_unclaim(struct gateway_state *g, struct str name);
+/* Puts the site (NULL: nothing) that serves `name` for g on all its bindings. */
+void gateway_place(struct compiler *c, struct gateway_state *g, struct str name, struct site *site);
+void binding_settle(struct compiler *c, struct binding_state *b);
+/* Sockets opened and closed since the last publish become the snapshot's. */
+void bindings_publish(struct compiler *c, struct snapshot *s);
+void bindings_free(struct compiler *c);
+
+/* compile_service.c */
+MUST_USE bool service_change(struct compiler *c, const struct change *change, struct problem *why);
+void service_mark_dirty(struct compiler *c, struct str id);
+void service_settle(struct compiler *c, struct service_state *s);
+void services_publish(struct compiler *c, struct snapshot *s);   /* retired endpoints */
+void services_free(struct compiler *c);
