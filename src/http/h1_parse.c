@@ -233,9 +233,10 @@ static unsigned count_limit(const struct h1_limits *limits)
 
 static enum h1_fault check_end(struct str head, enum h1_fault start_line)
 {
-	if (head.n < SHORTEST_HEAD || memcmp(head.p + head.n - 4, "\r\n\r\n", 4) != 0)
-		return start_line;
-	return H1_FAULT_NONE;
+	if (head.n >= SHORTEST_HEAD && memcmp(head.p + head.n - 4, "\r\n\r\n", 4) == 0)
+		return H1_FAULT_NONE;
+	return head.n >= 4 && memcmp(head.p + head.n - 3, "\n\r\n", 3) == 0 && head.p[head.n - 4] != '\r'
+	               ? H1_FAULT_BARE_LF : start_line;
 }
 
 /* "HTTP/1.0" or "HTTP/1.1" at p; other digits are a version we do not speak, other text is `otherwise`. */

@@ -59,7 +59,7 @@ static void test_normal_forms(void **state)
 		{ "/a/b%2F.x", "/a/b%2F.x", NULL },
 		{ "/{id}|\"<>^`", "/{id}|\"<>^`", NULL },
 		{ "/long/enough/for/two/blocks/of/sixteen?q=also+long+enough+for+it",
-			"/long/enough/for/two/blocks/of/sixteen",
+		  "/long/enough/for/two/blocks/of/sixteen",
 		  "q=also+long+enough+for+it" },
 		{ "/exactly16bytes/", "/exactly16bytes/", NULL },
 		{ "/exactly16bytes//x", "/exactly16bytes/x", NULL },
@@ -87,11 +87,11 @@ static void test_refused_targets(void **state)
 {
 	static const char *const targets[] = {
 		"", "a", "?", "*", "/%", "/%4", "/%4g", "/%g4", "/%00", "/a%0a", "/%1f", "/%7f", "/a\\b", "/a#b",
-			"/a?b#c",
+		"/a?b#c",
 		"/..", "/a/../..", "/%2e%2e", "/a/../../b", "/..%2f", "/a/..%2fb", "/a/%2e%2e%2Fb", "/a/b%2f..",
-			"/a/.%5cb",
+		"/a/.%5cb",
 		"/a/..%5c", "/a/x%2f..%2fy", "/a/..;/b", "/a/..;x=1/b", "/a/.;/b", "/a/..%2f;x", "/a b", "/a\tb",
-			"/\x01",
+		"/\x01",
 		"/\x7f", "/\xc3\xa9", "/x?\xc3\xa9", "/x? ", "/a/x%2F..;y",
 	};
 
