@@ -1,5 +1,4 @@
 """HTTP/1.1 on a bare socket: sends exactly the bytes it is told, reads answers strictly and keeps their bytes."""
-import contextlib
 import socket
 import time
 
@@ -211,12 +210,13 @@ class Connection:
 		end = time.monotonic() + within
 		try:
 			while not self.eof:
-				left = end - time.monotonic()
-				if left <= 0:
-					return False
+				left = max(0.0, end - time.monotonic())
 				self.socket.settimeout(left)
-				with contextlib.suppress(TimeoutError):
+				try:
 					self.fill()
+				except (TimeoutError, BlockingIOError):
+					if left == 0.0 or time.monotonic() >= end:
+						return False
 			return True
 		finally:
 			self.socket.settimeout(before)
