@@ -61,7 +61,7 @@ static bool is_skipped(const struct header *h, uint64_t skip)
 
 static char *put_rows(char *out, const struct message *m, uint64_t skip)
 {
-	const struct header *h = m->headers, *end = m->headers + m->n;
+	const struct header *h = m->headers, *end = m->n ? h + m->n : h;
 
 	while (h < end) {
 		const char *start = h->name.p, *stop;
