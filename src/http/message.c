@@ -111,6 +111,19 @@ static void set(struct message *m, enum header_id id, struct str name, struct st
 		m->authority = first->value;
 }
 
+static unsigned drop(struct message *m, enum header_id id, struct str name)
+{
+	unsigned dropped = 0;
+
+	if (id == HEADER_HOST)
+		return 0;
+	for (struct header *h = find(m, 0, id, name); h; h = message_find_next(m, h)) {
+		h->dropped = true;
+		dropped++;
+	}
+	return dropped;
+}
+
 void message_add(struct message *m, struct str name, struct str value)
 {
 	enum header_id id = header_lookup(name);
@@ -130,6 +143,21 @@ void message_add_id(struct message *m, enum header_id id, struct str value)
 		add(m, id, header_name(id), value);
 }
 
+void message_push_id(struct message *m, enum header_id id, struct str value)
+{
+	if (m->n == m->cap)
+		message_grow(m);
+	m->headers[m->n++] = (struct header){ .name = header_name(id), .value = value, .id = (uint16_t)id };
+	m->present |= BIT(id);
+}
+
+void message_put_id(struct message *m, enum header_id id, struct str value)
+{
+	if (m->present & BIT(id))
+		drop(m, id, header_name(id));
+	message_push_id(m, id, value);
+}
+
 void message_set(struct message *m, struct str name, struct str value)
 {
 	enum header_id id = header_lookup(name);
@@ -142,19 +170,6 @@ void message_set_id(struct message *m, enum header_id id, struct str value)
 {
 	BUG_ON(id == HEADER_OTHER);
 	set(m, id, header_name(id), value);
-}
-
-static unsigned drop(struct message *m, enum header_id id, struct str name)
-{
-	unsigned dropped = 0;
-
-	if (id == HEADER_HOST)
-		return 0;
-	for (struct header *h = find(m, 0, id, name); h; h = message_find_next(m, h)) {
-		h->dropped = true;
-		dropped++;
-	}
-	return dropped;
 }
 
 unsigned message_remove(struct message *m, struct str name)

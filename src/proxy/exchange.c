@@ -1,10 +1,8 @@
 /* exchange.c -- births, matches, answers and ends of exchanges; upstream.c has what happens with upstreams. */
 #include "proxy/exchange.h"
 #include "core/clock.h"
-#include "core/crypto.h"
 #include "core/log.h"
 #include "core/metric.h"
-#include "http/uri.h"
 #include "proxy/router.h"
 #include "proxy/worker.h"
 
@@ -103,11 +101,22 @@ static struct stream *open_exchange(struct server_connection *c)
 	return &x->stream;
 }
 
+/* Eight hexadecimal digits as eight bytes: each nibble gets a byte, and those above 9 the distance to 'a'. */
+static uint64_t hex_digits(uint32_t v)
+{
+	const uint64_t ones = 0x0101010101010101u;
+	uint64_t x = v;
+
+	x = (x | x << 16) & 0x0000ffff0000ffffu;
+	x = (x | x << 8) & 0x00ff00ff00ff00ffu;
+	x = (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
+	return x + ones * '0' + ((x + ones * 6) >> 4 & ones) * ('a' - '0' - 10);
+}
+
 /* Kept from the client when it is sane, else made: 32 characters that say nothing. */
 static struct str request_id(struct exchange *x)
 {
 	struct str given = message_value(&x->stream.req, HEADER_X_REQUEST_ID);
-	static const char digits[] = "0123456789abcdef";
 	bool sane = given.n > 0 && given.n <= 128;
 
 	for (size_t i = 0; sane && i < given.n; i++) {
@@ -120,10 +129,9 @@ static struct str request_id(struct exchange *x)
 		return given;
 	char *out = arena_take(&x->arena, 32);
 	for (int i = 0; i < 32; i += 8) {
-		uint32_t r = worker_random(x->worker);
+		uint64_t digits = hex_digits(worker_random(x->worker));
 
-		for (int k = 0; k < 8; k++, r >>= 4)
-			out[i + k] = digits[r & 15];
+		memcpy(out + i, &digits, 8);
 	}
 	return (struct str){ out, 32 };
 }
@@ -136,15 +144,24 @@ static struct str preflight_method(const struct message *req)
 	return message_value(req, HEADER_ACCESS_CONTROL_REQUEST_METHOD);
 }
 
+/* The parser has checked the form: a name, an IPv4 address or [IPv6], then perhaps a port. */
+static struct str without_port(struct str authority)
+{
+	size_t n = authority.n;
+
+	while (n > 0 && authority.p[n - 1] >= '0' && authority.p[n - 1] <= '9')
+		n--;
+	if (n > 0 && authority.p[n - 1] == ':')
+		return (struct str){ authority.p, n - 1 };
+	return authority;
+}
+
 static void match(struct exchange *x)
 {
 	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
 	struct message *req = &x->stream.req;
-	struct str host = { 0 };
-	uint16_t port;
+	struct str host = without_port(req->authority);
 
-	if (!uri_split_authority(req->authority, &host, &port))
-		host = req->authority;
 	/* The listener is followed to the binding of the current view, which the exchange pinned a moment ago. */
 	if (l->binding)
 		x->site = router_site(l->binding, host);

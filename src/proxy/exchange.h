@@ -73,6 +73,7 @@ struct exchange {
 	const struct target *target;
 	const struct endpoint *endpoint;
 	struct ip peer_ip, client_ip;
+	struct str peer_text, client_text;   /* printed once */
 	uint16_t peer_port;
 	bool trusted_peer;                /* its X-Forwarded-* are believed */
 	struct str request_id;

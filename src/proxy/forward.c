@@ -50,22 +50,6 @@ static struct ip find_client(const struct exchange *x, const struct trust *trust
 	return ip;
 }
 
-void forward_identify(struct exchange *x)
-{
-	const struct addr *peer = connection_peer(x->stream.connection);
-
-	x->peer_ip = addr_ip(peer);
-	x->peer_port = addr_port(peer);
-	x->client_ip = x->peer_ip;
-	if (!x->site)
-		return;
-	const struct trust *trust = &x->site->gateway->trust;
-	if (trust->xff_trusted_num == 0 && !trust->proxies)
-		return;
-	x->trusted_peer = trust->proxies ? cidr_set_has(trust->proxies, &x->peer_ip) : true;
-	x->client_ip = find_client(x, trust);
-}
-
 static struct str print_ip(struct exchange *x, const struct ip *ip)
 {
 	char *out = arena_take(&x->arena, 46);
@@ -73,10 +57,28 @@ static struct str print_ip(struct exchange *x, const struct ip *ip)
 	return (struct str){ out, ip_print(ip, out) };
 }
 
+void forward_identify(struct exchange *x)
+{
+	const struct addr *peer = connection_peer(x->stream.connection);
+
+	x->peer_ip = addr_ip(peer);
+	x->peer_port = addr_port(peer);
+	x->client_ip = x->peer_ip;
+	x->client_text = x->peer_text = print_ip(x, &x->peer_ip);
+	if (!x->site)
+		return;
+	const struct trust *trust = &x->site->gateway->trust;
+	if (trust->xff_trusted_num == 0 && !trust->proxies)
+		return;
+	x->trusted_peer = trust->proxies ? cidr_set_has(trust->proxies, &x->peer_ip) : true;
+	x->client_ip = find_client(x, trust);
+	x->client_text = print_ip(x, &x->client_ip);
+}
+
 static void append_peer(struct exchange *x)
 {
 	struct message *req = &x->stream.req;
-	struct str peer = print_ip(x, &x->peer_ip);
+	struct str peer = x->peer_text;
 
 	if (req->present >> HEADER_X_FORWARDED_FOR & 1) {
 		struct str before = message_join(req, STR("x-forwarded-for"));
@@ -87,11 +89,11 @@ static void append_peer(struct exchange *x)
 			memcpy(out, before.p, before.n);
 			memcpy(out + before.n, ", ", 2);
 			memcpy(out + before.n + 2, peer.p, peer.n);
-			message_set_id(req, HEADER_X_FORWARDED_FOR, (struct str){ out, before.n + 2 + peer.n });
+			message_put_id(req, HEADER_X_FORWARDED_FOR, (struct str){ out, before.n + 2 + peer.n });
 			return;
 		}
 	}
-	message_set_id(req, HEADER_X_FORWARDED_FOR, peer);
+	message_put_id(req, HEADER_X_FORWARDED_FOR, peer);
 }
 
 static void set_unless_trusted(struct exchange *x, enum header_id id, struct str value)
@@ -99,8 +101,8 @@ static void set_unless_trusted(struct exchange *x, enum header_id id, struct str
 	struct message *req = &x->stream.req;
 
 	if (x->trusted_peer && message_value(req, id).n > 0)
-		return;
-	message_set_id(req, id, value);
+		return;                    /* said by a hop that is believed */
+	message_put_id(req, id, value);
 }
 
 void forward_prepare(struct exchange *x)
@@ -112,7 +114,9 @@ void forward_prepare(struct exchange *x)
 	set_unless_trusted(x, HEADER_X_FORWARDED_PROTO, exchange_is_tls(x) ? STR("https") : STR("http"));
 	set_unless_trusted(x, HEADER_X_FORWARDED_HOST, x->host);
 	set_unless_trusted(x, HEADER_X_FORWARDED_PORT, l->port);
-	message_set_id(req, HEADER_X_REAL_IP, print_ip(x, &x->client_ip));
-	message_set_id(req, HEADER_X_REQUEST_ID, x->request_id);
+	message_put_id(req, HEADER_X_REAL_IP, x->client_text);
+	/* A sane one of the client's is kept where it is. */
+	if (!str_equal(message_value(req, HEADER_X_REQUEST_ID), x->request_id))
+		message_put_id(req, HEADER_X_REQUEST_ID, x->request_id);
 	message_remove_id(req, HEADER_EXPECT);
 }

@@ -78,6 +78,17 @@ static char *text(char *out, struct str value)
 }
 #define TEXT(out, name, value) text(PUT((out), ",\"" name "\":\""), (value))
 
+struct str record_fragment(struct arena *a, const char *name, struct str value)
+{
+	size_t n = strlen(name);
+	char *start = arena_take(a, n + 6 + 6 * (value.n < TEXT_MAX ? value.n : TEXT_MAX)), *out = start;
+
+	out = PUT(out, ",\"");
+	out = put(out, (struct str){ name, n });
+	out = text(PUT(out, "\":\""), value);
+	return (struct str){ start, (size_t)(out - start) };
+}
+
 static char *digits(char *out, uint64_t v)
 {
 	char tmp[20];
@@ -93,17 +104,12 @@ static char *digits(char *out, uint64_t v)
 
 #define NUMBER(out, name, v) digits(PUT((out), ",\"" name "\":"), (uint64_t)(v))
 
-static struct str ip_text(const struct ip *ip, char buffer[46])
-{
-	return (struct str){ buffer, ip_print(ip, buffer) };
-}
-
 static char *upstream_part(const struct exchange *x, char *out)
 {
 	if (x->service)
-		out = TEXT(out, "service", x->service->name);
+		out = put(out, x->service->record);
 	if (x->endpoint) {
-		out = TEXT(out, "upstream", x->endpoint->text);
+		out = put(out, x->endpoint->record);
 		out = NUMBER(out, "attempts", x->attempts);
 	}
 	if (x->upstream_start_us && x->call.connected_us)
@@ -132,7 +138,7 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 {
 	const struct reason *r = &reasons[x->reason];
 	const char *flag = x->flag ? x->flag : r->flag;
-	char ip[46], *line = log_reserve(RECORD_MAX), *out = line;
+	char *line = log_reserve(RECORD_MAX), *out = line;
 
 	if (!line)
 		return;
@@ -141,7 +147,7 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	out += 24;
 	out = PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
 	out = TEXT(out, "requestId", x->request_id);
-	out = TEXT(out, "client", ip_text(&x->client_ip, ip));
+	out = TEXT(out, "client", x->client_text);
 	out = TEXT(out, "method", x->stream.req.method_name);
 	out = TEXT(out, "host", x->host);
 	out = TEXT(out, "path", x->path);
@@ -150,11 +156,11 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	out = NUMBER(out, "bytesOut", x->stream.sent);
 	out = NUMBER(out, "durationUs", now_us - x->stream.start_us);
 	if (x->site)
-		out = TEXT(out, "gateway", x->site->gateway->name);
+		out = put(out, x->site->gateway->record);
 	if (x->site && x->site->domain_name.n)
 		out = TEXT(out, "domain", x->site->domain_name);
 	if (x->route)
-		out = TEXT(out, "route", x->route->name);
+		out = put(out, x->route->record);
 	out = upstream_part(x, out);
 	out = policy_part(x, out);
 	if (*flag)

@@ -44,6 +44,7 @@ struct endpoint_cell {
 
 struct endpoint {
 	struct str text;                  /* "127.0.0.1:9001": for logs and hashing */
+	struct str record;                /* record_fragment(): ,"upstream":"127.0.0.1:9001" */
 	struct addr addr;                 /* when it is an IP */
 	struct str host;                  /* a DNS name otherwise (absent for an IP) */
 	uint16_t port;
@@ -72,6 +73,7 @@ enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_HTTPS, UPSTREAM_HTTP2, UPSTREA
 struct service {
 	struct part part;
 	struct str id, name;
+	struct str record;                /* ,"service":"name" */
 	uint64_t hash;                    /* pmap_hash(id) */
 	struct endpoint *endpoints;
 	unsigned n_endpoints;
@@ -107,6 +109,7 @@ struct condition {                        /* on a header or a query parameter */
 
 struct route {
 	struct part part;
+	struct str record;                /* ,"route":"name" */
 	struct str id, name;              /* of the route, or of the operation / API it was made from */
 	struct str resource_type;         /* "Route", "Operation", "Api" */
 	enum match_type match;
@@ -133,6 +136,7 @@ struct route {
 struct gateway {
 	struct part part;
 	struct str id, name;
+	struct str record;                /* ,"gateway":"name" */
 	struct policies *policies;
 	struct trust {                    /* who may say where a request came from: gateway settings */
 		unsigned xff_trusted_num;
@@ -250,5 +254,7 @@ void snapshot_unpin(struct view *v, const struct view *current, struct mailbox *
 /* Control thread: frees snapshots that came back. */
 void snapshot_reap(struct inbox *returned);
 
+/* A member of the access record, escaped once when it is compiled: ,"name":"value". */
+struct str record_fragment(struct arena *a, const char *name, struct str value);
 /* Healthy by the active check and not ejected. */
 bool endpoint_is_up(const struct endpoint *e, int64_t now_ms);
