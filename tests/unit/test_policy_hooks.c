@@ -249,10 +249,10 @@ static void direct_response_answers(void **state)
 	header_is(res, "Content-Type", NULL);
 }
 
-#define LIST_OF(type, layer, content) "{'name':'n','ipAccessControlResourceName':'r',"
-  "'ipAccessControlResourceType':'Route'," \
-	"'ipAccessControlType':'" type "','ipAccessControlContent':'" content "',"
-	  "'protocolLayer':'" layer "','enable':true}"
+#define LIST_OF(type, layer, content) \
+	"{'name':'n','ipAccessControlResourceName':'r','ipAccessControlResourceType':'Route'," \
+	"'ipAccessControlType':'" type "','ipAccessControlContent':'" content "','protocolLayer':'" layer \
+	"','enable':true}"
 
 static enum verdict judge(const char *config)
 {
@@ -295,11 +295,10 @@ static void ip_access_control_closes_connections(void **state)
 	assert_true(x.must_close);
 }
 
-#define CORS(origins, methods, headers, expose, credentials) "{'allowOrigins':'" origins "',"
-  "'allowMethods':" methods \
-	",'allowHeaders':'" headers "','exposeHeaders':'" expose "','timeUnit':'m','unitNum':60,"
-	  "'allowCredentials':" \
-	credentials ",'enable':true}"
+#define CORS(origins, methods, headers, expose, credentials) \
+	"{'allowOrigins':'" origins "','allowMethods':" methods ",'allowHeaders':'" headers \
+	"','exposeHeaders':'" expose "','timeUnit':'m','unitNum':60,'allowCredentials':" credentials \
+	",'enable':true}"
 #define CORS_LIST CORS("https://a.com,https://*.b.com", "['get','PUT']", "Content-Type, X-A", "X-Out", "true")
 #define CORS_ANY(credentials) CORS("*", "['*']", "*", "*", credentials)
 
