@@ -218,7 +218,6 @@ static void leave(struct worker *w)
 	struct view *v = w->view;
 	if (v)
 		snapshot_unpin(v, NULL, w->box);
-	loop_free(w->loop);
 	/* Nothing is served here any more: whatever is published from now on is in force as far as this worker goes. */
 	atomic_store_explicit(&w->box->adopted, UINT64_MAX, memory_order_release);
 	if (w->box->wake_control)
@@ -277,5 +276,7 @@ void worker_join(struct worker *w)
 	struct view *v = snapshot_adopt(NULL, w->box, NULL, NULL);
 	if (v)
 		snapshot_unpin(v, NULL, w->box);
+	/* Only now: until the thread ended somebody could still wake the loop. */
+	loop_free(w->loop);
 	mem_free(w);
 }
