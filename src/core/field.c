@@ -480,6 +480,8 @@ static bool refuse_unknown(const struct field *table, struct str name, struct pr
 	unsigned nearest = name.n < 6 ? 2 : 4;
 	const struct field *near = find_nearest(table, name, &nearest);
 
+	if (name.n == 0)
+		return problem(why, "\"\"", "unknown field; a name must not be empty");
 	json_brief_text(name, shown);
 	if (near)
 		return problem(why, shown, "unknown field; did you mean \"%s\"?", near->name);
