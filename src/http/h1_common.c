@@ -57,6 +57,8 @@ static size_t find_empty_line(const char *p, size_t n, size_t from)
 {
 	size_t at;
 
+	while (n - from >= 2 * SCAN_BLOCK + 2 && !scan_has_near_lfs(p + from))
+		from += 2 * SCAN_BLOCK;
 	for (; n - from >= SCAN_BLOCK + 2; from += SCAN_BLOCK) {
 		at = find_in_block(p + from);
 		if (at < SCAN_BLOCK)

@@ -8,6 +8,7 @@
 
 struct h1_notes {
 	struct message *m;
+	const char *end;                  /* of the head */
 	uint64_t noted;                   /* bit set of the enum header_id to take note of */
 	unsigned fields, limit;           /* so far, and allowed; cookie crumbs and dropped names count */
 	unsigned codings, connections;    /* Transfer-Encoding and Connection lines */

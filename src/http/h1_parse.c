@@ -128,6 +128,20 @@ static enum h1_fault add_row(struct h1_notes *notes, struct str name, struct str
 	return H1_FAULT_NONE;
 }
 
+/* As scan_value, from within a head that has at least one block. */
+static inline const char *find_value_end(const char *p, const char *end)
+{
+	const char *last = end - SCAN_BLOCK;
+
+	for (; LIKELY(p <= last); p += SCAN_BLOCK) {
+		unsigned stops = scan_mask_value(p);
+
+		if (stops)
+			return p + __builtin_ctz(stops);
+	}
+	return scan_class(p, end, SCAN_VALUE);
+}
+
 /* Takes the value that starts at p; *next is the start of the next line. */
 static enum h1_fault take_value(const char *p, const char *end, struct str *value, const char **next)
 {
@@ -138,7 +152,7 @@ static enum h1_fault take_value(const char *p, const char *end, struct str *valu
 	else
 		while (*p == ' ' || *p == '\t')
 			p++;
-	stop = scan_value(p, end);
+	stop = find_value_end(p, end);
 	if (UNLIKELY(stop[0] != '\r' || stop[1] != '\n'))
 		return judge_value_byte(stop);
 	*next = stop + 2;
@@ -339,7 +353,7 @@ static enum h1_fault take_target(struct message *m, const struct h1_limits *limi
 
 enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits)
 {
-	struct h1_notes notes = { .m = m, .limit = count_limit(limits), .noted = NOTED_IN_REQUEST,
+	struct h1_notes notes = { .m = m, .end = head.p + head.n, .limit = count_limit(limits), .noted = NOTED_IN_REQUEST,
 	                          .keep_underscores = limits->keep_underscores };
 	const char *p = head.p, *end = p + head.n;
 	enum h1_fault fault = check_end(head, H1_FAULT_REQUEST_LINE);
@@ -383,7 +397,7 @@ static enum h1_fault take_status_line(struct message *m, const char **at, const 
 enum h1_fault h1_parse_response(struct message *m, struct str head, const struct h1_limits *limits,
                                 enum method method)
 {
-	struct h1_notes notes = { .m = m, .limit = count_limit(limits), .noted = NOTED_ALWAYS,
+	struct h1_notes notes = { .m = m, .end = head.p + head.n, .limit = count_limit(limits), .noted = NOTED_ALWAYS,
 	                          .keep_underscores = true };
 	const char *p = head.p, *end = p + head.n;
 	enum h1_fault fault = head.n > limits->head_bytes ? H1_FAULT_HEAD_LARGE : check_end(head, H1_FAULT_STATUS_LINE);

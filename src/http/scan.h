@@ -40,6 +40,18 @@ static inline unsigned scan_mask_byte(const char *p, char c)
 	return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_set1_epi8(c)));
 }
 
+/* Whether an LF stands two bytes before another one, the first of them at p + 0 .. 31; p[0..34) is readable. */
+static inline bool scan_has_near_lfs(const char *p)
+{
+	const __m128i lf = _mm_set1_epi8('\n');
+	__m128i a = _mm_and_si128(_mm_cmpeq_epi8(_mm_loadu_si128((const void *)p), lf),
+	                          _mm_cmpeq_epi8(_mm_loadu_si128((const void *)(p + 2)), lf));
+	__m128i b = _mm_and_si128(_mm_cmpeq_epi8(_mm_loadu_si128((const void *)(p + 16)), lf),
+	                          _mm_cmpeq_epi8(_mm_loadu_si128((const void *)(p + 18)), lf));
+
+	return _mm_movemask_epi8(_mm_or_si128(a, b)) != 0;
+}
+
 /* Controls but HTAB, and DEL. */
 static inline unsigned scan_mask_value(const char *p)
 {
@@ -71,13 +83,37 @@ static inline unsigned scan_mask_name(const char *p)
 
 	return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(letter, digit), dash)) ^ 0xffffU;
 }
+
+/* The same with '.'. */
+static inline unsigned scan_mask_host(const char *p)
+{
+	return scan_mask_name(p) & ~scan_mask_byte(p, '.');
+}
 #else
+static inline bool scan_has_near_lfs(const char *p)
+{
+	bool has = false;
+
+	for (unsigned i = 0; i < 2 * SCAN_BLOCK; i++)
+		has |= p[i] == '\n' && p[i + 2] == '\n';
+	return has;
+}
+
 static inline unsigned scan_mask_name(const char *p)
 {
 	unsigned mask = 0;
 
 	for (unsigned i = 0; i < SCAN_BLOCK; i++)
 		mask |= (unsigned)(!SCAN_IS(p[i], SCAN_HOST) || p[i] == '.' || p[i] == '_') << i;
+	return mask;
+}
+
+static inline unsigned scan_mask_host(const char *p)
+{
+	unsigned mask = 0;
+
+	for (unsigned i = 0; i < SCAN_BLOCK; i++)
+		mask |= (unsigned)!SCAN_IS(p[i], SCAN_HOST) << i;
 	return mask;
 }
 
