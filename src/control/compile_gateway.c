@@ -108,6 +108,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	g->part = (struct part){ 1, destroy_gateway };
 	g->id = arena_copy(&g->arena, state->id);
 	g->name = arena_copy(&g->arena, state->plan->name);
+	g->record = record_fragment(&g->arena, "gateway", g->name);
 	read_trust(c, g);
 	for (unsigned i = 1; i <= 5; i++)
 		g->requests[i] = metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR(""), classes[i] });

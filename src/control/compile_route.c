@@ -42,6 +42,7 @@ static void open_series(const struct compiler *c, struct route_base *base)
 		base->content.requests[i] = metric_series(METRIC_REQUESTS, labels);
 	}
 	base->content.seconds = metric_series(METRIC_REQUEST_SECONDS, labels);
+	base->content.record = record_fragment(&base->arena, "route", base->content.name);
 }
 
 static bool read_path(struct route_base *base, const struct route_source *s, struct problem *why)

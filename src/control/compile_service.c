@@ -150,6 +150,7 @@ static void add_endpoint(const struct reading *reading, const struct service_add
 	}
 	if (is_known(s, e.text))
 		return;
+	e.record = record_fragment(&base->arena, "upstream", e.text);
 	if (version.n)
 		e.version = arena_copy(&base->arena, version);
 	state = endpoint_get(reading->compiler, reading->resource->id, s->name, e.text);
@@ -231,6 +232,7 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	base->part = (struct part){ 1, destroy_base };
 	base->content.id = arena_copy(&base->arena, r->id);
 	base->content.name = arena_copy(&base->arena, r->name);
+	base->content.record = record_fragment(&base->arena, "service", base->content.name);
 	base->content.hash = pmap_hash(r->id);
 	ok = resource_decode(r, &scratch, &doc, why) && read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
 	if (ok) {
