@@ -102,6 +102,14 @@ static char *digits(char *out, uint64_t v)
 	return out;
 }
 
+/* For values that cannot hold a quote, a backslash or a control byte: our own words, and what the parser has checked. */
+static char *plain(char *out, struct str value)
+{
+	out = put(out, (struct str){ value.p, value.n < TEXT_MAX ? value.n : TEXT_MAX });
+	*out++ = '"';
+	return out;
+}
+#define PLAIN(out, name, value) plain(PUT((out), ",\"" name "\":\""), (value))
 #define NUMBER(out, name, v) digits(PUT((out), ",\"" name "\":"), (uint64_t)(v))
 
 static char *upstream_part(const struct exchange *x, char *out)
@@ -122,15 +130,15 @@ static char *upstream_part(const struct exchange *x, char *out)
 static char *policy_part(const struct exchange *x, char *out)
 {
 	if (x->answered_by) {
-		out = TEXT(out, "policy", str_of(x->answered_by->class->name));
+		out = PLAIN(out, "policy", str_of(x->answered_by->class->name));
 		out = TEXT(out, "policyId", x->answered_by->policy_id);
 	}
 	if (x->waited_us) {
 		out = NUMBER(out, "waitedUs", x->waited_us);
-		out = TEXT(out, "waitedFor", str_of(x->waited_for));
+		out = PLAIN(out, "waitedFor", str_of(x->waited_for));
 	}
 	if (x->broken)
-		out = TEXT(out, "broken", str_of(x->broken));
+		out = PLAIN(out, "broken", str_of(x->broken));
 	return out;
 }
 
@@ -146,9 +154,9 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	log_time(out);
 	out += 24;
 	out = PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
-	out = TEXT(out, "requestId", x->request_id);
-	out = TEXT(out, "client", x->client_text);
-	out = TEXT(out, "method", x->stream.req.method_name);
+	out = PLAIN(out, "requestId", x->request_id);
+	out = PLAIN(out, "client", x->client_text);
+	out = PLAIN(out, "method", x->stream.req.method_name);
 	out = TEXT(out, "host", x->host);
 	out = TEXT(out, "path", x->path);
 	out = NUMBER(out, "status", status);
@@ -164,8 +172,8 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	out = upstream_part(x, out);
 	out = policy_part(x, out);
 	if (*flag)
-		out = TEXT(out, "flag", str_of(flag));
-	out = TEXT(out, "reason", str_of(r->text));
+		out = PLAIN(out, "flag", str_of(flag));
+	out = PLAIN(out, "reason", str_of(r->text));
 	out = PUT(out, "}\n");
 	log_commit((size_t)(out - line));
 }
