@@ -353,8 +353,8 @@ static enum h1_fault take_target(struct message *m, const struct h1_limits *limi
 
 enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits)
 {
-	struct h1_notes notes = { .m = m, .end = head.p + head.n, .limit = count_limit(limits), .noted = NOTED_IN_REQUEST,
-	                          .keep_underscores = limits->keep_underscores };
+	struct h1_notes notes = { .m = m, .end = head.p + head.n, .noted = NOTED_IN_REQUEST,
+	                          .limit = count_limit(limits), .keep_underscores = limits->keep_underscores };
 	const char *p = head.p, *end = p + head.n;
 	enum h1_fault fault = check_end(head, H1_FAULT_REQUEST_LINE);
 
@@ -400,9 +400,11 @@ enum h1_fault h1_parse_response(struct message *m, struct str head, const struct
 	struct h1_notes notes = { .m = m, .end = head.p + head.n, .limit = count_limit(limits), .noted = NOTED_ALWAYS,
 	                          .keep_underscores = true };
 	const char *p = head.p, *end = p + head.n;
-	enum h1_fault fault = head.n > limits->head_bytes ? H1_FAULT_HEAD_LARGE : check_end(head, H1_FAULT_STATUS_LINE);
+	enum h1_fault fault = check_end(head, H1_FAULT_STATUS_LINE);
 
 	m->method = method;
+	if (head.n > limits->head_bytes)
+		return H1_FAULT_HEAD_LARGE;
 	if (fault || (fault = take_status_line(m, &p, end)) || (fault = take_fields(&notes, p, end)))
 		return fault;
 	return h1_settle_response(&notes);
