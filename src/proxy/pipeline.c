@@ -55,6 +55,9 @@ static const struct step *next_step(struct exchange *x)
 		}
 		if (!best)
 			return NULL;
+		/* Without a route a request is only judged: limits count what matched, and nothing is shaped. */
+		if (!x->route && w->leg == LEG_REQUEST && best->order >= STAGE_RATE)
+			return NULL;
 		w->at[from]++;
 		if (w->leg == LEG_SERVICE || w->leg == LEG_ATTEMPT || !(x->hidden[from] >> best->class_index & 1))
 			return best;
