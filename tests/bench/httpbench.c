@@ -1,8 +1,8 @@
 /*
  * httpbench.c -- load for one HTTP/1.1 gateway, and the upstream behind it, in one epoll thread.
  *
- * Client and upstream share a thread so that the whole other side costs one core and few microseconds: the gateway stays
- * the bottleneck as long as possible. The upstream answers ".../b/N" with N bytes. Prints one line of JSON about the time
+ * Client and upstream share a thread: the whole other side costs one core and few microseconds, and the gateway stays
+ * the bottleneck as long as possible. The upstream answers ".../b/N" with N bytes. Prints a line of JSON on the time
  * after the warm-up. Latency is from send() to the last byte; with --rate, from the moment the request was due.
  *
  *     --port P              gateway to load (0 = only be an upstream, until standard input ends)
@@ -341,7 +341,7 @@ static void run_client(struct client *c, uint32_t events)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n <= 0) {
-			/* In the middle of an exchange it is an error; before one, or after "Connection: close", it is not. */
+			/* Within an exchange it is an error; before one, or after "Connection: close", it is not. */
 			fail_client(c, c->is_waiting);
 			return;
 		}
@@ -462,8 +462,8 @@ static void make_requests(void)
 			snprintf(path, sizeof path, "%.*s%u%s", (int)(mark - options.path), options.path, i, mark + 2);
 		else
 			snprintf(path, sizeof path, "%s", options.path);
-		int n = snprintf(p, 1024, "GET %s HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: httpbench/1.0\r\nAccept: */*\r\n"
-			"Accept-Encoding: identity\r\nCookie: session=0123456789abcdef\r\n%s\r\n", path,
+		int n = snprintf(p, 1024, "GET %s HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: httpbench/1.0\r\n"
+			"Accept: */*\r\nAccept-Encoding: identity\r\nCookie: session=0123456789abcdef\r\n%s\r\n", path,
 			options.close ? "Connection: close\r\n" : "");
 		requests[i] = (struct text){ p, (size_t)n };
 	}
@@ -620,7 +620,8 @@ static void read_pids(const char *list)
 static void read_options(int argc, char **argv)
 {
 	static const struct option known[] = {
-		{ "port", 1, 0, 'p' }, { "upstream", 1, 0, 'u' }, { "connections", 1, 0, 'c' }, { "seconds", 1, 0, 's' },
+		{ "port", 1, 0, 'p' }, { "upstream", 1, 0, 'u' }, { "connections", 1, 0, 'c' },
+		{ "seconds", 1, 0, 's' },
 		{ "warmup", 1, 0, 'w' }, { "requests", 1, 0, 'n' }, { "path", 1, 0, 'P' }, { "routes", 1, 0, 'r' },
 		{ "rate", 1, 0, 'R' }, { "close", 0, 0, 'C' }, { "idle", 0, 0, 'i' }, { "forever", 0, 0, 'f' },
 		{ "cpu", 1, 0, 'g' }, { 0, 0, 0, 0 },
