@@ -237,3 +237,13 @@ bool secrets_check_masks(enum resource_kind kind, struct json *doc, struct probl
 	arena_free(&a);
 	return ok;
 }
+
+struct str secrets_key_check(const struct secrets *s, struct arena *a)
+{
+	return crypto_seal(a, s->key, STR("meta/keyCheck"), STR("sluice"));
+}
+
+bool secrets_is_key_of(const struct secrets *s, struct str key_check, struct arena *a)
+{
+	return str_equal(crypto_unseal(a, s->key, STR("meta/keyCheck"), key_check), STR("sluice"));
+}

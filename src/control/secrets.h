@@ -25,3 +25,6 @@ struct json *secrets_strip(const struct resource *r, struct arena *a);
 /* Secrets that a PUT left out are taken from the version before. */
 void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *old, struct arena *a);
 MUST_USE bool secrets_check_masks(enum resource_kind kind, struct json *doc, struct problem *why);
+/* A sealed word to store beside the resources, and whether it was sealed with this key. */
+struct str secrets_key_check(const struct secrets *s, struct arena *a);
+bool secrets_is_key_of(const struct secrets *s, struct str key_check, struct arena *a);

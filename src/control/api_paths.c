@@ -1,0 +1,61 @@
+/* api_paths.c -- every path of the API. Literal segments stand before parameters where both could match. */
+#include "control/api.h"
+
+#define COLLECTION(path, resource_kind) { .pattern = (path), .kind = RESOURCE_##resource_kind, .get = api_list, .post = api_create }
+#define ONE(path, resource_kind) \
+	{ .pattern = (path), .kind = RESOURCE_##resource_kind, .is_item = true, .get = api_read, .put = api_replace, .delete = api_delete }
+
+const struct api_path api_paths[] = {
+	{ .pattern = "/livez", .kind = RESOURCE_COUNT, .is_item = true, .is_open = true, .noun = "Health", .get = api_livez },
+	{ .pattern = "/readyz", .kind = RESOURCE_COUNT, .is_item = true, .is_open = true, .noun = "Health", .get = api_readyz },
+	{ .pattern = "/metrics", .kind = RESOURCE_COUNT, .is_item = true, .noun = "Metrics", .get = api_metrics },
+	{ .pattern = "/openapi.json", .kind = RESOURCE_COUNT, .is_item = true, .noun = "OpenApi", .get = api_openapi },
+
+	COLLECTION("/v2/meshes", MESH),
+	ONE("/v2/meshes/{meshId}", MESH),
+	COLLECTION("/v2/meshes/{mesh_id}/gateways", GATEWAY),
+	{ .pattern = "/v2/meshes/{mesh_id}/gateways/{gateway}", .kind = RESOURCE_GATEWAY, .is_item = true,
+	  .get = api_gateway_read, .put = api_gateway_replace, .delete = api_gateway_delete, .post = api_gateway_delete_by_post },
+	{ .pattern = "/api/v1/gateways", .kind = RESOURCE_GATEWAY, .get = api_list },
+	{ .pattern = "/api/v1/gateways/{gatewayId}", .kind = RESOURCE_GATEWAY, .is_item = true, .get = api_gateway_read },
+	{ .pattern = "/api/v1/gateways/{gatewayId}/gateway-features", .kind = RESOURCE_FEATURE, .get = api_feature_list },
+	{ .pattern = "/api/v1/gateways/{gatewayId}/gateway-features/{name}", .kind = RESOURCE_FEATURE, .is_item = true,
+	  .get = api_feature_read, .put = api_feature_replace },
+
+	COLLECTION("/api/v1/environments", ENVIRONMENT),
+	ONE("/api/v1/environments/{environmentId}", ENVIRONMENT),
+	COLLECTION("/api/v1/domains", DOMAIN),
+	ONE("/api/v1/domains/{domainId}", DOMAIN),
+	COLLECTION("/api/v1/certificates", CERTIFICATE),
+	ONE("/api/v1/certificates/{certificateId}", CERTIFICATE),
+	COLLECTION("/api/v1/services", SERVICE),
+	ONE("/api/v1/services/{serviceId}", SERVICE),
+	{ .pattern = "/api/v1/services/{serviceId}/ports", .kind = RESOURCE_SERVICE_PORT, .get = api_list, .post = api_port_create },
+	{ .pattern = "/api/v1/services/{serviceId}/ports/{servicePortId}", .kind = RESOURCE_SERVICE_PORT, .is_item = true,
+	  .get = api_read, .put = api_port_replace, .delete = api_port_delete },
+	COLLECTION("/api/v1/routes", ROUTE),
+	ONE("/api/v1/routes/{routeId}", ROUTE),
+	COLLECTION("/api/v1/http-apis", API),
+	ONE("/api/v1/http-apis/{httpApiId}", API),
+	COLLECTION("/api/v1/http-apis/{httpApiId}/operations", OPERATION),
+	ONE("/api/v1/http-apis/{httpApiId}/operations/{operationId}", OPERATION),
+	COLLECTION("/api/v1/llm-apis", LLM_API),
+	ONE("/api/v1/llm-apis/{llmApiId}", LLM_API),
+	COLLECTION("/api/v1/agent-apis", AGENT_API),
+	ONE("/api/v1/agent-apis/{agentApiId}", AGENT_API),
+	COLLECTION("/api/v1/consumers", CONSUMER),
+	ONE("/api/v1/consumers/{consumerId}", CONSUMER),
+	COLLECTION("/api/v1/consumers/{consumerId}/authorization-rules", RULE),
+	ONE("/api/v1/consumers/{consumerId}/authorization-rules/{authorizationRuleId}", RULE),
+	COLLECTION("/api/v2/policies", POLICY),
+	ONE("/api/v2/policies/{policyId}", POLICY),
+	COLLECTION("/api/v1/policy-attachments", ATTACHMENT),
+	{ .pattern = "/api/v1/policy-attachments/{policyAttachmentId}", .kind = RESOURCE_ATTACHMENT, .is_item = true,
+	  .get = api_read, .delete = api_delete },
+	{ .pattern = "/api/v1/policy-classes", .kind = RESOURCE_COUNT, .noun = "PolicyClasses", .get = api_policy_classes },
+	{ .pattern = "/api/v1/policy-classes/{className}", .kind = RESOURCE_COUNT, .is_item = true, .noun = "PolicyClass",
+	  .get = api_policy_class },
+	COLLECTION("/api/v1/tokens", TOKEN),
+	ONE("/api/v1/tokens/{tokenId}", TOKEN),
+	{ .pattern = NULL },
+};
