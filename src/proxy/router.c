@@ -9,8 +9,9 @@
 enum {
 	FRONT = 5,                                 /* kind, vhost number */
 	SLACK = 8,                                 /* bytes after a key that may be read */
-	STACK_KEY = 512,
-	STACK_ENDS = 64,
+	STACK_PATH = 256,                          /* longer paths use the arena */
+	STACK_KEY = FRONT + STACK_PATH + SLACK,
+	STACK_ENDS = STACK_PATH + 1,
 	DEEPEST = 63,                              /* depth bits: this many segments or more */
 	NAME_MAX_DNS = 255,
 };
@@ -163,21 +164,24 @@ static bool has_queries(const struct search *q, const struct route *r)
 	return true;
 }
 
-static bool has_method(const struct search *q, const struct route *r)
+static bool has_other_method(const struct search *q, const struct route *r)
 {
-	if (r->methods == 0 && r->n_other_methods == 0)
-		return true;
-	if (q->method != METHOD_OTHER)
-		return r->methods >> q->method & 1;
 	for (unsigned i = 0; i < r->n_other_methods; i++)
 		if (str_equal(r->other_methods[i], q->method_name))
 			return true;
 	return false;
 }
 
-static bool accepts(const struct search *q, const struct route *r)
+static inline bool has_method(const struct search *q, const struct route *r)
 {
-	return has_method(q, r) && has_headers(q, r) && has_queries(q, r);
+	if (q->method == METHOD_OTHER || r->methods == 0)
+		return (r->methods | r->n_other_methods) == 0 || (q->method == METHOD_OTHER && has_other_method(q, r));
+	return r->methods >> q->method & 1;
+}
+
+static inline bool accepts(const struct search *q, const struct route *r)
+{
+	return has_method(q, r) && (r->n_headers == 0 || has_headers(q, r)) && (r->n_queries == 0 || has_queries(q, r));
 }
 
 /* ---------- paths ---------- */
@@ -272,6 +276,30 @@ static const struct route *find_template(struct search *q, const struct vhost *v
 	return NULL;
 }
 
+/* One probe for each number of segments that occurs: the usual vhost has prefixes of one or two lengths. */
+static const struct route *find_plain_prefix(const struct search *q, const struct vhost *v)
+{
+	uint64_t depths = v->prefix_depths & ((UINT64_C(2) << q->n_ends) - 1);
+	UNCLEARED uint64_t hashes[DEEPEST];
+	struct roll roll = { .key = q->key };
+
+	write_front(q->key, 'P', v->number);
+	for (uint64_t left = depths; left; left &= left - 1) {
+		unsigned depth = (unsigned)__builtin_ctzll(left);
+
+		hashes[depth] = roll_to(&roll, FRONT + (depth ? q->ends[depth - 1] : 1));
+	}
+	while (depths) {
+		unsigned depth = 63 - (unsigned)__builtin_clzll(depths);
+		const struct route *r = probe(q, q->key, FRONT + (depth ? q->ends[depth - 1] : 1), hashes[depth]);
+
+		if (r)
+			return r;
+		depths ^= UINT64_C(1) << depth;
+	}
+	return NULL;
+}
+
 static inline bool has_depth(uint64_t depths, unsigned depth)
 {
 	return depths >> (depth < DEEPEST ? depth : DEEPEST) & 1;
@@ -293,16 +321,13 @@ static unsigned mark_prefixes(const struct search *q, const struct vhost *v, str
 	return n;
 }
 
-static const struct route *find_prefix(struct search *q, const struct vhost *v)
+/* Any length, prefixes that end in '/', and those that ignore the case. */
+static const struct route *find_any_prefix(struct search *q, const struct vhost *v)
 {
-	UNCLEARED struct mark stack[STACK_ENDS];
-	struct mark *marks = stack;
+	struct mark *marks = arena_take(q->req->arena, (2 * q->n_ends + 1) * sizeof(*marks));
 	struct roll plain = { .key = q->key }, folded = { .key = NULL };
-	unsigned n;
+	unsigned n = mark_prefixes(q, v, marks);
 
-	if (2 * q->n_ends + 1 > STACK_ENDS)
-		marks = arena_take(q->req->arena, (2 * q->n_ends + 1) * sizeof(*marks));
-	n = mark_prefixes(q, v, marks);
 	write_front(q->key, 'P', v->number);
 	if (v->has_nocase) {
 		folded.key = fold_key(q);
@@ -345,28 +370,44 @@ static const struct route *search_vhost(struct search *q, const struct vhost *v)
 		r = find_exact(q, v);
 	if (!r && v->n_templates)
 		r = find_template(q, v);
-	if (!r && (v->prefix_depths | v->slash_depths))
-		r = find_prefix(q, v);
+	if (!r && (v->slash_depths || v->has_nocase || q->n_ends >= DEEPEST))
+		r = find_any_prefix(q, v);
+	else if (!r && v->prefix_depths)
+		r = find_plain_prefix(q, v);
 	if (!r && v->n_regexes)
 		r = find_regex(q, v);
 	return r;
 }
 
-/* Fills ends, which has room for `room`; returns how many there are, at most room + 1. */
-static unsigned find_ends(struct search *q, unsigned room)
+/* Bit 7 of each byte of the word that is a slash. */
+static inline uint64_t slashes_of(uint64_t word)
 {
-	const char *path = q->path.p;
+	const uint64_t each = UINT64_C(0x0101010101010101);
+	uint64_t x = word ^ each * '/';
+
+	return ~(((x & each * 0x7f) + each * 0x7f) | x) & each * 0x80;
+}
+
+/* Fills ends from the copy of the path in the key, behind which SLACK zeros stand; there is room for router_depth() of them. */
+static void find_ends(struct search *q)
+{
+	const char *path = q->key + FRONT;
 	unsigned n = 0;
+	uint64_t word;
 
-	for (size_t at = 1; at < q->path.n; at++) {
-		const char *slash = memchr(path + at, '/', q->path.n - at);
-
-		if (n == room)
-			return n + 1;
-		at = slash ? (size_t)(slash - path) : q->path.n;
-		q->ends[n++] = at;
+	for (size_t at = 0; at < q->path.n; at += sizeof(word)) {
+		memcpy(&word, path + at, sizeof(word));
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+		word = __builtin_bswap64(word);
+#endif
+		for (uint64_t found = slashes_of(word); found; found &= found - 1)
+			q->ends[n++] = at + (unsigned)__builtin_ctzll(found) / 8;
 	}
-	return n;
+	/* Each slash but the first ends a segment; so does the end of the path, unless a slash stands there. */
+	q->has_slash = q->path.n > 1 && path[q->path.n - 1] == '/';
+	q->ends[n] = q->path.n;
+	q->ends++;
+	q->n_ends = q->has_slash || q->path.n == 1 ? n - 1 : n;
 }
 
 const struct route *router_match(const struct snapshot *s, const struct site *site, const struct message *req, struct str preflight)
@@ -380,27 +421,38 @@ const struct route *router_match(const struct snapshot *s, const struct site *si
 		return NULL;
 	q.method = preflight.p ? method_lookup(preflight) : req->method;
 	q.method_name = preflight.p ? preflight : req->method_name;
-	q.n_ends = find_ends(&q, STACK_ENDS);
-	if (q.n_ends > STACK_ENDS) {
-		unsigned room = router_depth(req->path);
-
-		q.ends = arena_take(req->arena, room * sizeof(*q.ends));
-		q.n_ends = find_ends(&q, room);
-	}
-	q.has_slash = req->path.n > 1 && req->path.p[req->path.n - 1] == '/';
-	if (FRONT + req->path.n + SLACK > STACK_KEY)
+	if (UNLIKELY(req->path.n > STACK_PATH)) {
 		q.key = arena_take(req->arena, FRONT + req->path.n + SLACK);
+		q.ends = arena_take(req->arena, (router_depth(req->path) + 2) * sizeof(*q.ends));
+	}
 	memcpy(q.key + FRONT, req->path.p, req->path.n);
 	memset(q.key + FRONT + req->path.n, 0, SLACK);
+	find_ends(&q);
 	r = search_vhost(&q, site->domain_routes);
 	return r ? r : search_vhost(&q, site->gateway_routes);
 }
 
 /* ---------- hosts ---------- */
 
-static const struct site *look_up_host(const struct pmap *hosts, struct str name)
+/* Folds n bytes, behind which SLACK zeros stand, and hashes them as pmap_hash does. */
+static uint64_t fold_and_hash(char *text, size_t n)
 {
-	struct part *found = pmap_get(hosts, name);
+	uint64_t state = 0, word;
+	size_t at = 0;
+
+	for (;; at += sizeof(word)) {
+		memcpy(&word, text + at, sizeof(word));
+		word = fold_word(word);
+		memcpy(text + at, &word, sizeof(word));
+		if (n - at < sizeof(word))
+			return pmap_hash_end(state, word, n);
+		state = pmap_hash_word(state, word);
+	}
+}
+
+static inline const struct site *look_up_host(const struct pmap *hosts, struct str name, uint64_t hash)
+{
+	struct part *found = pmap_get_hashed(hosts, name, hash);
 
 	return found ? CONTAINER(found, struct site, part) : NULL;
 }
@@ -416,14 +468,15 @@ const struct site *router_site(const struct binding *b, struct str host)
 		return b->any;
 	memcpy(name, host.p, host.n);
 	memset(name + host.n, 0, SLACK);
-	fold(name, host.n);
-	site = look_up_host(b->hosts, (struct str){ name, host.n });
+	site = look_up_host(b->hosts, (struct str){ name, host.n }, fold_and_hash(name, host.n));
 	/* "*" takes the place of the byte before each dot, from left to right: nothing left of it is needed again. */
 	for (size_t i = 1; !site && i < host.n; i++) {
+		struct str suffix = { name + i - 1, host.n - i + 1 };
+
 		if (name[i] != '.')
 			continue;
 		name[i - 1] = '*';
-		site = look_up_host(b->hosts, (struct str){ name + i - 1, host.n - i + 1 });
+		site = look_up_host(b->hosts, suffix, pmap_hash(suffix));
 	}
 	return site ? site : b->any;
 }
