@@ -48,6 +48,7 @@ static void settle_head(struct server_connection *c, struct stream *s, struct me
 		s->res_framing = (uint8_t)head->framing;
 	}
 	s->res_left = head->framing == FRAMING_LENGTH ? head->content_length : 0;
+	head->minor = s->req.minor;
 	head->keep_alive = can_keep(c, s) && s->res_framing != FRAMING_CLOSE;
 	if (!head->keep_alive)
 		s->close_after = true;
