@@ -104,7 +104,7 @@ def test_good_answers_break_the_row(gw, site, backend):
 
 
 def test_never_more_than_the_share_is_ejected(gw, site, backend):
-	gw.route("/", gw.service(backend.addresses[:2], site, outlierDetectionConfig=ejection(maxEjectionPercent=0)), site=site)
+	gw.route("/", gw.service(backend.addresses[:2], site, outlierDetectionConfig=ejection(maxEjectionPercent=10)), site=site)
 	for _ in range(20):
 		gw.get("/status/500", site=site)
 	assert len(ports_used(gw, site, "/echo", 10)) == 2
