@@ -110,11 +110,16 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	d->doc = document_complete(class->fields, doc, &r->arena);
 	if (before && !document_check_immutable(class->fields, d->doc, before->doc, why))
 		return false;
-	if (class->complete && !class->complete(d, why))
+	if (!check_name(d, json_text(d->doc, resource_name_field(class)), why))
 		return false;
+	if (class->complete) {
+		if (!class->complete(d, why))
+			return false;
+		d->doc = document_complete(class->fields, d->doc, &r->arena);   /* what was added, in its place */
+	}
 	r->doc = d->doc;
 	r->name = json_text(r->doc, resource_name_field(class));
-	return refs_check(d, why) && check_name(d, r->name, why);
+	return refs_check(d, why);
 }
 
 /* A mesh's id may be chosen; every other one is made. */

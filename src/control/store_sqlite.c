@@ -171,7 +171,7 @@ static bool connect_file(struct sqlite_store *s, int flags, struct problem *why)
 	if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | flags, NULL))
 		return refuse(s, why);
 	sqlite3_busy_timeout(s->db, BUSY_MS);
-	if (!run(s, "PRAGMA journal_mode = WAL") || !run(s, "PRAGMA synchronous = FULL") || !run(s, "PRAGMA trusted_schema = OFF"))
+	if (!run(s, "PRAGMA journal_mode = WAL") || !run(s, "PRAGMA synchronous = FULL"))
 		return refuse(s, why);
 	return true;
 }
