@@ -1,4 +1,4 @@
-/* compile.c -- changes go to the file of their kind; a publish settles what they marked and hands the result over. */
+/* compile.c -- changes go to the file of their kind; a publish settles what they marked and hands it over. */
 #include "control/compile.h"
 #include <errno.h>
 #include <poll.h>
@@ -15,6 +15,10 @@ enum {
 };
 
 /* ---------- shared by compile*.c ---------- */
+
+const struct str code_classes[6] = {
+	{ NULL, 0 }, { "1xx", 3 }, { "2xx", 3 }, { "3xx", 3 }, { "4xx", 3 }, { "5xx", 3 },
+};
 
 void *state_new(struct map *map, size_t size, size_t id_at, struct str id)
 {
@@ -175,8 +179,8 @@ bool compile_change(struct compiler *c, const struct change *change, struct prob
 	if (!dispatch(c, r->kind, change, why)) {
 		if (!c->settings.lenient)
 			return false;
-		log_error("resource.not_served", F_STR("id", r->id), F_STR("name", r->name), F_TEXT("field", why->field),
-		          F_TEXT("reason", why->text));
+		log_error("resource.not_served", F_STR("id", r->id), F_STR("name", r->name),
+			  F_TEXT("field", why->field), F_TEXT("reason", why->text));
 	}
 	attachments_recheck(c, r);
 	return true;
@@ -222,7 +226,8 @@ static unsigned count_behind(const struct compiler *c)
 	unsigned behind = 0;
 
 	for (unsigned i = 0; i < c->settings.workers; i++)
-		behind += atomic_load_explicit(&c->settings.mailboxes[i].adopted, memory_order_acquire) < c->version;
+		behind += atomic_load_explicit(&c->settings.mailboxes[i].adopted, memory_order_acquire) <
+			  c->version;
 	return behind;
 }
 
@@ -238,14 +243,15 @@ static void await_adoption(struct compiler *c, int64_t since_us)
 		int64_t passed_ms = (clock_now_us() - since_us) / 1000;
 
 		if (passed_ms >= limit_ms) {
-			log_warn("snapshot.adoption_slow", F_INT("version", (int64_t)c->version), F_INT("workers", behind),
-			         F_INT("waited_ms", passed_ms));
+			log_warn("snapshot.adoption_slow", F_INT("version", (int64_t)c->version),
+				 F_INT("workers", behind), F_INT("waited_ms", passed_ms));
 			if (limit_ms == GIVE_UP_AFTER_MS)
 				return;
 			limit_ms = GIVE_UP_AFTER_MS;
 			continue;
 		}
-		if (poll(&woken, 1, (int)(limit_ms - passed_ms) + 1) > 0 && read(c->woken, &count, sizeof(count)) < 0)
+		if (poll(&woken, 1, (int)(limit_ms - passed_ms) + 1) > 0 &&
+		    read(c->woken, &count, sizeof(count)) < 0)
 			BUG_ON(errno != EAGAIN);
 	}
 }
@@ -289,7 +295,8 @@ struct status compile_gateway_status(const struct compiler *c, struct str gatewa
 	const struct gateway_state *g = map_get(&c->gateway_states, gateway_id);
 
 	if (!g || !g->plan)
-		return (struct status){ .phase = PHASE_FAILED, .reason = STR("its configuration cannot be served") };
+		return (struct status){ .phase = PHASE_FAILED,
+					.reason = STR("its configuration cannot be served") };
 	return (struct status){
 		.phase = g->plan->phase, .reason = g->plan->reason, .last_error = g->plan->last_error,
 		.addresses = g->plan->keys, .n_addresses = g->plan->n_addrs,

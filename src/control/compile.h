@@ -1,9 +1,11 @@
 /*
- * compile.h -- resources to snapshots, in step with the model: each change recompiles what depends on it and nothing else.
+ * compile.h -- resources to snapshots, in step with the model: each change recompiles what depends on it and
+ * nothing else.
  *
- * The compiler keeps a working configuration: the persistent maps of the next snapshot. compile_change() brings it in line
- * with one change of the model (already applied there); when it refuses, nothing of that change stays. compile_publish() hands the
- * working configuration to the workers and returns when all have adopted it. Undoing a change is compiling its reverse.
+ * The compiler keeps a working configuration: the persistent maps of the next snapshot. compile_change()
+ * brings it in line with one change of the model (already applied there); when it refuses, nothing of that
+ * change stays. compile_publish() hands the working configuration to the workers and returns when all have
+ * adopted it. Undoing a change is compiling its reverse.
  *
  * What can go wrong is reported with the resource and the field; a refused change never takes traffic down.
  */
@@ -16,12 +18,13 @@ struct compiler;
 struct compiler_settings {
 	struct str cluster;               /* gateways of other clusters are stored, not served */
 	unsigned workers;
-	struct mailbox *mailboxes;        /* [workers] */
+	struct mailbox *mailboxes;        /* [workers]; compiler_new sets reaper, wake_control, wake_arg */
 	void (*wake_worker)(void *arg, unsigned worker);
 	void *wake_arg;
-	bool lenient;                     /* at start: a port that cannot be bound makes its gateway Failed, not the change refused */
+	bool lenient;                     /* at start: what cannot be served is Failed or left out, not refused */
 };
 
+/* Starts with nothing: every resource comes by compile_change(), in any order. Before the workers run. */
 struct compiler *compiler_new(const struct model *m, const struct compiler_settings *settings);
 void compiler_free(struct compiler *c);           /* after the workers have ended */
 void compiler_set_lenient(struct compiler *c, bool lenient);

@@ -1,8 +1,8 @@
 /*
- * compile_api.c -- REST APIs: each operation is a route below the base path; an API without operations is one prefix.
+ * compile_api.c -- REST APIs: each operation is a route below the base path; an API without any is one prefix.
  *
- * An operation inherits gateway, domains, policies and (unless it has its own) the backend of its API. Once an API has an operation,
- * only what its operations describe is served.
+ * An operation inherits gateway, domains, policies and (unless it has its own) the backend of its API. Once
+ * an API has an operation, only what its operations describe is served.
  */
 #include "control/compile_state.h"
 #include "core/mem.h"
@@ -58,7 +58,8 @@ static bool has_parameter(struct str path)
 	return false;
 }
 
-static struct route_base *decode_operation(struct compiler *c, const struct resource *api, const struct resource *r, struct problem *why)
+static struct route_base *decode_operation(struct compiler *c, const struct resource *api,
+					   const struct resource *r, struct problem *why)
 {
 	struct arena scratch = { 0 };
 	struct api_doc parent = { 0 };
@@ -131,8 +132,8 @@ struct operation_bases {
 	unsigned n;
 };
 
-static bool decode_operations(struct compiler *c, const struct api_state *api, const struct resource *r, struct operation_bases *out,
-                              struct problem *why)
+static bool decode_operations(struct compiler *c, const struct api_state *api, const struct resource *r,
+			      struct operation_bases *out, struct problem *why)
 {
 	unsigned count = 0;
 

@@ -1,9 +1,10 @@
 /*
- * compile_chain.c -- the chains of one resource: its attachments, sorted into the legs their classes have hooks for.
+ * compile_chain.c -- the chains of one resource: its attachments, sorted into the legs of their hooks.
  *
- * An operation has the attachments of its API too, but for classes that it has an acting attachment of itself; their cells are its
- * own, so counters of an API count for each operation. A disabled policy has no step; it only hides broader ones where its class
- * says that the most specific attachment wins whole, disabled or not.
+ * An operation has the attachments of its API too, but for classes that it has an acting attachment of
+ * itself; their cells are its own, so counters of an API count for each operation. A disabled policy has no
+ * step; it only hides broader ones where its class says that the most specific attachment wins whole,
+ * disabled or not.
  */
 #include "control/compile_state.h"
 #include "core/mem.h"
@@ -206,7 +207,7 @@ static unsigned order_of(const struct policy_class *class, enum leg leg)
 	return leg == LEG_RESPONSE ? (unsigned)class->response_stage : (unsigned)class->stage;
 }
 
-/* Into `steps` (of n so far) behind all that come before or with it: entries arrive broad before narrow, older first. */
+/* Into `steps` (of n so far), behind its equals: entries arrive broad before narrow, older first. */
 static void insert_step(struct step *steps, unsigned n, struct step s)
 {
 	while (n > 0 && steps[n - 1].order > s.order) {

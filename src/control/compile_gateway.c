@@ -1,8 +1,8 @@
 /*
  * compile_gateway.c -- gateways and domains: the sites that Hosts lead to.
  *
- * A site belongs to a domain, or to a gateway for Hosts without one. All sites of a gateway hold its part and its summary of
- * routes, so they are made anew with it; a change of one domain makes one site.
+ * A site belongs to a domain, or to a gateway for Hosts without one. All sites of a gateway hold its part and
+ * its summary of routes, so they are made anew with it; a change of one domain makes one site.
  */
 #include "control/compile_state.h"
 #include "control/feature.h"
@@ -102,7 +102,6 @@ static void read_trust(const struct compiler *c, struct gateway *g)
 
 static struct gateway *gateway_new(struct compiler *c, const struct gateway_state *state)
 {
-	static const struct str classes[] = { { NULL, 0 }, { "1xx", 3 }, { "2xx", 3 }, { "3xx", 3 }, { "4xx", 3 }, { "5xx", 3 } };
 	struct gateway *g = MEM_NEW(struct gateway);
 
 	g->part = (struct part){ 1, destroy_gateway };
@@ -111,7 +110,8 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	g->record = record_fragment(&g->arena, "gateway", g->name);
 	read_trust(c, g);
 	for (unsigned i = 1; i <= 5; i++)
-		g->requests[i] = metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR(""), classes[i] });
+		g->requests[i] =
+			metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR(""), code_classes[i] });
 	g->seconds = metric_series(METRIC_REQUEST_SECONDS, (struct str[]){ g->name, STR("") });
 	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 } });
 	return g;
@@ -225,7 +225,8 @@ void domain_settle(struct compiler *c, struct domain_state *d)
 		return;
 	}
 	if (d->policies_stale) {
-		struct policies *made = policies_compile(c, &(struct bearer){ LEVEL_DOMAIN, d->id, d->name, { NULL, 0 } });
+		struct policies *made =
+			policies_compile(c, &(struct bearer){ LEVEL_DOMAIN, d->id, d->name, { NULL, 0 } });
 
 		policies_drop(d->policies);
 		d->policies = made;

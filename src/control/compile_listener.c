@@ -1,9 +1,10 @@
 /*
  * compile_listener.c -- where gateways listen, who answers for which host there, and the sockets.
  *
- * A binding is one address and port. Several gateways may share it when their hosts differ; the kernel lets a wildcard address
- * and a specific one of the same port live side by side, and prefers the specific one. Sockets are opened while a change is
- * checked, so that a port in use refuses it, and closed at once when the change is undone before it was published.
+ * A binding is one address and port. Several gateways may share it when their hosts differ; the kernel lets a
+ * wildcard address and a specific one of the same port live side by side, and prefers the specific one.
+ * Sockets are opened while a change is checked, so that a port in use refuses it, and closed at once when the
+ * change is undone before it was published.
  */
 #include <unistd.h>
 #include "control/compile_state.h"
@@ -25,7 +26,7 @@ static void close_sockets(const struct compiler *c, struct binding_state *b)
 	b->fds = NULL;
 }
 
-/* Whether a listener of ours has the port at an address that includes this one or is included: then a probe would meet ourselves. */
+/* Whether one of ours listens at the port on an address that overlaps this one: a probe would meet it. */
 static bool overlaps_own(const struct compiler *c, const struct addr *addr)
 {
 	const struct ip ip = addr_ip(addr);
@@ -63,7 +64,8 @@ static bool open_sockets(const struct compiler *c, struct binding_state *b, stru
 
 /* ---------- binding states ---------- */
 
-static struct binding_state *binding_open(struct compiler *c, struct str key, const struct addr *addr, struct problem *why)
+static struct binding_state *binding_open(struct compiler *c, struct str key, const struct addr *addr,
+					  struct problem *why)
 {
 	struct binding_state probe = { .addr = *addr }, *b;
 
@@ -110,7 +112,7 @@ static void add_address(struct gateway_plan *plan, const struct ip *ip, uint16_t
 	plan->addrs[plan->n_addrs++] = addr;
 }
 
-/* Local addresses are bound; when none is, the wildcard of each family: traffic comes through a load balancer then. */
+/* Local addresses are bound; when none is (traffic comes through a load balancer), the wildcard of each family. */
 static void plan_addresses(struct gateway_plan *plan, const struct gateway_doc *doc, uint16_t port)
 {
 	struct ip ip;
@@ -157,14 +159,15 @@ static void plan_hosts(struct gateway_plan *plan, const struct items *hosts)
 	}
 }
 
-static void fill_plan(const struct compiler *c, struct gateway_plan *plan, const struct gateway_doc *doc, uint16_t port)
+static void fill_plan(const struct compiler *c, struct gateway_plan *plan, const struct gateway_doc *doc,
+		      uint16_t port)
 {
 	plan_hosts(plan, &doc->externalPort.hosts);
 	plan->phase = PHASE_RUNNING;
 	if (!str_equal(doc->cluster, c->settings.cluster)) {
 		plan->phase = PHASE_PENDING;
-		plan->reason = arena_printf(&plan->arena, "served by the nodes of cluster \"%.*s\"; this node belongs to \"%.*s\"",
-		                            STR_FMT(doc->cluster), STR_FMT(c->settings.cluster));
+		plan->reason = arena_printf(&plan->arena, "served by cluster \"%.*s\"; this node is of \"%.*s\"",
+					    STR_FMT(doc->cluster), STR_FMT(c->settings.cluster));
 	} else if (doc->externalPort.protocol != GATEWAY_HTTP) {
 		plan->phase = PHASE_FAILED;
 		plan->reason = STR("protocol not served by this build");
@@ -204,14 +207,16 @@ void gateway_plan_free(struct gateway_plan *p)
 
 /* ---------- hosts ---------- */
 
-static bool check_claim(const struct binding_state *b, const struct gateway_state *g, struct str name, const char *field, struct problem *why)
+static bool check_claim(const struct binding_state *b, const struct gateway_state *g, struct str name,
+			const char *field, struct problem *why)
 {
 	const struct gateway_state *owner = map_get(&b->claims, name);
 
 	if (!owner || owner == g)
 		return true;
-	return problem_of(why, PROBLEM_CONFLICT, field, "host \"%.*s\" on %.*s is served by gateway \"%.*s\" already", STR_FMT(name),
-	                  STR_FMT(b->key), STR_FMT(owner->plan->name));
+	return problem_of(why, PROBLEM_CONFLICT, field,
+			  "host \"%.*s\" on %.*s is served by gateway \"%.*s\" already", STR_FMT(name),
+			  STR_FMT(b->key), STR_FMT(owner->plan->name));
 }
 
 bool gateway_claim(struct gateway_state *g, struct str name, const char *field, struct problem *why)
@@ -242,7 +247,8 @@ void gateway_place(struct compiler *c, struct gateway_state *g, struct str name,
 }
 
 /* All names the gateway answers for under `plan`; stops and returns false when each does. */
-static bool each_name(const struct gateway_state *g, const struct gateway_plan *plan, bool (*each)(void *arg, struct str name), void *arg)
+static bool each_name(const struct gateway_state *g, const struct gateway_plan *plan,
+		      bool (*each)(void *arg, struct str name), void *arg)
 {
 	for (unsigned i = 0; i < plan->n_hosts; i++)
 		if (!each(arg, plan->hosts[i]))

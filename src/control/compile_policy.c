@@ -1,7 +1,8 @@
 /*
- * compile_policy.c -- policies decoded once for all their attachments, and what each attachment can do at present.
+ * compile_policy.c -- policies decoded once for all their attachments, and what each attachment can do.
  *
- * A change of a policy or an attachment marks the resources it is attached to; their chains are made anew at the next publish.
+ * A change of a policy or an attachment marks the resources it is attached to; their chains are made anew at
+ * the next publish.
  */
 #include "control/compile_state.h"
 #include "core/mem.h"
@@ -182,7 +183,8 @@ static bool check_target(struct compiler *c, const struct attachment_link *link,
 	if (!r)
 		return problem(why, "attachResourceId", "\"%.*s\" does not exist", STR_FMT(link->resource_id));
 	if (rival)
-		return problem(why, "attachResourceId", "attachment %.*s of the same class is older", STR_FMT(rival->id));
+		return problem(why, "attachResourceId", "attachment %.*s of the same class is older",
+			       STR_FMT(rival->id));
 	return !class->attach || class->attach(a->policy->conf->conf, &target, why);
 }
 
@@ -243,7 +245,8 @@ static void attached_insert(struct attached *all, struct attachment_link *link)
 {
 	struct list *at = all->links.prev;
 
-	while (at != &all->links && CONTAINER(at, struct attachment_link, node)->attachment->age > link->attachment->age)
+	while (at != &all->links &&
+	       CONTAINER(at, struct attachment_link, node)->attachment->age > link->attachment->age)
 		at = at->prev;
 	list_push(at, &link->node);
 }
@@ -360,7 +363,8 @@ bool attachment_change(struct compiler *c, const struct change *change, struct p
 }
 
 /* The policy as it will be; refused when its config is no good, unless we have to take what is stored. */
-static bool read_policy(const struct compiler *c, const struct resource *r, struct policy_state *next, struct problem *why)
+static bool read_policy(const struct compiler *c, const struct resource *r, struct policy_state *next,
+			struct problem *why)
 {
 	struct str name = json_text(r->doc, "className");
 
@@ -422,7 +426,8 @@ static bool recheck_user(void *arg, struct resource *r)
 void attachments_recheck(struct compiler *c, const struct resource *changed)
 {
 	judge_attached(c, changed->id);
-	if (changed->kind == RESOURCE_SERVICE || changed->kind == RESOURCE_CERTIFICATE || changed->kind == RESOURCE_DOMAIN)
+	if (changed->kind == RESOURCE_SERVICE || changed->kind == RESOURCE_CERTIFICATE ||
+	    changed->kind == RESOURCE_DOMAIN)
 		model_referrers(c->model, changed->kind, changed->id, recheck_user, c);
 }
 

@@ -1,8 +1,8 @@
 /*
- * compile_route.c -- a route's document, decoded once into what does not depend on policies (struct route_base).
+ * compile_route.c -- a route's document, decoded into what does not depend on policies.
  *
- * Paths are brought into the form that requests have when they are matched, so a difference in escapes never keeps a route
- * from matching.
+ * Paths are brought into the form that requests have when they are matched, so a difference in escapes never
+ * keeps a route from matching.
  */
 #include "control/compile_state.h"
 #include "core/mem.h"
@@ -34,11 +34,10 @@ struct str gateway_name(const struct compiler *c, struct str gateway_id)
 
 static void open_series(const struct compiler *c, struct route_base *base)
 {
-	static const struct str classes[] = { { NULL, 0 }, { "1xx", 3 }, { "2xx", 3 }, { "3xx", 3 }, { "4xx", 3 }, { "5xx", 3 } };
 	struct str labels[] = { gateway_name(c, base->gateway_id), base->content.name, { NULL, 0 } };
 
 	for (unsigned i = 1; i <= 5; i++) {
-		labels[2] = classes[i];
+		labels[2] = code_classes[i];
 		base->content.requests[i] = metric_series(METRIC_REQUESTS, labels);
 	}
 	base->content.seconds = metric_series(METRIC_REQUEST_SECONDS, labels);
@@ -59,8 +58,11 @@ static bool read_path(struct route_base *base, const struct route_source *s, str
 	}
 	struct str target = arena_copy(&base->arena, s->path);
 
-	if (target.n == 0 || target.p[0] != '/' || uri_normalise(&base->arena, target, &path, &query) != URI_OK || query.p)
-		return problem(why, s->path_field, "\"%.*s\" is no path; it starts with \"/\" and has no query", STR_FMT(s->path));
+	if (target.n == 0 || target.p[0] != '/' ||
+	    uri_normalise(&base->arena, target, &path, &query) != URI_OK || query.p)
+		return problem(why, s->path_field,
+			       "\"%.*s\" is no path; it starts with \"/\" and has no query",
+			       STR_FMT(s->path));
 	base->content.path = path;
 	base->key_path = path;
 	return true;
@@ -87,7 +89,13 @@ static bool read_template(struct route_base *base, const char *field, struct pro
 	return n <= 64 || problem(why, field, "has %u segments; at most 64 are possible with parameters", n);
 }
 
-static bool read_conditions(struct arena *a, const struct items *in, const char *what, struct route *r, struct problem *why)
+static enum match_type match_of(int path_type)
+{
+	return path_type == PATH_EXACT ? MATCH_EXACT : path_type == PATH_PREFIX ? MATCH_PREFIX : MATCH_REGEX;
+}
+
+static bool read_conditions(struct arena *a, const struct items *in, const char *what, struct route *r,
+			    struct problem *why)
 {
 	const bool is_header = strcmp(what, "headers") == 0;
 	struct condition *out = NEW_N(a, struct condition, in->n);
@@ -98,7 +106,7 @@ static bool read_conditions(struct arena *a, const struct items *in, const char 
 
 		out[i].name = arena_copy(a, from->name);
 		out[i].value = arena_copy(a, from->value);
-		out[i].type = from->type == PATH_EXACT ? MATCH_EXACT : from->type == PATH_PREFIX ? MATCH_PREFIX : MATCH_REGEX;
+		out[i].type = match_of(from->type);
 		if (out[i].type != MATCH_REGEX)
 			continue;
 		out[i].regex = regex_compile(a, out[i].value, false, why);
@@ -235,7 +243,6 @@ void route_want(struct compiler *c, struct route_state *r, struct route_base *ba
 
 static struct route_base *decode_route(struct compiler *c, const struct resource *r, struct problem *why)
 {
-	static const int matches[] = { [PATH_EXACT] = MATCH_EXACT, [PATH_PREFIX] = MATCH_PREFIX, [PATH_REGEX] = MATCH_REGEX };
 	struct arena scratch = { 0 };
 	struct route_doc doc = { 0 };
 	struct route_base *base = NULL;
@@ -244,7 +251,7 @@ static struct route_base *decode_route(struct compiler *c, const struct resource
 		base = route_base_new(c, &(struct route_source){
 			.resource = r, .type = "Route", .name = r->name, .gateway_id = doc.gatewayId,
 			.domain_ids = &doc.domainIds, .backend = doc.has_backend ? &doc.backend : NULL,
-			.match = matches[doc.match.path.type], .path_field = "match.path.value",
+			.match = match_of(doc.match.path.type), .path_field = "match.path.value",
 			.path = doc.match.path.value, .conditions = &doc.match }, why);
 	arena_free(&scratch);
 	return base;

@@ -1,8 +1,9 @@
 /*
- * compile_service.c -- services: addresses and ports to endpoints, whose state survives as long as they are configured.
+ * compile_service.c -- services: addresses and ports to endpoints, whose state survives.
  *
- * An endpoint's cell is found again by service, host and port. When the last use goes, the cell is retired with the next publish:
- * workers that adopt it close its idle connections, and requests under way on older views do not pool theirs any more.
+ * An endpoint's cell is found again by service, host and port. When the last use goes, the cell is retired
+ * with the next publish: workers that adopt it close its idle connections, and requests under way on older
+ * views do not pool theirs any more.
  */
 #include "control/compile_state.h"
 #include "core/log.h"
@@ -24,7 +25,8 @@ static void destroy_endpoint_cell(struct part *p)
 	mem_free(cell);
 }
 
-static struct endpoint_state *endpoint_get(struct compiler *c, struct str service_id, struct str service_name, struct str text)
+static struct endpoint_state *endpoint_get(struct compiler *c, struct str service_id, struct str service_name,
+					   struct str text)
 {
 	struct sbuf key = { 0 };
 	struct endpoint_state *e;
@@ -32,12 +34,14 @@ static struct endpoint_state *endpoint_get(struct compiler *c, struct str servic
 	sbuf_addf(&key, "%.*s\n%.*s", STR_FMT(service_id), STR_FMT(text));
 	e = map_get(&c->endpoint_states, sbuf_str(&key));
 	if (!e) {
-		e = state_new(&c->endpoint_states, sizeof(*e), offsetof(struct endpoint_state, key), sbuf_str(&key));
+		e = state_new(&c->endpoint_states, sizeof(*e), offsetof(struct endpoint_state, key),
+			      sbuf_str(&key));
 		list_init(&e->idle);
 		/* Pools of different workers are neighbours; the counters at the front are everybody's. */
 		e->cell = mem_alloc_aligned(64, (sizeof(*e->cell) + 63) / 64 * 64);
 		e->cell->part = (struct part){ 1, destroy_endpoint_cell };
-		e->cell->healthy_series = metric_series(METRIC_ENDPOINT_HEALTHY, (struct str[]){ service_name, text });
+		e->cell->healthy_series =
+			metric_series(METRIC_ENDPOINT_HEALTHY, (struct str[]){ service_name, text });
 		metric_set(e->cell->healthy_series, 1);
 		mark_dirty(&c->idle_endpoints, &e->idle);
 	}
@@ -76,14 +80,13 @@ static void destroy_base(struct part *p)
 
 static void open_series(struct service *s)
 {
-	static const struct str classes[] = { { NULL, 0 }, { "1xx", 3 }, { "2xx", 3 }, { "3xx", 3 }, { "4xx", 3 }, { "5xx", 3 } };
 	static const struct str failures[] = {
 		[CALL_CONNECT] = { "connect", 7 }, [CALL_RESET] = { "reset", 5 }, [CALL_TIMEOUT] = { "timeout", 7 },
 		[CALL_MALFORMED] = { "malformed", 9 }, [CALL_TRUNCATED] = { "truncated", 9 },
 	};
 
 	for (unsigned i = 1; i <= 5; i++)
-		s->requests[i] = metric_series(METRIC_UPSTREAM_REQUESTS, (struct str[]){ s->name, classes[i] });
+		s->requests[i] = metric_series(METRIC_UPSTREAM_REQUESTS, (struct str[]){ s->name, code_classes[i] });
 	for (unsigned i = 0; i < 5; i++)
 		s->failures[i] = metric_series(METRIC_UPSTREAM_FAILURES, (struct str[]){ s->name, failures[i] });
 }
@@ -130,7 +133,8 @@ static bool is_known(const struct service *s, struct str text)
 	return false;
 }
 
-static void add_endpoint(const struct reading *reading, const struct service_address *address, struct str host, uint16_t port)
+static void add_endpoint(const struct reading *reading, const struct service_address *address,
+			 struct str host, uint16_t port)
 {
 	struct service_base *base = reading->base;
 	struct service *s = &base->content;
@@ -185,7 +189,8 @@ static bool read_endpoints(const struct reading *reading, struct arena *scratch,
 		if (port)
 			add_endpoint(reading, address, host, port);
 		for (size_t at = 0; !port && at < doc->ports.n; at++)
-			add_endpoint(reading, address, host, (uint16_t)ITEM(doc->ports, struct service_port_entry, at)->port);
+			add_endpoint(reading, address, host,
+				     (uint16_t)ITEM(doc->ports, struct service_port_entry, at)->port);
 	}
 	return true;
 }
@@ -194,13 +199,13 @@ static void read_checks(const struct service_doc *doc, struct service_base *base
 {
 	const struct health_check_config *h = &doc->healthCheckConfig;
 	const struct outlier_detection_config *o = &doc->outlierDetectionConfig;
-	static const int protocols[] = {
+	static const enum upstream_protocol protocols[] = {
 		[SERVICE_HTTP] = UPSTREAM_HTTP1, [SERVICE_HTTPS] = UPSTREAM_HTTPS, [SERVICE_HTTP2] = UPSTREAM_HTTP2,
 		[SERVICE_GRPC] = UPSTREAM_GRPC, [SERVICE_TCP] = UPSTREAM_TCP,
 	};
 
 	if (doc->ports.n)
-		base->content.protocol = (enum upstream_protocol)protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol];
+		base->content.protocol = protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol];
 	if (doc->has_healthCheckConfig)
 		base->content.health = (struct health_check){
 			.enable = h->enable,
@@ -234,7 +239,8 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	base->content.name = arena_copy(&base->arena, r->name);
 	base->content.record = record_fragment(&base->arena, "service", base->content.name);
 	base->content.hash = pmap_hash(r->id);
-	ok = resource_decode(r, &scratch, &doc, why) && read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
+	ok = resource_decode(r, &scratch, &doc, why) &&
+	     read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
 	if (ok) {
 		read_checks(&doc, base);
 		open_series(&base->content);

@@ -1,16 +1,18 @@
 /*
  * compile_state.h -- the compiler's working state, shared by compile*.c only.
  *
- *      change ──► check, decode ──► wanted state, marked dirty              compile_change(): may refuse, changes no map
- *      publish ──► settle: dirty states ──► parts ──► persistent maps       cannot fail
+ *      change ──► check, decode ──► wanted state, marked dirty          compile_change(): may refuse, changes no map
+ *      publish ──► settle: dirty states ──► parts ──► persistent maps   cannot fail
  *                  snapshot = the maps, held ──► workers
  *
- * Everything that can be refused happens in compile_change(); everything that is derived (chains, candidates, sites) waits for
- * the publish, where a thousand changes of one thing cost one. So undoing is the reverse change and leaves no trace.
+ * Everything that can be refused happens in compile_change(); everything that is derived (chains, candidates,
+ * sites) waits for the publish, where a thousand changes of one thing cost one. So undoing is the reverse
+ * change and leaves no trace.
  *
- * Who depends on whom, and is made anew in this order: services and routes (with their chains) ──► vhosts ──► gateways ──► domains'
- * sites ──► bindings. Names of structs: <thing>_state is what the compiler knows of a resource; states come to be when first
- * mentioned, so the order of changes does not matter, and go when nothing mentions them.
+ * Who depends on whom, and is made anew in this order: services and routes (with their chains) ──► vhosts ──►
+ * gateways ──► domains' sites ──► bindings. Names of structs: <thing>_state is what the compiler knows of a
+ * resource; states come to be when first mentioned, so the order of changes does not matter, and go when
+ * nothing mentions them.
  */
 #pragma once
 #include "control/compile.h"
@@ -20,7 +22,7 @@
 #include "core/map.h"
 #include "proxy/router.h"
 
-/* A part that a table finds again while anybody holds it: what must survive from one version of a chain to the next. */
+/* A part that a table finds again while anybody holds it: it survives from one version of a chain to the next. */
 struct kept {
 	struct part part;
 	struct map *table;
@@ -254,9 +256,10 @@ static inline void mark_dirty(struct list *dirty, struct list *node)
 	if (list_is_empty(node))
 		list_append(dirty, node);
 }
+extern const struct str code_classes[6];                                 /* "1xx" .. "5xx" at [1..5] */
 struct kept *kept_find(struct map *table, struct str key);
 void kept_enter(struct kept *k, struct map *table, struct str key);      /* the key is copied */
-void kept_leave(struct kept *k);                                         /* by destroy: before the memory goes */
+void kept_leave(struct kept *k);                                         /* by destroy, at first */
 /* Drops the array of parts and the array. */
 void parts_drop(struct part **held, unsigned n);
 
@@ -289,7 +292,7 @@ struct route_source {
 /* NULL fills *why. `a`: scratch. */
 struct route_base *route_base_new(struct compiler *c, const struct route_source *s, struct problem *why);
 struct route_state *route_state_get(struct compiler *c, struct str id);
-void route_want(struct compiler *c, struct route_state *r, struct route_base *base);   /* takes the reference; NULL = none */
+void route_want(struct compiler *c, struct route_state *r, struct route_base *base);   /* takes the base */
 struct str gateway_name(const struct compiler *c, struct str gateway_id);
 
 /* compile_api.c: REST APIs and operations */
@@ -317,8 +320,9 @@ void gateways_free(struct compiler *c);
 /* compile_listener.c: bindings and their sockets */
 struct gateway_plan *gateway_plan_new(struct compiler *c, const struct resource *r, struct problem *why);
 void gateway_plan_free(struct gateway_plan *p);
-/* Moves g to the addresses and hosts of `plan` (NULL: away). A refusal changes nothing. Takes the plan when it succeeds. */
-MUST_USE bool gateway_move(struct compiler *c, struct gateway_state *g, struct gateway_plan *plan, struct problem *why);
+/* Moves g to what `plan` says (NULL: away) and takes the plan. A refusal changes nothing. */
+MUST_USE bool gateway_move(struct compiler *c, struct gateway_state *g, struct gateway_plan *plan,
+			   struct problem *why);
 /* Whether g may serve `name` on all its bindings. */
 MUST_USE bool gateway_claim(struct gateway_state *g, struct str name, const char *field, struct problem *why);
 void gateway_unclaim(struct gateway_state *g, struct str name);

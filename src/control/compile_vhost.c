@@ -1,8 +1,8 @@
 /*
  * compile_vhost.c -- routes into the persistent map of paths, and what a vhost has to know to look for them.
  *
- * A change of one route touches the candidates under its own keys and nothing else. The vhost's summary (which depths,
- * which templates) is kept as counts, and made anew only when a count leaves or reaches zero.
+ * A change of one route touches the candidates under its own keys and nothing else. The vhost's summary
+ * (which depths, which templates) is kept as counts, and made anew only when a count leaves or reaches zero.
  */
 #include "control/compile_state.h"
 #include "core/mem.h"
@@ -29,7 +29,8 @@ static void destroy_candidates(struct part *p)
 }
 
 /* `old` without `leaves` and with `joins`, each may be NULL; NULL when nothing is left. */
-static struct candidates *change_candidates(const struct candidates *old, const struct route *leaves, struct route *joins)
+static struct candidates *change_candidates(const struct candidates *old, const struct route *leaves,
+					    struct route *joins)
 {
 	struct candidates *all;
 	const unsigned n = old ? old->n : 0;
@@ -54,12 +55,14 @@ static struct candidates *change_candidates(const struct candidates *old, const 
 	return NULL;
 }
 
-static void put_route(struct compiler *c, const struct vhost_state *v, const struct route_base *base, struct route *leaves, struct route *joins)
+static void put_route(struct compiler *c, const struct vhost_state *v, const struct route_base *base,
+		      struct route *leaves, struct route *joins)
 {
 	struct arena scratch = { 0 };
 	struct str key = router_key(&scratch, base->kind, v->number, base->key_path);
 	struct part *found = pmap_get(c->paths, key);
-	struct candidates *all = change_candidates(found ? CONTAINER(found, struct candidates, part) : NULL, leaves, joins);
+	struct candidates *all =
+		change_candidates(found ? CONTAINER(found, struct candidates, part) : NULL, leaves, joins);
 
 	c->paths = pmap_set(c->paths, key, all ? &all->part : NULL);
 	if (all)
@@ -154,7 +157,8 @@ static struct vhost_state *vhost_of(struct compiler *c, const struct route_base 
 	return &gateway_get(c, base->gateway_id)->routes;
 }
 
-static void change_place(struct compiler *c, const struct route_base *base, struct route *leaves, struct route *joins)
+static void change_place(struct compiler *c, const struct route_base *base, struct route *leaves,
+			 struct route *joins)
 {
 	const unsigned places = base->n_domain_ids ? base->n_domain_ids : 1;
 

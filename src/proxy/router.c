@@ -1,7 +1,8 @@
 /*
- * One buffer holds the key: kind and vhost number in front of the path, so the path is copied once and each kind of key is made
- * by overwriting the front. Ends of segments are found once, prefix hashes are taken in one pass from left to right and looked up
- * from the longest to the shortest, and only for numbers of segments that occur among the vhost's prefixes.
+ * One buffer holds the key: kind and vhost number in front of the path, so the path is copied once and each
+ * kind of key is made by overwriting the front. Ends of segments are found once, prefix hashes are taken in
+ * one pass from left to right and looked up from the longest to the shortest, and only for numbers of
+ * segments that occur among the vhost's prefixes.
  */
 #include "proxy/router.h"
 #include "http/uri.h"
@@ -175,13 +176,15 @@ static bool has_other_method(const struct search *q, const struct route *r)
 static inline bool has_method(const struct search *q, const struct route *r)
 {
 	if (q->method == METHOD_OTHER || r->methods == 0)
-		return (r->methods | r->n_other_methods) == 0 || (q->method == METHOD_OTHER && has_other_method(q, r));
+		return (r->methods | r->n_other_methods) == 0 ||
+		       (q->method == METHOD_OTHER && has_other_method(q, r));
 	return r->methods >> q->method & 1;
 }
 
 static inline bool accepts(const struct search *q, const struct route *r)
 {
-	return has_method(q, r) && (r->n_headers == 0 || has_headers(q, r)) && (r->n_queries == 0 || has_queries(q, r));
+	return has_method(q, r) && (r->n_headers == 0 || has_headers(q, r)) &&
+	       (r->n_queries == 0 || has_queries(q, r));
 }
 
 /* ---------- paths ---------- */
@@ -388,7 +391,7 @@ static inline uint64_t slashes_of(uint64_t word)
 	return ~(((x & each * 0x7f) + each * 0x7f) | x) & each * 0x80;
 }
 
-/* Fills ends from the copy of the path in the key, behind which SLACK zeros stand; there is room for router_depth() of them. */
+/* Fills ends from the copy of the path in the key, behind which SLACK zeros stand; room for all slashes and one. */
 static void find_ends(struct search *q)
 {
 	const char *path = q->key + FRONT;
@@ -410,7 +413,8 @@ static void find_ends(struct search *q)
 	q->n_ends = q->has_slash || q->path.n == 1 ? n - 1 : n;
 }
 
-const struct route *router_match(const struct snapshot *s, const struct site *site, const struct message *req, struct str preflight)
+const struct route *router_match(const struct snapshot *s, const struct site *site, const struct message *req,
+				 struct str preflight)
 {
 	UNCLEARED char key[STACK_KEY];
 	UNCLEARED size_t ends[STACK_ENDS];
@@ -469,7 +473,7 @@ const struct site *router_site(const struct binding *b, struct str host)
 	memcpy(name, host.p, host.n);
 	memset(name + host.n, 0, SLACK);
 	site = look_up_host(b->hosts, (struct str){ name, host.n }, fold_and_hash(name, host.n));
-	/* "*" takes the place of the byte before each dot, from left to right: nothing left of it is needed again. */
+	/* "*" takes the place of the byte before each dot: nothing left of it is needed again. */
 	for (size_t i = 1; !site && i < host.n; i++) {
 		struct str suffix = { name + i - 1, host.n - i + 1 };
 

@@ -31,7 +31,8 @@ static void release(struct view *v, const struct mailbox *box)
 		wake_control(box);
 }
 
-struct view *snapshot_adopt(struct view *current, struct mailbox *box, void (*adopted)(void *arg, const struct snapshot *s), void *arg)
+struct view *snapshot_adopt(struct view *current, struct mailbox *box,
+			    void (*adopted)(void *arg, const struct snapshot *s), void *arg)
 {
 	struct inbox_item *item = inbox_take(&box->inbox), *following;
 

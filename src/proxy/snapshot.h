@@ -1,5 +1,6 @@
 /*
- * snapshot.h -- one compiled configuration: immutable, published by hand-over, shared in parts with the one before.
+ * snapshot.h -- one compiled configuration: immutable, published by hand-over, shared in parts with the one
+ * before.
  *
  *      control                                     each worker
  *      change parts, pmap_set ──► new snapshot
@@ -7,9 +8,10 @@
  *      wait until all adopted                       exchanges keep the view they were born under (a plain count)
  *      snapshot_reap ◄──── last reference gone ◄─── view with no exchange and not current: dropped
  *
- * References to a snapshot are handed over, one for each worker, never grabbed. Parts (routes, services, ...) are counted by
- * the control thread only: a snapshot that no worker needs comes back to it and is taken apart there. No lock anywhere, no
- * work for a worker but two pointer writes. Cells (state that survives) are parts as well: old and new steps share them.
+ * References to a snapshot are handed over, one for each worker, never grabbed. Parts (routes, services,
+ * ...) are counted by the control thread only: a snapshot that no worker needs comes back to it and is taken
+ * apart there. No lock anywhere, no work for a worker but two pointer writes. Cells (state that survives)
+ * are parts as well: old and new steps share them.
  */
 #pragma once
 #include <stdatomic.h>
@@ -35,7 +37,7 @@ struct endpoint_cell {
 	atomic_uint consecutive_5xx;
 	atomic_uint ejections;            /* so far: the time grows with it */
 	atomic_int active;                /* requests under way */
-	bool retired;                     /* no longer configured: connections are not pooled. Set before a publish, read by workers */
+	bool retired;                     /* no longer configured: do not pool; set before a publish, atomically */
 	struct pool pools[WORKERS_MAX];   /* each touched by its worker only */
 	/* active health check: owned by the prober of worker 0 */
 	unsigned successes, failures;
@@ -155,7 +157,7 @@ struct vhost {
 	uint32_t number;                  /* unique, part of every key in snapshot.paths */
 	bool has_exact, has_nocase;
 	uint64_t prefix_depths;           /* bit d: there are prefixes of d segments (63 = 63 or more) */
-	uint64_t slash_depths;            /* the same for prefixes that end in '/': "/a/" has 2 segments, the last one empty */
+	uint64_t slash_depths;            /* of prefixes that end in '/': "/a/" has 2 segments, the last one empty */
 	struct template_mask {            /* which segments of path templates are parameters */
 		uint8_t segments;
 		uint64_t parameters;      /* bit i: segment i is one */
@@ -168,7 +170,7 @@ struct vhost {
 	unsigned n_held;
 };
 
-/* Routes that share vhost, type and path: tried in order (more headers, more queries, older). Value of snapshot.paths. */
+/* Routes of one vhost, type and path, tried in order (more headers, more queries, older). Value of snapshot.paths. */
 struct candidates {
 	struct part part;
 	unsigned n;
@@ -196,7 +198,7 @@ struct binding {
 	bool is_tls;
 	struct pmap *hosts;               /* "a.example.com" or "*.example.com" (lower case) → struct site */
 	struct site *any;                 /* catch-all, or NULL */
-	struct gateway *only;             /* the gateway that owns the listener alone, or NULL: its L4 lists act at accept */
+	struct gateway *only;             /* who has the listener alone, or NULL: its L4 lists act at accept */
 	struct arena arena;
 };
 
@@ -209,7 +211,7 @@ struct snapshot {
 	/* Cells whose last use in the configuration went with this version: workers close their pools on adoption. */
 	struct endpoint_cell **retired;
 	unsigned n_retired;
-	/* Sockets that this version opened, one for each worker, and the bindings it closed (workers unlisten those). */
+	/* Sockets that this version opened, one for each worker, and the bindings it closed (to be unlistened). */
 	struct new_listener {
 		struct addr addr;
 		struct str key;
@@ -245,10 +247,11 @@ struct mailbox {
 /* Control thread: sets the references and puts one hand-over into each mailbox. The caller wakes the loops. */
 void snapshot_publish(struct snapshot *s, struct mailbox *boxes, unsigned workers);
 /* Worker, top of a turn: takes what is there; returns the current view (the newest), dropping idle older ones. */
-struct view *snapshot_adopt(struct view *current, struct mailbox *box, void (*adopted)(void *arg, const struct snapshot *s), void *arg);
+struct view *snapshot_adopt(struct view *current, struct mailbox *box,
+			    void (*adopted)(void *arg, const struct snapshot *s), void *arg);
 /*
- * Worker, when an exchange ends (view->exchanges already counted down) and the view may have become idle. A worker that ends
- * adopts once more and gives its view back with current = NULL.
+ * Worker, when an exchange ends (view->exchanges already counted down) and the view may have become idle. A
+ * worker that ends adopts once more and gives its view back with current = NULL.
  */
 void snapshot_unpin(struct view *v, const struct view *current, struct mailbox *box);
 /* Control thread: frees snapshots that came back. */

@@ -186,9 +186,12 @@ static void drop(enum resource_kind kind, const char *id)
 	assert_true(apply(r, NULL));
 }
 
-#define GATEWAY(id, cluster, protocol) "{'meshId':'default','cluster':'" cluster "','gateway':'" id "','namespace':'default'," \
-	"'elbId':'e','externalPort':{'number':'PORT','protocol':'" protocol "','hosts':%s},'serviceType':'LoadBalancer'," \
-	"'externalIPs':%s,'maxProtocolVersion':'TLSV1_3','minProtocolVersion':'TLSV1_2','ipv6Enable':'true'}"
+#define GATEWAY(id, cluster, protocol)                                                                       \
+	"{'meshId':'default','cluster':'" cluster "','gateway':'" id "','namespace':'default',"              \
+	"'elbId':'e','externalPort':{'number':'PORT','protocol':'" protocol                                  \
+	"','hosts':%s},'serviceType':'LoadBalancer',"                                                        \
+	"'externalIPs':%s,'maxProtocolVersion':'TLSV1_3','minProtocolVersion':'TLSV1_2','ipv6Enable':'true'" \
+	"}"
 
 static const char *gateway(const char *id, const char *hosts, const char *ips)
 {
@@ -202,26 +205,35 @@ static void put_gateway(const char *id, const char *hosts, const char *ips)
 
 static void put_route(const char *id, const char *more)
 {
-	put(RESOURCE_ROUTE, id, arena_printf(&node.arena, "{'name':'%s','gatewayId':'gw-1','environmentId':'env-1',%s}", id, more).p);
+	put(RESOURCE_ROUTE, id,
+	    arena_printf(&node.arena, "{'name':'%s','gatewayId':'gw-1','environmentId':'env-1',%s}", id, more)
+		    .p);
 }
 
 static void put_policy(const char *id, const char *class, const char *config)
 {
-	put(RESOURCE_POLICY, id, arena_printf(&node.arena, "{'name':'%s','className':'%s','config':\"%s\"}", id, class, config).p);
+	put(RESOURCE_POLICY, id,
+	    arena_printf(&node.arena, "{'name':'%s','className':'%s','config':\"%s\"}", id, class, config).p);
 }
 
 static void attach(const char *id, const char *policy, const char *type, const char *resource)
 {
-	put(RESOURCE_ATTACHMENT, id, arena_printf(&node.arena, "{'policyId':'%s','attachResourceType':'%s','attachResourceIds':['%s'],"
-		"'environmentId':'env-1','gatewayId':'gw-1'}", policy, type, resource).p);
+	put(RESOURCE_ATTACHMENT, id,
+	    arena_printf(&node.arena,
+			 "{'policyId':'%s','attachResourceType':'%s','attachResourceIds':['%s'],"
+			 "'environmentId':'env-1','gatewayId':'gw-1'}",
+			 policy, type, resource)
+		    .p);
 }
 
 #define LIMIT(n) "{\\\"enable\\\":true,\\\"threshold\\\":" n ",\\\"behaviorType\\\":0,\\\"bodyEncoding\\\":0," \
 	"\\\"responseStatusCode\\\":429}"
 #define LIMIT_OFF "{\\\"enable\\\":false,\\\"threshold\\\":1,\\\"behaviorType\\\":0,\\\"bodyEncoding\\\":0," \
 	"\\\"responseStatusCode\\\":429}"
-#define CORS(enable) "{\\\"enable\\\":" enable ",\\\"allowOrigins\\\":\\\"*\\\",\\\"allowMethods\\\":[\\\"GET\\\"]," \
-	"\\\"allowHeaders\\\":\\\"*\\\",\\\"exposeHeaders\\\":\\\"*\\\",\\\"allowCredentials\\\":false,\\\"timeUnit\\\":\\\"s\\\",\\\"unitNum\\\":1}"
+#define CORS(enable)                                                                                         \
+	"{\\\"enable\\\":" enable ",\\\"allowOrigins\\\":\\\"*\\\",\\\"allowMethods\\\":[\\\"GET\\\"],"      \
+	"\\\"allowHeaders\\\":\\\"*\\\",\\\"exposeHeaders\\\":\\\"*\\\",\\\"allowCredentials\\\":false,"     \
+	"\\\"timeUnit\\\":\\\"s\\\",\\\"unitNum\\\":1}"
 
 /* ---------- what workers see ---------- */
 
@@ -251,7 +263,9 @@ static const struct site *site_of(const char *host)
 static const struct route *route_of(const char *host, const char *path)
 {
 	const struct site *site = site_of(host);
-	struct message req = { .arena = &node.arena, .method = METHOD_GET, .method_name = STR("GET"), .path = str_of(path) };
+	struct message req = {
+		.arena = &node.arena, .method = METHOD_GET, .method_name = STR("GET"), .path = str_of(path)
+	};
 
 	return site ? router_match(now(), site, &req, (struct str){ NULL, 0 }) : NULL;
 }
@@ -397,13 +411,16 @@ static void test_wildcard_and_specific_address(void **state)
 static void test_not_ours(void **state)
 {
 	(void)state;
-	put(RESOURCE_GATEWAY, "gw-1", arena_printf(&node.arena, GATEWAY("gw-1", "other", "HTTP"), "['*']", "['127.0.0.1']").p);
-	put(RESOURCE_GATEWAY, "gw-2", arena_printf(&node.arena, GATEWAY("gw-2", "local", "TCP"), "['*']", "['127.0.0.1']").p);
+	put(RESOURCE_GATEWAY, "gw-1",
+	    arena_printf(&node.arena, GATEWAY("gw-1", "other", "HTTP"), "['*']", "['127.0.0.1']").p);
+	put(RESOURCE_GATEWAY, "gw-2",
+	    arena_printf(&node.arena, GATEWAY("gw-2", "local", "TCP"), "['*']", "['127.0.0.1']").p);
 	now();
 	assert_int_equal(node.opened, 0);
 	assert_int_equal(compile_gateway_status(node.compiler, STR("gw-1")).phase, PHASE_PENDING);
 	assert_int_equal(compile_gateway_status(node.compiler, STR("gw-2")).phase, PHASE_FAILED);
-	assert_string_equal(compile_gateway_status(node.compiler, STR("gw-2")).reason.p, "protocol not served by this build");
+	assert_string_equal(compile_gateway_status(node.compiler, STR("gw-2")).reason.p,
+			    "protocol not served by this build");
 }
 
 #define PATH(type, value) "'match':{'path':{'type':'" type "','value':'" value "'}}"
@@ -453,8 +470,10 @@ static void test_broken_route_changes_nothing(void **state)
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
 	put_route("route-1", PATH("Prefix", "/a"));
 	version = compile_publish(node.compiler);
-	assert_false(try_put(RESOURCE_ROUTE, "route-1", "{'name':'route-1','gatewayId':'gw-1','environmentId':'e',"
-		"'match':{'path':{'type':'Prefix','value':'/b'},'headers':[{'name':'x','type':'Regex','value':'('}]}}"));
+	assert_false(try_put(RESOURCE_ROUTE, "route-1",
+			     "{'name':'route-1','gatewayId':'gw-1','environmentId':'e',"
+			     "'match':{'path':{'type':'Prefix','value':'/"
+			     "b'},'headers':[{'name':'x','type':'Regex','value':'('}]}}"));
 	assert_string_equal(why.field, "match.headers[0].value");
 	assert_int_equal(compile_publish(node.compiler), version);
 	assert_string_equal(id_of("x", "/a"), "route-1");
@@ -462,13 +481,16 @@ static void test_broken_route_changes_nothing(void **state)
 
 static void test_more_headers_then_age(void **state)
 {
-	struct message req = { .arena = &node.arena, .method = METHOD_GET, .method_name = STR("GET"), .path = STR("/a") };
+	struct message req = {
+		.arena = &node.arena, .method = METHOD_GET, .method_name = STR("GET"), .path = STR("/a")
+	};
 
 	(void)state;
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
 	put_route("route-1", PATH("Prefix", "/a"));
 	put_route("route-2", PATH("Prefix", "/a"));
-	put_route("route-3", "'match':{'path':{'type':'Prefix','value':'/a'},'headers':[{'name':'x-v','type':'Exact','value':'2'}]}");
+	put_route("route-3", "'match':{'path':{'type':'Prefix','value':'/"
+			     "a'},'headers':[{'name':'x-v','type':'Exact','value':'2'}]}");
 	assert_string_equal(id_of("x", "/a"), "route-1");
 	message_add(&req, STR("X-V"), STR("2"));
 	assert_string_equal(router_match(now(), site_of("x"), &req, (struct str){ NULL, 0 })->id.p, "route-3");
@@ -482,10 +504,12 @@ static void test_api_and_operations(void **state)
 {
 	(void)state;
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
-	put(RESOURCE_OPERATION, "op-1", "{'name':'early','httpApiId':'api-1','method':'GET','path':'/pets/{petId}','gatewayId':'gw-1',"
-		"'environmentId':'env-1'}");
+	put(RESOURCE_OPERATION, "op-1",
+	    "{'name':'early','httpApiId':'api-1','method':'GET','path':'/pets/{petId}','gatewayId':'gw-1',"
+	    "'environmentId':'env-1'}");
 	assert_string_equal(id_of("x", "/v1/pets/7"), "");
-	put(RESOURCE_API, "api-1", "{'name':'pets','gatewayId':'gw-1','environmentId':'env-1','basePath':'/v1'," TO("svc-1") "}");
+	put(RESOURCE_API, "api-1",
+	    "{'name':'pets','gatewayId':'gw-1','environmentId':'env-1','basePath':'/v1'," TO("svc-1") "}");
 	assert_string_equal(id_of("x", "/v1/pets/7"), "op-1");
 	assert_string_equal(route_of("x", "/v1/pets/7")->targets[0].service_id.p, "svc-1");
 	assert_string_equal(id_of("x", "/v1/pets"), "");
@@ -493,11 +517,16 @@ static void test_api_and_operations(void **state)
 	drop(RESOURCE_OPERATION, "op-1");
 	assert_string_equal(id_of("x", "/v1/other"), "api-1");
 	assert_string_equal(id_of("x", "/v1"), "api-1");
-	put(RESOURCE_OPERATION, "op-2", "{'name':'list','httpApiId':'api-1','method':'POST','path':'/pets','gatewayId':'gw-1',"
-		"'environmentId':'env-1'," TO("svc-2") "}");
+	put(RESOURCE_OPERATION, "op-2",
+	    "{'name':'list','httpApiId':'api-1','method':'POST','path':'/pets','gatewayId':'gw-1',"
+	    "'environmentId':'env-1'," TO("svc-2") "}");
 	assert_string_equal(id_of("x", "/v1/pets"), "");                   /* GET */
-	put(RESOURCE_API, "api-1", "{'name':'pets','gatewayId':'gw-1','environmentId':'env-1','basePath':'/v2'," TO("svc-1") "}");
-	struct message req = { .arena = &node.arena, .method = METHOD_POST, .method_name = STR("POST"), .path = STR("/v2/pets") };
+	put(RESOURCE_API, "api-1",
+	    "{'name':'pets','gatewayId':'gw-1','environmentId':'env-1','basePath':'/v2'," TO("svc-1") "}");
+	struct message req = { .arena = &node.arena,
+			       .method = METHOD_POST,
+			       .method_name = STR("POST"),
+			       .path = STR("/v2/pets") };
 	const struct route *r = router_match(now(), site_of("x"), &req, (struct str){ NULL, 0 });
 
 	assert_string_equal(r->id.p, "op-2");
@@ -514,11 +543,15 @@ static void test_service_endpoints_keep_their_state(void **state)
 	atomic_uint *turn;
 
 	(void)state;
-	put(RESOURCE_SERVICE, "svc-1", "{'name':'s','gatewayId':'gw-1','sourceType':'DNS','ports':[{'name':'http','port':80},{'name':'b','port':81}],"
-		"'versions':[{'name':'v2','labels':{'tag':'v2'}}],'addresses':['10.0.0.1:9001','10.0.0.2',"
-		"{'address':'back.test:1','weight':5,'labels':{'tag':'v2','x':'y'}},{'address':'[::1]:7','version':'v9'}],"
-		"'healthCheckConfig':{'enable':true,'protocol':'HTTP','httpPath':'/h','interval':7},"
-		"'outlierDetectionConfig':{'enable':true,'consecutive5xx':3,'interval':10,'baseEjectionTime':30,'maxEjectionPercent':50}}");
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','sourceType':'DNS','ports':[{'name':'http','port':80},{'name':'b'"
+	    ",'port':81}],"
+	    "'versions':[{'name':'v2','labels':{'tag':'v2'}}],'addresses':['10.0.0.1:9001','10.0.0.2',"
+	    "{'address':'back.test:1','weight':5,'labels':{'tag':'v2','x':'y'}},{'address':'[::1]:7','"
+	    "version':'v9'}],"
+	    "'healthCheckConfig':{'enable':true,'protocol':'HTTP','httpPath':'/h','interval':7},"
+	    "'outlierDetectionConfig':{'enable':true,'consecutive5xx':3,'interval':10,'baseEjectionTime':30,'"
+	    "maxEjectionPercent':50}}");
 	s = service_of("svc-1");
 	assert_int_equal(s->n_endpoints, 5);
 	assert_string_equal(s->endpoints[0].text.p, "10.0.0.1:9001");
@@ -533,15 +566,18 @@ static void test_service_endpoints_keep_their_state(void **state)
 	assert_int_equal(s->outlier.base_ejection_ms, 30000);
 	cell = s->endpoints[0].cell;
 	turn = s->turn;
-	put(RESOURCE_SERVICE, "svc-1", "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.9:1','10.0.0.1:9001']}");
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.9:1','10.0.0.1:9001']}");
 	s = service_of("svc-1");
 	assert_ptr_equal(s->endpoints[1].cell, cell);
 	assert_ptr_equal(s->turn, turn);
 	assert_false(cell->retired);
 	assert_int_equal(node.retired, 4);
 	/* Removed and put back before anybody saw it. */
-	put(RESOURCE_SERVICE, "svc-1", "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.9:1']}");
-	put(RESOURCE_SERVICE, "svc-1", "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.1:9001']}");
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.9:1']}");
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.1:9001']}");
 	assert_ptr_equal(service_of("svc-1")->endpoints[0].cell, cell);
 	assert_int_equal(node.retired, 5);
 	drop(RESOURCE_SERVICE, "svc-1");
@@ -557,7 +593,8 @@ static void test_steps_of_every_level(void **state)
 	(void)state;
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
 	put(RESOURCE_DOMAIN, "dom-1", "{'name':'shop.test','gatewayId':'gw-1'}");
-	put(RESOURCE_SERVICE, "svc-1", "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.1:9001']}");
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['10.0.0.1:9001']}");
 	put_route("route-1", PATH("Prefix", "/a") "," TO("svc-1"));
 	put_policy("policy-1", "RateLimit", LIMIT("5"));
 	attach("pr-1", "policy-1", "Route", "route-1");
@@ -601,8 +638,9 @@ static void test_cells_survive_what_does_not_concern_them(void **state)
 	put_route("route-1", PATH("Prefix", "/a"));
 	put_route("route-2", PATH("Prefix", "/b"));
 	put_policy("policy-1", "RateLimit", LIMIT("5"));
-	put(RESOURCE_ATTACHMENT, "pr-1", "{'policyId':'policy-1','attachResourceType':'Route','attachResourceIds':['route-1','route-2'],"
-		"'environmentId':'env-1','gatewayId':'gw-1'}");
+	put(RESOURCE_ATTACHMENT, "pr-1",
+	    "{'policyId':'policy-1','attachResourceType':'Route','attachResourceIds':['route-1','route-2'],"
+	    "'environmentId':'env-1','gatewayId':'gw-1'}");
 	cell = step_of("/a")->cell;
 	other = step_of("/b")->cell;
 	assert_non_null(cell);
@@ -628,13 +666,18 @@ static void test_operations_inherit_and_replace(void **state)
 
 	(void)state;
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
-	put(RESOURCE_API, "api-1", "{'name':'pets','gatewayId':'gw-1','environmentId':'env-1','basePath':'/v1'," TO("svc-1") "}");
+	put(RESOURCE_API, "api-1",
+	    "{'name':'pets','gatewayId':'gw-1','environmentId':'env-1','basePath':'/v1'," TO("svc-1") "}");
 	put_policy("policy-1", "RateLimit", LIMIT("5"));
 	put_policy("policy-2", "RateLimit", LIMIT("9"));
 	attach("pr-1", "policy-1", "Api", "api-1");
 	assert_int_equal(route_of("x", "/v1/a")->policies->legs[LEG_REQUEST].n, 1);
-	put(RESOURCE_OPERATION, "op-1", "{'name':'a','httpApiId':'api-1','method':'GET','path':'/a','gatewayId':'gw-1','environmentId':'env-1'}");
-	put(RESOURCE_OPERATION, "op-2", "{'name':'b','httpApiId':'api-1','method':'GET','path':'/b','gatewayId':'gw-1','environmentId':'env-1'}");
+	put(RESOURCE_OPERATION, "op-1",
+	    "{'name':'a','httpApiId':'api-1','method':'GET','path':'/"
+	    "a','gatewayId':'gw-1','environmentId':'env-1'}");
+	put(RESOURCE_OPERATION, "op-2",
+	    "{'name':'b','httpApiId':'api-1','method':'GET','path':'/"
+	    "b','gatewayId':'gw-1','environmentId':'env-1'}");
 	one = step_of("/v1/a")->cell;
 	two = step_of("/v1/b")->cell;
 	assert_true(one && two && one != two);
@@ -674,7 +717,9 @@ static void test_what_cannot_act_says_so(void **state)
 	(void)state;
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
 	put_route("route-1", PATH("Prefix", "/a"));
-	put_policy("policy-1", "FlowCopy", "{\\\"enable\\\":true,\\\"targetServiceId\\\":\\\"svc-9\\\",\\\"percentage\\\":5,\\\"port\\\":80}");
+	put_policy("policy-1", "FlowCopy",
+		   "{\\\"enable\\\":true,\\\"targetServiceId\\\":\\\"svc-9\\\",\\\"percentage\\\":5,"
+		   "\\\"port\\\":80}");
 	attach("pr-1", "policy-1", "Route", "route-1");
 	assert_int_equal(status_of("pr-1").phase, PHASE_DEGRADED);
 	assert_string_equal(status_of("pr-1").reason.p, "not enforced by this build");
@@ -736,8 +781,11 @@ static void test_cost_of_changes(void **state)
 
 		snprintf(id, sizeof(id), "route-%u", i);
 		snprintf(body, sizeof(body), PATH("Prefix", "/team/%u/x"), i);
-		apply(NULL, make(RESOURCE_ROUTE, id, arena_printf(&node.arena, "{'name':'%s','gatewayId':'gw-1','environmentId':'env-1',%s}",
-			id, body).p));
+		apply(NULL, make(RESOURCE_ROUTE, id,
+				 arena_printf(&node.arena,
+					      "{'name':'%s','gatewayId':'gw-1','environmentId':'env-1',%s}",
+					      id, body)
+					 .p));
 	}
 	print_message("taking %d routes: %lld us\n", ROUTES, (long long)(clock_now_us() - begin));
 	begin = clock_now_us();
@@ -751,7 +799,8 @@ static void test_cost_of_changes(void **state)
 		now();
 	}
 	each = (clock_now_us() - begin) / CHANGES;
-	print_message("settling %d routes: %lld us; one policy change: %lld us\n", ROUTES, (long long)load, (long long)each);
+	print_message("settling %d routes: %lld us; one policy change: %lld us\n", ROUTES, (long long)load,
+		      (long long)each);
 	assert_true(each < load / 10);
 }
 

@@ -132,7 +132,9 @@ static struct route *add(struct vhost *v, enum match_type match, const char *pat
 
 static struct message request(const char *path)
 {
-	return (struct message){ .arena = &f.arena, .method = METHOD_GET, .method_name = STR("GET"), .path = str_of(path) };
+	return (struct message){
+		.arena = &f.arena, .method = METHOD_GET, .method_name = STR("GET"), .path = str_of(path)
+	};
 }
 
 static const struct route *match(const struct message *req)
@@ -345,8 +347,13 @@ static void test_queries_are_decoded(void **state)
 		const char *query;
 		bool matches;
 	} cases[] = {
-		{ "tag=a%20b%2Fc", true }, { "x=1&tag=a+b/c&tag=z", true }, { "tag=a%20b", false }, { "tagg=a+b/c", false },
-		{ "tag=a%2", false }, { "tag", false }, { "", false },
+		{ "tag=a%20b%2Fc", true },
+		{ "x=1&tag=a+b/c&tag=z", true },
+		{ "tag=a%20b", false },
+		{ "tagg=a+b/c", false },
+		{ "tag=a%2", false },
+		{ "tag", false },
+		{ "", false },
 	};
 
 	(void)state;

@@ -1,4 +1,5 @@
-/* test_snapshot.c -- workers adopt, pin and give back while control publishes; made to run under ThreadSanitizer as well. */
+/* test_snapshot.c -- workers adopt, pin and give back while control publishes; made to run under
+ * ThreadSanitizer as well. */
 /* room: proxy */
 #include <setjmp.h>
 #include <stdarg.h>
