@@ -1,8 +1,9 @@
 /*
  * check.c -- `sluice check FILE...`: settings files and resource files, without a running gateway.
  *
- * A resource file holds YAML (or JSON) documents with `kind:` (Gateway, Service, Route, Policy, ...) and the members that the API takes. What
- * can be told from the document alone is checked; references are checked when it is applied. Everything else is a settings file.
+ * A resource file holds YAML (or JSON) documents with `kind:` (Gateway, Service, Route, Policy, ...) and the members
+ * that the API takes. What can be told from the document alone is checked; references are checked when it is applied.
+ * Everything else is a settings file.
  */
 #include <stdio.h>
 #include "cli/cli.h"
@@ -14,9 +15,7 @@ static unsigned problems;
 
 static void report(const char *path, const struct json *tree, const struct problem *why)
 {
-	const struct json *at = json_find_path(tree, why->field);
-
-	printf("%s:%u: %s: %s\n", path, at && at->line ? at->line : tree ? tree->line : 1, *why->field ? why->field : "-", why->text);
+	printf("%s:%u: %s: %s\n", path, json_find_line(tree, why->field), *why->field ? why->field : "-", why->text);
 	problems++;
 }
 
@@ -43,9 +42,27 @@ static void check_resource(const char *path, struct json *doc, struct arena *a)
 	json_drop(doc, "kind");
 	if (class->adapt)
 		class->adapt(doc, a);
-	void *in = arena_alloc(a, class->size);
+	void *in = arena_alloc(a, class->size ? class->size : 1);
 	if (!fields_decode(class->fields, doc, in, a, &why) || (class->check && !class->check(in, &why)))
 		report(path, doc, &why);
+}
+
+static void check_document(const char *path, struct json *doc, struct arena *a)
+{
+	struct problem why = { 0 };
+
+	if (doc->type == JSON_OBJECT && json_get(doc, "kind")) {
+		check_resource(path, doc, a);
+		return;
+	}
+	/* Nothing in the file: all defaults. */
+	if (doc->type == JSON_NULL)
+		return;
+	if (doc->type != JSON_OBJECT)
+		problem(&why, "", "a document must be a mapping");
+	else if (settings_check(doc, a, &why))
+		return;
+	report(path, doc, &why);
 }
 
 static void check_file(const char *path)
@@ -53,24 +70,23 @@ static void check_file(const char *path)
 	struct arena a = { 0 };
 	struct problem why = { 0 };
 	struct str text;
-	struct json *all = NULL;
+	struct json *all;
+	unsigned line = 1;
 
-	if (!file_read(path, &a, &text, &why) || !(all = yaml_parse(&a, text, &why))) {
-		unsigned line = 1;
-
+	if (!file_read(path, &a, &text, &why)) {
+		printf("%s:1: -: %s\n", path, why.text);
+		problems++;
+		arena_free(&a);
+		return;
+	}
+	all = yaml_parse(&a, text, &why);
+	if (!all) {
 		sscanf(why.text, "line %u", &line);
 		printf("%s:%u: -: %s\n", path, line, why.text);
 		problems++;
 	}
-	for (struct json *doc = all ? all->child : NULL; doc; doc = doc->next) {
-		why = (struct problem){ 0 };
-		if (doc->type != JSON_OBJECT && !problem(&why, "", "a document must be a mapping"))
-			report(path, doc, &why);
-		else if (json_get(doc, "kind"))
-			check_resource(path, doc, &a);
-		else if (!settings_check(doc, &a, &why))
-			report(path, doc, &why);
-	}
+	for (struct json *doc = all ? all->child : NULL; doc; doc = doc->next)
+		check_document(path, doc, &a);
 	arena_free(&a);
 }
 

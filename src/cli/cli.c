@@ -1,18 +1,23 @@
+/* cli.c -- what the program prints about itself: commands, settings, resources, policy classes. */
 #include "cli/cli.h"
 #include <stdio.h>
 #include "cli/settings.h"
+#include "control/resource.h"
 #include "proxy/policy.h"
 
-struct command {
-	const char *name, *arguments, *doc;
-};
+#define TABLE_HEAD "| Field | Type | Required | Allowed | Default | Meaning |\n|---|---|---|---|---|---|\n"
 
-static const struct command commands[] = {
-	{ "run", "[--config FILE] [SETTINGS]", "serve traffic and the control API; `sluice run --help` prints every setting" },
-	{ "check", "FILE...", "validate settings or resource files: one line for each problem, exit status 0 or 1" },
-	{ "policy", "classes | schema CLASS | example CLASS | manual [CLASS]", "what policies exist, their JSON Schema, a sample config, the manual" },
+static const struct command {
+	const char *name, *arguments, *doc;
+} commands[] = {
+	{ "run", "[--config FILE] [SETTINGS]", "serve traffic and the control API; `run --help` prints every setting" },
+	{ "check", "FILE...", "validate settings or resource files: a line for each problem, exit status 0 or 1" },
+	{ "policy classes", "", "the policy classes, and which of them this build enforces" },
+	{ "policy schema", "CLASS", "JSON Schema of a class's config" },
+	{ "policy example", "CLASS", "a config to start from" },
+	{ "policy manual", "[CLASS]", "every field of one class, or of all (Markdown)" },
 	{ "version", "", "print the version" },
-	{ "help", "[COMMAND]", "print this" },
+	{ "help", "[COMMAND | settings | api]", "print this; every setting, every resource of the API (Markdown)" },
 };
 
 int cli_version(void)
@@ -21,17 +26,73 @@ int cli_version(void)
 	return 0;
 }
 
-int cli_help(const char *command)
+static void print_text(struct sbuf *out)
 {
-	if (command && strcmp(command, "run") == 0) {
-		printf("Usage: sluice run [--config FILE] [SETTINGS]\n\nServes traffic and the control API until SIGTERM or SIGINT: then it stops "
-		       "accepting,\nfinishes what is in flight and exits with 0. A second signal stops at once.\n\n");
-		settings_help(stdout);
+	fwrite(out->p, 1, out->n, stdout);
+	sbuf_free(out);
+}
+
+static void print_resource(const struct resource_class *c)
+{
+	struct sbuf out = { 0 };
+
+	sbuf_addf(&out, "\n## %s\n\n%s\n\nPath: `%s`. Id: `%s`.", c->noun, c->doc ? c->doc : "", c->path, c->id_field);
+	if (c->attach_type)
+		sbuf_addf(&out, " Policies can be attached to it: attachResourceType `%s`.", c->attach_type);
+	SBUF_LIT(&out, "\n\n" TABLE_HEAD);
+	fields_manual(c->fields, &out);
+	print_text(&out);
+}
+
+static int help_api(void)
+{
+	printf("# Resources of the control API\n\n`POST` to a path creates one and answers with its id; `GET` lists "
+	       "(`pageNumber`, `pageSize`,\nfilters on fields); below it, `GET`, `PUT` and `DELETE` of one by its id. "
+	       "`?dryRun=true` validates\nand changes nothing. The same as OpenAPI: `GET /openapi.json`.\n");
+	for (unsigned i = 0; i < RESOURCE_COUNT; i++)
+		print_resource(resource_classes[i]);
+	return 0;
+}
+
+static int help_run(void)
+{
+	printf("Usage: sluice run [--config FILE] [SETTINGS]\n\nServes traffic and the control API until SIGTERM or "
+	       "SIGINT: then it stops accepting,\nfinishes what is in flight and exits with 0. A second signal stops "
+	       "at once.\n\n");
+	settings_help(stdout);
+	return 0;
+}
+
+/* How much of the name is the command: "policy" finds all four of its rows. */
+static bool is_about(const struct command *c, const char *topic)
+{
+	size_t n = strlen(topic);
+
+	return strncmp(c->name, topic, n) == 0 && (c->name[n] == '\0' || c->name[n] == ' ');
+}
+
+int cli_help(const char *topic)
+{
+	bool found = false;
+
+	if (topic && strcmp(topic, "run") == 0)
+		return help_run();
+	if (topic && strcmp(topic, "api") == 0)
+		return help_api();
+	if (topic && strcmp(topic, "settings") == 0) {
+		settings_manual(stdout);
 		return 0;
+	}
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		found |= topic && is_about(&commands[i], topic);
+	if (topic && !found) {
+		fprintf(stderr, "sluice: no such command: %s; see `sluice help`\n", topic);
+		return 2;
 	}
 	printf("sluice: an API gateway and AI gateway\n\nUsage: sluice COMMAND [ARGUMENTS]\n\n");
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-		printf("  %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].doc);
+		if (!topic || is_about(&commands[i], topic))
+			printf("  %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].doc);
 	return 0;
 }
 
@@ -46,7 +107,8 @@ static int list_classes(void)
 	for (unsigned i = 0; policy_classes[i]; i++) {
 		const struct policy_class *c = policy_classes[i];
 
-		printf("%-18s %-13s %s%s\n", c->name, c->group, c->summary, c->is_enforced ? "" : " (not enforced by this build)");
+		printf("%-18s %-13s %s%s\n", c->name, c->group, c->summary,
+		       c->is_enforced ? "" : " (not enforced by this build)");
 	}
 	return 0;
 }
@@ -56,23 +118,26 @@ static void print_manual(const struct policy_class *c)
 	struct sbuf out = { 0 };
 	const char *sep = "";
 
-	sbuf_addf(&out, "## %s\n\n%s\n\nScope: ", c->name, c->summary);
+	sbuf_addf(&out, "\n## %s\n\n%s\n\nScope: ", c->name, c->summary);
 	for (unsigned bit = 1; bit <= SCOPE_SERVICE_PORT; bit <<= 1)
 		if (c->scopes & bit) {
 			sbuf_addf(&out, "%s%s", sep, scope_name((enum scope)bit));
 			sep = ", ";
 		}
-	sbuf_addf(&out, ". Step: %s.%s\n\n", stage_names[c->stage], c->is_enforced ? "" : " Not enforced by this build.");
-	sbuf_addf(&out, "| Field | Type | Required | Allowed | Default | Meaning |\n|---|---|---|---|---|---|\n");
+	sbuf_addf(&out, ". Step: %s.%s\n\n" TABLE_HEAD, stage_names[c->stage],
+		  c->is_enforced ? "" : " Not enforced by this build.");
 	fields_manual(c->fields, &out);
-	printf("%.*s\n", (int)out.n, out.p);
-	sbuf_free(&out);
+	print_text(&out);
 }
 
 static int print_manuals(const struct policy_class *only)
 {
-	if (!only)
-		printf("<!-- generated by: sluice policy manual -->\n# Policies\n\n");
+	if (!only) {
+		printf("# Policies\n\nFields of `config`, for each `className`. Steps run in this order:\n");
+		for (unsigned i = 0; i < STAGE_SETTING; i++)
+			printf("%s%s", i ? i % 8 ? ", " : ",\n" : "", stage_names[i]);
+		printf(".\nA class whose step is `setting` changes how a request is sent; it has none of its own.\n");
+	}
 	for (unsigned i = 0; policy_classes[i]; i++)
 		if (!only || only == policy_classes[i])
 			print_manual(policy_classes[i]);
@@ -84,8 +149,8 @@ static int print_json(struct json *v, struct arena *a)
 	struct sbuf out = { 0 };
 
 	json_write_pretty(&out, v);
-	printf("%.*s\n", (int)out.n, out.p);
-	sbuf_free(&out);
+	sbuf_addc(&out, '\n');
+	print_text(&out);
 	arena_free(a);
 	return 0;
 }

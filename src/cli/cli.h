@@ -1,17 +1,22 @@
-/* cli.h -- the commands of the program but `run`, which is main.c's. Exit status: 0 good, 1 the input is wrong, 2 wrong usage. */
+/*
+ * cli.h -- the commands of the program but `run`, which is main.c's.
+ *
+ * Exit status: 0 good, 1 the input is wrong, 2 wrong usage. What was asked for goes to standard output, complaints to
+ * standard error.
+ */
 #pragma once
 #include "core/str.h"
 
 int cli_version(void);
-int cli_help(const char *command);                /* NULL = the list of commands */
+int cli_help(const char *topic);                  /* a command, "settings" or "api"; NULL = the list of commands */
 int cli_check(int argc, char **argv);             /* files */
 int cli_policy(int argc, char **argv);            /* classes | schema | example | manual [CLASS] */
 
-/* The demo: an echo backend on a loopback port of its own, on a thread that ends with the process. */
+/* The demo: an echo backend on a loopback port of its own, on a thread that ends with the process. 0 = no port. */
 uint16_t demo_start_backend(void);
 struct control;
 /*
- * In an empty store: gateway, service, route and RateLimit, by the ordinary API; otherwise only the demo's service, if it is there, is
- * pointed at this backend. false: something was refused (said on standard error).
+ * In an empty store: gateway, service, route and RateLimit, by the ordinary API; otherwise only the demo's service, if
+ * it is there, is pointed at this backend. false: something was refused (said on standard error).
  */
 bool demo_create(struct control *c, const char *cluster, uint16_t backend_port);

@@ -40,7 +40,8 @@ static struct json *describe(const struct echo *e)
 	json_put(a, out, "bodyBytes", json_new_int(a, (int64_t)e->body_bytes));
 	for (unsigned i = 0; i < req->n; i++)
 		if (!req->headers[i].dropped)
-			json_put(a, headers, arena_copy(a, req->headers[i].name).p, json_new_text(a, req->headers[i].value));
+			json_put(a, headers, arena_copy(a, req->headers[i].name).p,
+				 json_new_text(a, req->headers[i].value));
 	json_put(a, out, "headers", headers);
 	return out;
 }
@@ -91,7 +92,13 @@ static void closed(struct stream *s, enum stream_end how)
 	mem_free(e);
 }
 
-static const struct server_ops echo_ops = { .open = open_echo, .request = begin, .body = take, .drained = drained, .closed = closed };
+static const struct server_ops echo_ops = {
+	.open = open_echo,
+	.request = begin,
+	.body = take,
+	.drained = drained,
+	.closed = closed,
+};
 
 static void *serve(void *arg)
 {
@@ -134,60 +141,82 @@ static struct str post(struct control *c, struct arena *a, const char *path, con
 	return (struct str){ 0 };
 }
 
-static bool create(struct control *c, struct arena *a, const char *cluster, uint16_t backend_port)
+static const char gateway_text[] =
+	"{\"cluster\":\"%s\",\"gateway\":\"demo\",\"namespace\":\"default\",\"elbId\":\"demo\","
+	"\"externalPort\":{\"number\":\"8080\",\"protocol\":\"HTTP\",\"hosts\":[\"*\"]},"
+	"\"serviceType\":\"LoadBalancer\",\"externalIPs\":[\"127.0.0.1\"],"
+	"\"minProtocolVersion\":\"TLSV1_2\",\"maxProtocolVersion\":\"TLSV1_3\"}";
+static const char service_text[] =
+	"{\"name\":\"demo-echo\",\"gatewayId\":\"%.*s\",\"sourceType\":\"VIP\",\"addresses\":[\"127.0.0.1:%u\"]}";
+static const char route_text[] =
+	"{\"name\":\"demo\",\"gatewayId\":\"%.*s\",\"match\":{\"path\":{\"type\":\"Prefix\",\"value\":\"/\"}},"
+	"\"backend\":{\"scene\":\"SingleService\",\"services\":[{\"serviceId\":\"%.*s\"}]}}";
+static const char policy_text[] =
+	"{\"name\":\"demo limit\",\"className\":\"RateLimit\",\"description\":\"5 requests a second\","
+	"\"config\":\"{\\\"threshold\\\":5,\\\"behaviorType\\\":0,\\\"bodyEncoding\\\":1,"
+	"\\\"responseStatusCode\\\":429,\\\"responseContentBody\\\":"
+	"\\\"{\\\\\\\"error\\\\\\\":\\\\\\\"Too Many Requests\\\\\\\"}\\\",\\\"enable\\\":true}\"}";
+static const char attachment_text[] =
+	"{\"attachResourceId\":\"%.*s\",\"attachResourceType\":\"Route\",\"environmentId\":\"%.*s\","
+	"\"gatewayId\":\"%.*s\",\"policyId\":\"%.*s\"}";
+
+/* Which environment a route went to when none was named. */
+static struct str environment_of(struct control *c, struct arena *a, struct str route)
 {
-	struct str gateway = post(c, a, "/v2/meshes/default/gateways", "gatewayId", arena_printf(a,
-		"{\"cluster\":\"%s\",\"gateway\":\"demo\",\"namespace\":\"default\",\"elbId\":\"demo\",\"externalPort\":{\"number\":\"8080\","
-		"\"protocol\":\"HTTP\",\"hosts\":[\"*\"]},\"serviceType\":\"LoadBalancer\",\"externalIPs\":[\"127.0.0.1\"],"
-		"\"minProtocolVersion\":\"TLSV1_2\",\"maxProtocolVersion\":\"TLSV1_3\"}", cluster));
-	if (!gateway.n)
-		return false;
-	struct str service = post(c, a, "/api/v1/services", "serviceId", arena_printf(a,
-		"{\"name\":\"demo-echo\",\"gatewayId\":\"%.*s\",\"sourceType\":\"VIP\",\"addresses\":[\"127.0.0.1:%u\"]}",
-		STR_FMT(gateway), backend_port));
-	if (!service.n)
-		return false;
-	struct str route = post(c, a, "/api/v1/routes", "routeId", arena_printf(a,
-		"{\"name\":\"demo\",\"gatewayId\":\"%.*s\",\"match\":{\"path\":{\"type\":\"Prefix\",\"value\":\"/\"}},"
-		"\"backend\":{\"scene\":\"SingleService\",\"services\":[{\"serviceId\":\"%.*s\"}]}}", STR_FMT(gateway), STR_FMT(service)));
-	if (!route.n)
-		return false;
-	struct str policy = post(c, a, "/api/v2/policies", "policyId",
-		STR("{\"name\":\"demo limit\",\"className\":\"RateLimit\",\"config\":\"{\\\"threshold\\\":5,\\\"behaviorType\\\":0,"
-		    "\\\"bodyEncoding\\\":1,\\\"responseStatusCode\\\":429,\\\"responseContentBody\\\":"
-		    "\\\"{\\\\\\\"error\\\\\\\":\\\\\\\"Too Many Requests\\\\\\\"}\\\",\\\"enable\\\":true}\","
-		    "\"description\":\"5 requests a second\"}"));
-	if (!policy.n)
-		return false;
 	struct sbuf item = { 0 };
 	struct problem why;
-	control_call(c, "GET", arena_printf(a, "/api/v1/routes/%.*s", STR_FMT(route)).p, (struct str){ 0 }, &item);
+	struct str path = arena_printf(a, "/api/v1/routes/%.*s", STR_FMT(route));
+	int status = control_call(c, "GET", path.p, (struct str){ 0 }, &item);
 	struct json *doc = json_parse(a, arena_copy(a, sbuf_str(&item)), &why);
-	struct str environment = json_text(doc, "environmentId");
+
 	sbuf_free(&item);
-	return post(c, a, "/api/v1/policy-attachments", "policyAttachmentId", arena_printf(a,
-		"{\"attachResourceId\":\"%.*s\",\"attachResourceType\":\"Route\",\"environmentId\":\"%.*s\",\"gatewayId\":\"%.*s\","
-		"\"policyId\":\"%.*s\"}", STR_FMT(route), STR_FMT(environment), STR_FMT(gateway), STR_FMT(policy))).n > 0;
+	return status == 200 ? json_text(doc, "environmentId") : STR("");
+}
+
+static bool create(struct control *c, struct arena *a, const char *cluster, uint16_t backend_port)
+{
+	struct str gateway, service, route, policy, body;
+
+	body = arena_printf(a, gateway_text, cluster);
+	gateway = post(c, a, "/v2/meshes/default/gateways", "gatewayId", body);
+	if (!gateway.n)
+		return false;
+	body = arena_printf(a, service_text, STR_FMT(gateway), backend_port);
+	service = post(c, a, "/api/v1/services", "serviceId", body);
+	if (!service.n)
+		return false;
+	body = arena_printf(a, route_text, STR_FMT(gateway), STR_FMT(service));
+	route = post(c, a, "/api/v1/routes", "routeId", body);
+	if (!route.n)
+		return false;
+	policy = post(c, a, "/api/v2/policies", "policyId", STR(policy_text));
+	if (!policy.n)
+		return false;
+	body = arena_printf(a, attachment_text, STR_FMT(route), STR_FMT(environment_of(c, a, route)), STR_FMT(gateway),
+			    STR_FMT(policy));
+	return post(c, a, "/api/v1/policy-attachments", "policyAttachmentId", body).n > 0;
 }
 
 /* The backend of a later start has another port: the demo's service follows it. */
 static bool follow(struct control *c, struct arena *a, uint16_t backend_port)
 {
 	const struct model *m = control_model(c);
-	struct resource *r;
 	struct sbuf answer_text = { 0 };
+	struct resource *r;
+	size_t i = 0;
 	int status = 200;
 
-	for (size_t i = 0; (r = model_next(m, RESOURCE_SERVICE, &i));)
-		if (str_equal(r->name, STR("demo-echo"))) {
-			struct str body = arena_printf(a, "{\"name\":\"demo-echo\",\"gatewayId\":\"%.*s\",\"sourceType\":\"VIP\","
-				"\"addresses\":[\"127.0.0.1:%u\"]}", STR_FMT(json_text(r->doc, "gatewayId")), backend_port);
+	while ((r = model_next(m, RESOURCE_SERVICE, &i)) && !str_equal(r->name, STR("demo-echo")))
+		continue;
+	if (r) {
+		struct str body = arena_printf(a, service_text, STR_FMT(json_text(r->doc, "gatewayId")), backend_port);
+		struct str path = arena_printf(a, "/api/v1/services/%.*s", STR_FMT(r->id));
 
-			status = control_call(c, "PUT", arena_printf(a, "/api/v1/services/%.*s", STR_FMT(r->id)).p, body, &answer_text);
-			break;
-		}
+		status = control_call(c, "PUT", path.p, body, &answer_text);
+	}
 	if (status != 200)
-		fprintf(stderr, "sluice: the demo's service cannot be changed: %d %.*s\n", status, (int)answer_text.n, answer_text.p);
+		fprintf(stderr, "sluice: the demo's service cannot be changed: %d %.*s\n", status, (int)answer_text.n,
+			answer_text.p);
 	sbuf_free(&answer_text);
 	return status == 200;
 }

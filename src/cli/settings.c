@@ -1,97 +1,38 @@
+/*
+ * settings.c -- how file, environment and flags become one tree that the table decodes.
+ *
+ * Each setting remembers who gave it last, so that a complaint names the flag, the variable or the line of the file.
+ */
 #include "cli/settings.h"
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include "cli/yaml.h"
 
-const struct field settings_fields[] = {
-	TEXT(struct program_settings, data, DEFAULT("\"./sluice-data\""), DOC("Data directory: store, key file, admin token. Made (0700) when missing.")),
-	TEXT(struct program_settings, admin, DEFAULT("\"127.0.0.1:9070\""), DOC("Address of the control API.")),
-	TEXTS(struct program_settings, adminHosts, RANGE(0, 64), DOC("More names the Host header of the control API may have, comma separated.")),
-	BOOL(struct program_settings, adminInsecure, DEFAULT("false"), DOC("Allow a control API address that is not loopback although it has no TLS.")),
-	TEXT(struct program_settings, store, DOC("Where resources are kept: sqlite:PATH. Default: sqlite:DATA/sluice.db.")),
-	TEXT(struct program_settings, redis, DOC("Redis for limits of a fleet. Not served by this build.")),
-	TEXT(struct program_settings, cluster, DEFAULT("\"local\""), DOC("This node serves the gateways of this cluster.")),
-	TEXT(struct program_settings, node, DEFAULT("\"local\""), DOC("Name of this node.")),
-	INT(struct program_settings, workers, RANGE(0, 64), DEFAULT("0"), DOC("Threads that serve traffic; 0 = one for each CPU.")),
-	BOOL(struct program_settings, pinWorkers, DEFAULT("false"), DOC("Bind each worker to one CPU.")),
-	BOOL(struct program_settings, demo, DEFAULT("false"), DOC("Start an echo backend and, in an empty store, a gateway, service, route and RateLimit for it.")),
-	TEXT(struct program_settings, logLevel, DEFAULT("\"info\""), DOC("Least level that is logged: debug, info, warn or error.")),
-	BOOL(struct program_settings, accessLog, DEFAULT("true"), DOC("One record for each request.")),
-	TEXT(struct program_settings, dnsServers, DOC("Name servers, comma separated, instead of the system's: 127.0.0.1:53.")),
-	INT(struct program_settings, drainTimeoutMs, RANGE(0, 3600000), DEFAULT("30000"), UNIT("ms"), DOC("At the end: wait so long for requests in flight.")),
-	INT(struct program_settings, connectTimeoutMs, RANGE(1, 600000), DEFAULT("10000"), UNIT("ms"), DOC("Connecting to an upstream.")),
-	INT(struct program_settings, upstreamIdleMs, RANGE(1, 86400000), DEFAULT("300000"), UNIT("ms"), DOC("Silence of an upstream within a request.")),
-	INT(struct program_settings, headerTimeoutMs, RANGE(1, 3600000), DEFAULT("10000"), UNIT("ms"), DOC("A whole request head, from its first byte.")),
-	INT(struct program_settings, bodyIdleMs, RANGE(1, 3600000), DEFAULT("30000"), UNIT("ms"), DOC("Silence within a request body.")),
-	INT(struct program_settings, bodyMinRate, RANGE(0, 1e9), DEFAULT("240"), UNIT("bytes/s"), DOC("A request body may not be slower; 0 = no limit.")),
-	INT(struct program_settings, idleTimeoutMs, RANGE(1, 86400000), DEFAULT("60000"), UNIT("ms"), DOC("An idle client connection.")),
-	INT(struct program_settings, writeStallMs, RANGE(1, 3600000), DEFAULT("30000"), UNIT("ms"), DOC("A client that takes no byte of its answer.")),
-	INT(struct program_settings, headBytes, RANGE(256, 1048576), DEFAULT("32768"), UNIT("bytes"), DOC("A request head, request line included.")),
-	INT(struct program_settings, headFields, RANGE(1, 10000), DEFAULT("100"), DOC("Fields of a request head; each cookie counts.")),
-	INT(struct program_settings, targetBytes, RANGE(16, 1048576), DEFAULT("16384"), UNIT("bytes"), DOC("A request target.")),
-	BOOL(struct program_settings, keepUnderscores, DEFAULT("false"), DOC("Keep header names with '_' instead of dropping them.")),
-	INT(struct program_settings, requestsPerConnection, RANGE(0, 1e12), DEFAULT("10000"), DOC("Requests on one client connection; 0 = no limit.")),
-	INT(struct program_settings, maxConnections, RANGE(0, 1e7), DEFAULT("0"), DOC("Client connections of one worker; 0 = no limit.")),
-	INT(struct program_settings, receiveBufferBytes, RANGE(16384, 16777216), DEFAULT("131072"), UNIT("bytes"), DOC("Receive buffer of a worker, shared by its connections.")),
-	ANY(struct program_settings, gatewayFeatures, DOC("Object: defaults of gateway-features for all gateways (settings file only).")),
-	FIELDS_END
-};
+enum { SETTINGS_MAX = 64 };
 
-/* "connectTimeoutMs" → "connect-timeout-ms" or "SLUICE_CONNECT_TIMEOUT_MS". */
-static void spell(const char *name, bool is_variable, char *out)
-{
-	if (is_variable) {
-		memcpy(out, "SLUICE_", 7);
-		out += 7;
-	}
-	for (; *name; name++) {
-		if (isupper((unsigned char)*name))
-			*out++ = is_variable ? '_' : '-';
-		*out++ = (char)(is_variable ? toupper((unsigned char)*name) : tolower((unsigned char)*name));
-	}
-	*out = '\0';
-}
+enum source { SOURCE_NONE, SOURCE_FILE, SOURCE_VARIABLE, SOURCE_FLAG };
+
+struct loading {
+	struct arena *arena;
+	struct json *tree;
+	const char *path;                 /* of the settings file, or NULL */
+	uint8_t sources[SETTINGS_MAX];    /* enum source, by row */
+	struct problem *why;
+};
 
 static const struct field *find_flag(struct str name)
 {
-	char flag[64];
+	char flag[SETTING_NAME];
 
 	for (const struct field *f = settings_fields; f->type != FIELD_END; f++) {
-		spell(f->name, false, flag);
+		settings_spell(f->name, false, flag);
 		if (f->type != FIELD_JSON && str_equal(name, str_of(flag)))
 			return f;
 	}
 	return NULL;
 }
 
-/* The text of a flag or variable as the type of its row. `from` names it in complaints. */
-static bool put(struct json *tree, const struct field *f, struct str text, struct arena *a, struct problem *why)
-{
-	struct json *value = json_new_text(a, text);
-	struct problem ignored;
-
-	if (f->type == FIELD_INT) {
-		value = json_parse(a, text, &ignored);
-		if (!value || value->type != JSON_INT)
-			return problem(why, "", "must be an integer, not \"%.*s\"", STR_FMT(text));
-	} else if (f->type == FIELD_BOOL) {
-		bool yes = str_equal(text, STR("true")) || str_equal(text, STR("1")) || str_equal(text, STR("yes"));
-
-		if (!yes && !str_equal(text, STR("false")) && !str_equal(text, STR("0")) && !str_equal(text, STR("no")))
-			return problem(why, "", "must be true or false, not \"%.*s\"", STR_FMT(text));
-		value = json_new_bool(a, yes);
-	} else if (f->type == FIELD_TEXTS) {
-		struct str part;
-
-		value = json_new(a, JSON_ARRAY);
-		while (text.n > 0 && str_split(&text, ',', &part))
-			json_add(value, json_new_text(a, str_trim(part)));
-	}
-	json_put(a, tree, f->name, value);
-	return true;
-}
-
+/* "field: text" becomes "source: field: text". */
 static bool name_source(struct problem *why, const char *source)
 {
 	char text[sizeof why->text];
@@ -102,49 +43,109 @@ static bool name_source(struct problem *why, const char *source)
 	return false;
 }
 
-static bool take_environment(struct json *tree, struct arena *a, struct problem *why)
+/* The complaint about a setting, wherever it came from. */
+static bool blame(struct loading *l)
 {
-	char name[64];
+	char name[SETTING_NAME + 2] = "--", source[160];
+	size_t n = strcspn(l->why->field, ".[");
+	const struct field *f = settings_fields;
+
+	while (f->type != FIELD_END && (strlen(f->name) != n || strncmp(f->name, l->why->field, n) != 0))
+		f++;
+	if (f->type == FIELD_END)
+		return false;
+	switch ((enum source)l->sources[f - settings_fields]) { /* flat switch */
+	case SOURCE_FILE:
+		snprintf(source, sizeof source, "%s:%u", l->path, json_find_line(l->tree, l->why->field));
+		return name_source(l->why, source);
+	case SOURCE_VARIABLE:
+		settings_spell(f->name, true, name);
+		break;
+	case SOURCE_FLAG:
+	case SOURCE_NONE:
+		settings_spell(f->name, false, name + 2);
+		break;
+	}
+	snprintf(l->why->field, sizeof l->why->field, "%s", name);
+	return false;
+}
+
+static bool is_word(struct str text, const char *a, const char *b, const char *c)
+{
+	return str_equal(text, str_of(a)) || str_equal(text, str_of(b)) || str_equal(text, str_of(c));
+}
+
+/* The text of a flag or variable as the type of its row. */
+static bool put(struct loading *l, const struct field *f, struct str text, enum source source)
+{
+	struct json *value = json_new_text(l->arena, text);
+	struct problem ignored;
+
+	l->sources[f - settings_fields] = (uint8_t)source;
+	if (f->type == FIELD_INT) {
+		value = json_parse(l->arena, text, &ignored);
+		if (!value || value->type != JSON_INT) {
+			problem(l->why, f->name, "must be an integer, not \"%.*s\"", STR_FMT(text));
+			return blame(l);
+		}
+	} else if (f->type == FIELD_BOOL) {
+		bool yes = is_word(text, "true", "1", "yes");
+
+		if (!yes && !is_word(text, "false", "0", "no")) {
+			problem(l->why, f->name, "must be true or false, not \"%.*s\"", STR_FMT(text));
+			return blame(l);
+		}
+		value = json_new_bool(l->arena, yes);
+	} else if (f->type == FIELD_TEXTS) {
+		struct str part;
+
+		value = json_new(l->arena, JSON_ARRAY);
+		while (text.n > 0 && str_split(&text, ',', &part))
+			json_add(value, json_new_text(l->arena, str_trim(part)));
+	}
+	json_put(l->arena, l->tree, f->name, value);
+	return true;
+}
+
+static bool take_environment(struct loading *l)
+{
+	char name[SETTING_NAME];
 
 	for (const struct field *f = settings_fields; f->type != FIELD_END; f++) {
-		spell(f->name, true, name);
+		settings_spell(f->name, true, name);
 		const char *value = f->type == FIELD_JSON ? NULL : getenv(name);
-		if (value && *value && !put(tree, f, str_of(value), a, why))
-			return name_source(why, name);
+		if (value && *value && !put(l, f, str_of(value), SOURCE_VARIABLE))
+			return false;
 	}
 	return true;
 }
 
-static bool take_flags(struct json *tree, char **argv, int argc, struct arena *a, struct problem *why)
+static bool take_flags(struct loading *l, char *const *args)
 {
-	for (int i = 0; i < argc; i++) {
-		struct str name = str_of(argv[i]), value = { 0 };
+	for (int i = 0; args[i]; i++) {
+		struct str name = str_of(args[i]), value = { 0 };
 		const struct field *f;
 		size_t at;
 
 		if (!str_starts(name, STR("--")))
-			return problem(why, argv[i], "is not a flag; see `sluice run --help`");
+			return problem(l->why, args[i], "is not a flag; see `sluice run --help`");
 		name = (struct str){ name.p + 2, name.n - 2 };
 		at = str_find(name, '=');
 		if (at < name.n) {
 			value = (struct str){ name.p + at + 1, name.n - at - 1 };
 			name.n = at;
 		}
-		if (str_equal(name, STR("config"))) {
-			i += value.p == NULL;
-			continue;
-		}
 		f = find_flag(name);
-		if (!f)
-			return problem(why, argv[i], "is not a known flag; see `sluice run --help`");
-		if (!value.p && f->type == FIELD_BOOL)
+		if (!f && !str_equal(name, STR("config")))
+			return problem(l->why, args[i], "is not a known flag; see `sluice run --help`");
+		if (!value.p && f && f->type == FIELD_BOOL)
 			value = STR("true");
-		else if (!value.p && i + 1 < argc)
-			value = str_of(argv[++i]);
+		else if (!value.p && args[i + 1])
+			value = str_of(args[++i]);
 		else if (!value.p)
-			return problem(why, argv[i], "needs a value");
-		if (!put(tree, f, value, a, why))
-			return name_source(why, argv[i]);
+			return problem(l->why, args[i], "needs a value");
+		if (f && !put(l, f, value, SOURCE_FLAG))
+			return false;
 	}
 	return true;
 }
@@ -180,45 +181,48 @@ static const struct json *step_into(const struct json *v, struct str name)
 {
 	uint64_t index;
 
-	if (!v)
+	if (v->type != JSON_ARRAY)
+		return json_get_str(v, name);
+	if (!str_to_u64(name, 1u << 30, &index))
 		return NULL;
-	if (v->type == JSON_ARRAY && str_to_u64(name, 1u << 30, &index)) {
-		for (v = v->child; v && index > 0; index--)
-			v = v->next;
-		return v;
-	}
-	return json_get_str(v, name);
+	for (v = v->child; v && index > 0; index--)
+		v = v->next;
+	return v;
 }
 
-const struct json *json_find_path(const struct json *tree, const char *path)
+unsigned json_find_line(const struct json *tree, const char *path)
 {
 	const struct json *v = tree;
+	unsigned line = 1;
 
-	while (v && *path) {
+	while (v) {
 		size_t n = strcspn(path, ".[]");
 
+		line = v->line ? v->line : line;
+		if (!*path)
+			break;
 		if (n > 0)
 			v = step_into(v, (struct str){ path, n });
 		path += n;
 		path += *path != '\0';
 	}
-	return v;
+	return line;
 }
 
 bool settings_check(const struct json *tree, struct arena *a, struct problem *why)
 {
-	struct program_settings out = { 0 };
+	struct program_settings out;
 
-	return fields_decode(settings_fields, tree, &out, a, why);
+	return settings_decode(tree, &out, a, why) && settings_fit(&out, why);
 }
 
 /* The file's one document, checked, with the line in the complaint. */
 static struct json *read_file(const char *path, struct arena *a, struct problem *why)
 {
+	struct program_settings ignored;
 	struct json *all, *tree;
-	const struct json *at;
 	struct str text;
-	char source[128];
+	char source[160];
 
 	if (!file_read(path, a, &text, why))
 		return NULL;
@@ -234,64 +238,42 @@ static struct json *read_file(const char *path, struct arena *a, struct problem 
 	}
 	if (tree->type == JSON_NULL)
 		tree = json_new(a, JSON_OBJECT);
-	if (!settings_check(tree, a, why)) {
-		at = json_find_path(tree, why->field);
-		snprintf(source, sizeof source, "%s:%u", path, at ? at->line : 1);
+	if (!settings_decode(tree, &ignored, a, why)) {
+		snprintf(source, sizeof source, "%s:%u", path, json_find_line(tree, why->field));
 		name_source(why, source);
 		return NULL;
 	}
 	return tree;
 }
 
-static const char *config_path(int argc, char **argv, int first)
+static bool take_file(struct loading *l)
 {
-	for (int i = first; i < argc; i++) {
-		if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
-			return argv[i + 1];
-		if (strncmp(argv[i], "--config=", 9) == 0)
-			return argv[i] + 9;
+	if (!l->path || !*l->path)
+		return true;
+	l->tree = read_file(l->path, l->arena, l->why);
+	for (const struct field *f = settings_fields; l->tree && f->type != FIELD_END; f++)
+		if (json_get(l->tree, f->name))
+			l->sources[f - settings_fields] = SOURCE_FILE;
+	return l->tree != NULL;
+}
+
+static const char *config_path(char *const *args)
+{
+	for (int i = 0; args[i]; i++) {
+		if (strcmp(args[i], "--config") == 0 && args[i + 1])
+			return args[i + 1];
+		if (strncmp(args[i], "--config=", 9) == 0)
+			return args[i] + 9;
 	}
 	return getenv("SLUICE_CONFIG");
 }
 
-bool settings_load(struct program_settings *out, int argc, char **argv, int first, struct arena *a, struct problem *why)
+bool settings_load(struct program_settings *out, char *const *args, struct arena *a, struct problem *why)
 {
-	const char *path = config_path(argc, argv, first);
-	struct json *tree = json_new(a, JSON_OBJECT);
+	struct loading l = { .arena = a, .why = why, .path = config_path(args) };
 
-	if (path && *path)
-		tree = read_file(path, a, why);
-	if (!tree || !take_environment(tree, a, why) || !take_flags(tree, argv + first, argc - first, a, why))
+	l.tree = json_new(a, JSON_OBJECT);
+	if (!take_file(&l) || !take_environment(&l) || !take_flags(&l, args))
 		return false;
-	*out = (struct program_settings){ 0 };
-	if (!fields_decode(settings_fields, tree, out, a, why)) {
-		char flag[64] = "--";
-
-		spell(why->field, false, flag + 2);
-		name_source(why, flag);
-		return false;
-	}
-	return true;
-}
-
-void settings_help(FILE *out)
-{
-	fprintf(out, "Settings, as flag, environment variable or member of the settings file (--config FILE, YAML):\n\n");
-	for (const struct field *f = settings_fields; f->type != FIELD_END; f++) {
-		char flag[64], variable[80];
-
-		spell(f->name, false, flag);
-		spell(f->name, true, variable);
-		if (f->type == FIELD_JSON)
-			fprintf(out, "  %s\n", f->name);
-		else
-			fprintf(out, "  --%s%s\n      %s, %s\n", flag, f->type == FIELD_BOOL ? "" : f->type == FIELD_INT ? " N" : " TEXT",
-				variable, f->name);
-		fprintf(out, "      %s", f->doc);
-		if (f->unit)
-			fprintf(out, " Unit: %s.", f->unit);
-		if (f->fallback)
-			fprintf(out, " Default: %s.", f->fallback);
-		fprintf(out, "\n");
-	}
+	return (settings_decode(l.tree, out, a, why) && settings_fit(out, why)) || blame(&l);
 }

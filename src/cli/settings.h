@@ -1,9 +1,9 @@
 /*
- * settings.h -- how the program runs: one field table from which flags, environment variables, the settings file, their checks and
- * `sluice run --help` come.
+ * settings.h -- how the program runs: one field table from which flags, environment variables, the settings file, their
+ * checks, `sluice run --help` and the reference page come.
  *
- * A member `connectTimeoutMs` is `--connect-timeout-ms`, `SLUICE_CONNECT_TIMEOUT_MS` and `connectTimeoutMs:` in the file. Flags win over
- * the environment, the environment over the file, the file over the default.
+ * A member `connectTimeoutMs` is `--connect-timeout-ms`, `SLUICE_CONNECT_TIMEOUT_MS`, and `connectTimeoutMs:` in the
+ * file. Flags win over the environment, the environment over the file, the file over the default.
  */
 #pragma once
 #include <stdio.h>
@@ -22,15 +22,26 @@ struct program_settings {
 extern const struct field settings_fields[];
 
 /*
- * Reads argv[first..argc), the environment and the file of --config. *config is the file's path or NULL. Texts live in `a`. false: *why says
- * which flag, variable or line is wrong and what would be right.
+ * Reads args (flags; ends with NULL), the environment and the file of --config (SLUICE_CONFIG). Texts live in `a`.
+ * false: *why says which flag, variable or line is wrong and what would be right.
  */
-MUST_USE bool settings_load(struct program_settings *out, int argc, char **argv, int first, struct arena *a, struct problem *why);
-/* Checks a tree as read from a file. */
+MUST_USE bool settings_load(struct program_settings *out, char *const *args, struct arena *a, struct problem *why);
+/* Checks a tree as read from a file: paths in *why are members of it. */
 MUST_USE bool settings_check(const struct json *tree, struct arena *a, struct problem *why);
-/* Every setting: flag, variable, default, meaning. */
+/* The two parts of that: each row by itself; rows together. */
+MUST_USE bool settings_decode(const struct json *tree, struct program_settings *out, struct arena *a,
+			      struct problem *why);
+MUST_USE bool settings_fit(const struct program_settings *s, struct problem *why);
+
+#define SETTING_NAME 64
+/* "connectTimeoutMs" to "connect-timeout-ms" or "SLUICE_CONNECT_TIMEOUT_MS"; out has SETTING_NAME bytes. */
+void settings_spell(const char *name, bool is_variable, char *out);
+/* Every setting: flag, variable, bounds, default, meaning. */
 void settings_help(FILE *out);
-/* Node of a path like "a.b[2].c", for its line; NULL when it is not there. */
-const struct json *json_find_path(const struct json *tree, const char *path);
+/* The same as Markdown, with the gateway settings. */
+void settings_manual(FILE *out);
+
+/* Line of the node of a path like "a.b[2].c" in a tree of yaml_parse(), or of the innermost part that is there. */
+unsigned json_find_line(const struct json *tree, const char *path);
 /* Whole file as text in `a`; at most 64 MiB. */
 MUST_USE bool file_read(const char *path, struct arena *a, struct str *out, struct problem *why);

@@ -49,8 +49,9 @@ static struct json *plain(struct reader *r, struct str s)
 
 static struct json *scalar(struct reader *r, const yaml_node_t *node)
 {
-	struct str s = arena_copy(r->arena, (struct str){ (const char *)node->data.scalar.value, node->data.scalar.length });
+	struct str s = { (const char *)node->data.scalar.value, node->data.scalar.length };
 
+	s = arena_copy(r->arena, s);
 	if (!str_is_utf8(s) || memchr(s.p, 0, s.n))
 		return refuse(r, node, "the text must be UTF-8 without NUL");
 	if (node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
