@@ -1,8 +1,9 @@
 /*
  * main.c -- flags → store → first snapshot → workers → wait for signals; nothing else.
  *
- * The main thread is the control thread. A thread of its own waits for signals: the first SIGTERM or SIGINT takes readiness back and
- * drains the workers, the second ends them at once; when they are gone the control loop is stopped.
+ * The main thread is the control thread. A thread of its own waits for signals: the first SIGTERM or SIGINT takes
+ * readiness back and drains the workers, the second ends them at once. When their threads have ended the control loop
+ * is stopped, and only then are the workers freed: until then writes wake them and signals stop them.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -25,35 +26,47 @@ static struct {
 	unsigned n_workers;
 	struct worker *workers[WORKERS_MAX];
 	struct mailbox *boxes;
-	struct inbox reaper;
 	struct control *control;
-} program;
+	pthread_mutex_t lock;             /* signals against the end: workers and control are there while !is_over */
+	bool is_over;
+} program = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* ---------- signals ---------- */
 
 static void *drain(void *arg)
 {
 	for (unsigned i = 0; i < program.n_workers; i++)
-		worker_join(program.workers[i]);
+		worker_wait(program.workers[i]);
 	control_stop(program.control);
 	return arg;
+}
+
+/* False when there is nothing left to stop. */
+static bool take_signal(int sig, bool is_first)
+{
+	pthread_mutex_lock(&program.lock);
+	bool is_over = program.is_over;
+
+	if (!is_over) {
+		log_info(is_first ? "stop.drain" : "stop.now", F_INT("signal", sig));
+		control_set_ready(program.control, false);
+		for (unsigned i = 0; i < program.n_workers; i++)
+			worker_stop(program.workers[i], !is_first);
+	}
+	pthread_mutex_unlock(&program.lock);
+	return !is_over;
 }
 
 static void *wait_for_signals(void *arg)
 {
 	sigset_t *set = arg;
-	unsigned times = 0;
+	bool is_first = true;
 	int sig;
 
-	while (sigwait(set, &sig) == 0) {
-		log_info(times ? "stop.now" : "stop.drain", F_INT("signal", sig));
-		control_set_ready(program.control, false);
-		/* After the workers have ended the second signal has nobody left to hurry. */
-		if (times < 2)
-			for (unsigned i = 0; i < program.n_workers; i++)
-				worker_stop(program.workers[i], times == 1);
-		if (times++ == 0)
+	while (sigwait(set, &sig) == 0 && take_signal(sig, is_first)) {
+		if (is_first)
 			thread_start("drain", drain, NULL);
+		is_first = false;
 	}
 	return NULL;
 }
@@ -73,8 +86,12 @@ static struct server_settings server_settings_of(const struct program_settings *
 {
 	struct server_settings out = server_default_settings;
 
-	out.limits = (struct h1_limits){ .head_bytes = (uint32_t)s->headBytes, .fields = (uint32_t)s->headFields,
-					 .target_bytes = (uint32_t)s->targetBytes, .keep_underscores = s->keepUnderscores };
+	out.limits = (struct h1_limits){
+		.head_bytes = (uint32_t)s->headBytes,
+		.fields = (uint32_t)s->headFields,
+		.target_bytes = (uint32_t)s->targetBytes,
+		.keep_underscores = s->keepUnderscores,
+	};
 	out.header_timeout_ms = s->headerTimeoutMs;
 	out.body_idle_ms = s->bodyIdleMs;
 	out.body_rate = s->bodyMinRate;
@@ -134,26 +151,6 @@ static struct control *open_control(struct problem *why)
 	return control_new(&c, why);
 }
 
-/* Settings that this build cannot honour are refused, not ignored. */
-static bool check_settings(const struct program_settings *s, enum log_level *level, struct problem *why)
-{
-	struct addr admin;
-
-	if (!log_level_parse(s->logLevel, level))
-		return problem(why, "--log-level", "must be debug, info, warn or error, not \"%.*s\"", STR_FMT(s->logLevel));
-	if (s->redis.n)
-		return problem(why, "--redis", "is not served by this build; leave it out: limits are kept by this process");
-	if (s->store.n && !str_starts(s->store, STR("sqlite:")))
-		return problem(why, "--store", "must be sqlite:PATH; other stores are not served by this build");
-	if (!addr_parse(s->admin, &admin))
-		return problem(why, "--admin", "must be an address and a port such as 127.0.0.1:9070, not \"%.*s\"", STR_FMT(s->admin));
-	struct ip ip = addr_ip(&admin);
-	if (!addr_is_loopback(&ip) && !s->adminInsecure)
-		return problem(why, "--admin", "is not a loopback address, and the control API has no TLS: tokens would travel in the "
-			       "clear; give --admin-insecure if you accept that");
-	return true;
-}
-
 static int fail_start(const struct problem *why)
 {
 	fprintf(stderr, "sluice: %s%s%s\n", why->field, *why->field ? ": " : "", why->text);
@@ -173,15 +170,15 @@ static void raise_descriptors(void)
 static void announce(void)
 {
 	const struct program_settings *s = &program.settings;
-	struct str host = { s->admin.p, s->admin.n };
+	struct str host = s->admin;
 
 	while (host.n > 0 && host.p[host.n - 1] != ':')
 		host.n--;
 	if (control_token_is_new(program.control))
 		fprintf(stderr, "sluice: the admin token is in %s\n", control_token_path(program.control));
 	if (s->demo)
-		fprintf(stderr, "admin  http://%.*s%u\ntoken  %s\ntry    curl -i http://127.0.0.1:8080/hello\n", STR_FMT(host),
-			control_admin_port(program.control), control_token_path(program.control));
+		fprintf(stderr, "admin  http://%.*s%u\ntoken  %s\ntry    curl -i http://127.0.0.1:8080/hello\n",
+			STR_FMT(host), control_admin_port(program.control), control_token_path(program.control));
 	log_info("start", F_TEXT("version", SLUICE_VERSION), F_INT("adminPort", control_admin_port(program.control)),
 		 F_INT("workers", program.n_workers));
 	fprintf(stderr, "ready\n");
@@ -208,6 +205,11 @@ static bool start(struct problem *why)
 
 static void stop(void)
 {
+	pthread_mutex_lock(&program.lock);
+	program.is_over = true;
+	pthread_mutex_unlock(&program.lock);
+	for (unsigned i = 0; i < program.n_workers; i++)
+		worker_join(program.workers[i]);
 	control_free(program.control);
 	mem_free(program.boxes);
 	log_stop();
@@ -216,14 +218,15 @@ static void stop(void)
 	arena_drop_cache();
 }
 
-static int run(int argc, char **argv)
+static int run(char **args)
 {
 	static sigset_t signals;
 	enum log_level level = LOG_INFO;
 	struct problem why = { 0 };
 
-	if (!settings_load(&program.settings, argc, argv, 2, &program.arena, &why) || !check_settings(&program.settings, &level, &why))
+	if (!settings_load(&program.settings, args, &program.arena, &why))
 		return fail_start(&why);
+	BUG_ON(!log_level_parse(program.settings.logLevel, &level));
 	raise_descriptors();
 	block_signals(&signals);
 	clock_update();
@@ -254,7 +257,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			return cli_help(command);
 	if (strcmp(command, "run") == 0)
-		return run(argc, argv);
+		return run(argv + 2);
 	if (strcmp(command, "check") == 0)
 		return cli_check(argc - 2, argv + 2);
 	if (strcmp(command, "policy") == 0)

@@ -33,6 +33,7 @@ struct worker {
 	struct timer drain;
 	atomic_int stop;
 	bool is_draining;
+	bool is_over;                     /* the thread was joined: for whoever joins */
 	uint64_t random;
 };
 
@@ -194,10 +195,11 @@ static void turn(void *arg)
 	enum stop stop = (enum stop)atomic_load_explicit(&w->stop, memory_order_acquire);
 
 	w->view = snapshot_adopt(w->view, w->box, adopted, w);
+	if (stop == STOP_DRAIN && !w->is_draining)
+		begin_drain(w);
+	/* Also in the turn that began to drain: without a connection nothing may come that makes another turn. */
 	if (stop == STOP_NOW || (w->is_draining && server_connections(w->server) == 0))
 		loop_stop(w->loop);
-	else if (stop == STOP_DRAIN && !w->is_draining)
-		begin_drain(w);
 }
 
 static void leave(struct worker *w)
@@ -270,9 +272,16 @@ void worker_stop(struct worker *w, bool at_once)
 	loop_wake(w->loop);
 }
 
+void worker_wait(struct worker *w)
+{
+	if (!w->is_over)
+		pthread_join(w->thread, NULL);
+	w->is_over = true;
+}
+
 void worker_join(struct worker *w)
 {
-	pthread_join(w->thread, NULL);
+	worker_wait(w);
 	struct view *v = snapshot_adopt(NULL, w->box, NULL, NULL);
 	if (v)
 		snapshot_unpin(v, NULL, w->box);

@@ -30,7 +30,8 @@ struct worker *worker_start(unsigned index, const struct worker_settings *settin
 void worker_wake(struct worker *w);               /* any thread: look into the mailbox */
 /* Any thread: stop accepting, finish what is in flight for at most drain_ms (0 = end at once). Then worker_join. */
 void worker_stop(struct worker *w, bool at_once);
-void worker_join(struct worker *w);               /* frees the worker; its snapshots go back to the reaper */
+void worker_wait(struct worker *w);               /* until its thread has ended; it may still be woken and stopped */
+void worker_join(struct worker *w);               /* waits, frees the worker; its snapshots go back to the reaper */
 
 /* For proxy/ on the worker's thread. */
 struct loop *worker_loop(struct worker *w);
