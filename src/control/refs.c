@@ -16,7 +16,7 @@ static bool give(const struct walk *w, const struct field *f, const struct json 
 {
 	const struct resource_class *class = resource_class_by_name(f->refers);
 
-	if (!class || v->type != JSON_STRING || v->string.n == 0)
+	if (!class || v->type != JSON_STRING || v->string.n == 0 || str_equal(v->string, STR("*")))
 		return true;
 	return w->each(w->arg, &(struct ref){ class->kind, v->string, path, w->may_dangle });
 }
