@@ -22,6 +22,7 @@ enum { AWAKE, ASLEEP, WOKEN };
 
 struct loop {
 	int epoll_fd, wake_fd;
+	uint64_t turn;
 	bool is_stopping;
 	int n_events, at;                          /* events[at .. n_events) are not delivered yet */
 	struct timer_wheel *timers;
@@ -94,6 +95,7 @@ static void wait_events(struct loop *l, int wait_ms)
 
 	BUG_ON(n < 0 && errno != EINTR);
 	atomic_exchange(&l->state, AWAKE);
+	l->turn++;
 	clock_update();
 	l->n_events = n > 0 ? n : 0;
 }
@@ -146,6 +148,11 @@ void loop_run(struct loop *l, void (*turn)(void *arg), void *arg)
 		/* `turn` may have stopped the loop: what it left on the lists is still done, without waiting. */
 		loop_run_once(l, l->is_stopping ? 0 : -1);
 	}
+}
+
+uint64_t loop_turn(const struct loop *l)
+{
+	return l->turn;
 }
 
 void loop_stop(struct loop *l)

@@ -161,7 +161,7 @@ void call_start(struct call *call, bool fresh)
 	struct client_connection *c = fresh ? NULL : take_idle(call->pool);
 
 	call->reused = c != NULL;
-	call->request_done = call->response_started = false;
+	call->request_done = call->response_started = call->paused = false;
 	call->sent = call->received = 0;
 	call->error = 0;
 	call->connected_us = 0;
@@ -170,6 +170,8 @@ void call_start(struct call *call, bool fresh)
 	c->call = call;
 	c->pool = call->pool;
 	c->since_ms = clock_ms();
+	c->turn = loop_turn(call->client->loop);
+	c->interims = 0;
 	c->has_head = false;
 	c->scan = (struct h1_scan){ 0 };
 	call->connection = c;
@@ -191,7 +193,7 @@ void upstream_detach(struct client_connection *c, bool keep)
 
 	c->call = NULL;
 	call->connection = NULL;
-	if (!keep || !p || p->n >= POOL_MAX || (call->pool_closed && *call->pool_closed)) {
+	if (!keep || !p || p->n >= POOL_MAX || (call->pool_closed && __atomic_load_n(call->pool_closed, __ATOMIC_RELAXED))) {
 		upstream_close(c);
 		return;
 	}
@@ -201,6 +203,8 @@ void upstream_detach(struct client_connection *c, bool keep)
 	c->since_ms = clock_ms();
 	list_push(&p->idle, &c->idle);
 	p->n++;
+	if (c->timer.deadline_ms > c->since_ms + POOL_IDLE_MS)
+		loop_arm(c->client->loop, &c->timer, POOL_IDLE_MS);
 }
 
 void pool_close(struct client *client, struct pool *p)
@@ -249,7 +253,7 @@ bool call_send(struct call *call, const struct message *head, struct str data, b
 	enum output_result result;
 	int n = 0;
 
-	if (!c || c->error)
+	if (!c || c->error || c->write_error)
 		return true;
 	if (head) {
 		call->req_framing = (uint8_t)head->framing;
@@ -276,6 +280,8 @@ bool call_send(struct call *call, const struct message *head, struct str data, b
 		loop_defer(call->client->loop, &c->task);
 		return true;
 	}
+	if (result == OUTPUT_ALL)
+		c->since_ms = clock_ms();
 	return result == OUTPUT_ALL;
 }
 

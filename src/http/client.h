@@ -5,7 +5,8 @@
  * on the loop's thread, never from inside call_start() or call_send(). Exactly one of `finished` (after the last body byte was handed over) and `failed`
  * ends a call; after that, or after call_cancel(), the call is not touched any more.
  *
- * Pools keep idle connections last in, first out; an idle connection that the upstream closes or writes to is dropped at once.
+ * Pools keep idle connections last in, first out; an idle connection that the upstream closes or writes to is dropped at once. What it wrote
+ * before a call took the connection is never taken for the answer: the call fails with CALL_RESET as on a connection found closed.
  */
 #pragma once
 #include <stdbool.h>
@@ -53,7 +54,7 @@ struct call {
 	const struct call_ops *ops;
 	struct arena *arena;              /* for the response head */
 	struct pool *pool;
-	const bool *pool_closed;          /* when it reads true the connection is closed and not pooled; may be NULL */
+	const bool *pool_closed;          /* read atomically: when true the connection is closed and not pooled; may be NULL */
 	struct addr addr;
 	enum method method;               /* of the request: decides the framing of the response */
 	int64_t connect_timeout_ms, idle_timeout_ms;

@@ -4,6 +4,9 @@
 #include "http/client.h"
 #include "http/output.h"
 
+#define INTERIM_MAX 16                   /* 1xx heads before one response */
+#define READS_PER_TURN 16                /* receives of one connection before the others get their turn */
+
 enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_BUSY, UPSTREAM_IDLE, UPSTREAM_CLOSED };
 
 struct client {
@@ -28,6 +31,8 @@ struct client_connection {
 	char *in;                         /* a partial response head */
 	uint32_t in_n, in_cap;
 	int64_t since_ms;                 /* last progress */
+	uint64_t turn;                    /* of the loop, in which the call began */
+	unsigned interims;
 	struct h1_scan scan;
 	struct h1_body body;
 	int error;                        /* errno of a connection that never was */

@@ -55,10 +55,8 @@ static bool deliver(struct client_connection *c, char *p, size_t n, bool is_firs
 	return result != H1_DONE && c->state == UPSTREAM_BUSY;
 }
 
-static bool take_head(struct client_connection *c, char *p, size_t n);
-
-/* A complete head of `size` bytes at p; n bytes in all. */
-static bool begin(struct client_connection *c, char *p, size_t n, size_t size)
+/* Parses a complete head of `size` bytes at p into the call. False: the connection failed. */
+static bool parse(struct client_connection *c, const char *p, size_t size)
 {
 	struct call *call = c->call;
 	char *head = arena_take(call->arena, size);
@@ -68,39 +66,47 @@ static bool begin(struct client_connection *c, char *p, size_t n, size_t size)
 	call->res = (struct message){ .arena = call->arena };
 	fault = h1_parse_response(&call->res, (struct str){ head, size }, &response_limits, call->method);
 	c->scan = (struct h1_scan){ 0 };
-	if (fault != H1_FAULT_NONE || call->res.status == 101) {
-		malformed(c, fault != H1_FAULT_NONE ? fault : H1_FAULT_STATUS_LINE);
-		return false;
-	}
-	if (call->res.status < 200)
-		return n == size || take_head(c, p + size, n - size);
-	c->has_head = true;
-	c->keep_alive = call->res.keep_alive && call->res.framing != FRAMING_CLOSE;
-	h1_body_init(&c->body, call->res.framing, call->res.content_length);
-	return deliver(c, p + size, n - size, true);
+	/* Nobody asked for another protocol. */
+	if (fault == H1_FAULT_NONE && call->res.status == 101)
+		fault = H1_FAULT_STATUS_LINE;
+	if (fault == H1_FAULT_NONE && call->res.status < 200 && ++c->interims > INTERIM_MAX)
+		fault = H1_FAULT_HEAD_LARGE;
+	if (fault != H1_FAULT_NONE)
+		malformed(c, fault);
+	return fault == H1_FAULT_NONE;
 }
 
+/* Bytes of a head at p[0..n), from its first byte on. Interim heads are passed over. */
 static bool take_head(struct client_connection *c, char *p, size_t n)
 {
+	struct call *call = c->call;
 	size_t size = 0;
 
-	switch (h1_find_head(&c->scan, p, n, &size)) {
-	case H1_BAD:
-		malformed(c, c->scan.fault);
-		return false;
-	case H1_DONE:
-		if (size <= response_limits.head_bytes)
-			return begin(c, p, n, size);
-		break;
-	case H1_MORE:
-		if (n <= response_limits.head_bytes) {
+	for (; n > 0; p += size, n -= size) {
+		enum h1_result result = h1_find_head(&c->scan, p, n, &size);
+
+		if (result == H1_BAD) {
+			malformed(c, c->scan.fault);
+			return false;
+		}
+		if ((result == H1_DONE ? size : n) > response_limits.head_bytes) {
+			malformed(c, H1_FAULT_HEAD_LARGE);
+			return false;
+		}
+		if (result == H1_MORE) {
 			stash(c, p, n);
 			return true;
 		}
-		break;
+		if (!parse(c, p, size))
+			return false;
+		if (call->res.status >= 200) {
+			c->has_head = true;
+			c->keep_alive = call->res.keep_alive && call->res.framing != FRAMING_CLOSE;
+			h1_body_init(&c->body, call->res.framing, call->res.content_length);
+			return deliver(c, p + size, n - size, true);
+		}
 	}
-	malformed(c, H1_FAULT_HEAD_LARGE);
-	return false;
+	return true;
 }
 
 static bool take(struct client_connection *c, char *p, size_t n)
@@ -167,13 +173,20 @@ static bool receive(struct client_connection *c)
 
 void upstream_pump(struct client_connection *c)
 {
+	int reads = 0;
+
 	if (c->is_pumping)
 		return;
 	c->is_pumping = true;
 	while (c->is_readable && (c->state == UPSTREAM_BUSY || c->state == UPSTREAM_IDLE) &&
-	       !(c->call && c->call->paused && c->has_head))
+	       !(c->call && c->call->paused && c->has_head)) {
+		if (reads++ == READS_PER_TURN) {
+			loop_defer(c->client->loop, &c->task);
+			break;
+		}
 		if (!receive(c))
 			break;
+	}
 	c->is_pumping = false;
 }
 
@@ -219,6 +232,11 @@ void upstream_ready(struct watch *w, uint32_t events)
 		c->is_eof = true;
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->is_readable = true;
+	/* Events are collected before a turn begins: these bytes were there before the call took the connection out of the pool. */
+	if (c->call && c->call->reused && c->turn == loop_turn(c->client->loop) && (events & EPOLLIN)) {
+		upstream_fail(c, CALL_RESET, EPROTO);
+		return;
+	}
 	if (c->state == UPSTREAM_CONNECTING) {
 		if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
 			return;

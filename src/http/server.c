@@ -44,15 +44,20 @@ struct server *server_new(struct loop *loop, const struct server_ops *ops, const
 	s->owner = owner;
 	s->buffer = mem_alloc(settings->receive_bytes);
 	list_init(&s->connections);
-	list_init(&s->resting);
 	timer_init(&s->rest, server_rest_over);
 	return s;
 }
 
 void server_free(struct server *s)
 {
-	LIST_EACH(node, &s->connections)
-		connection_close(CONTAINER(node, struct server_connection, node));
+	while (s->listeners)
+		server_unlisten(s->listeners);
+	LIST_EACH(node, &s->connections) {
+		struct server_connection *c = CONTAINER(node, struct server_connection, node);
+
+		c->is_aborted = true;
+		connection_close(c);
+	}
 	timer_disarm(&s->rest);
 	mem_free(s->buffer);
 	mem_free(s->scratch);
@@ -110,6 +115,14 @@ static void release(struct garbage *g)
 	mem_free(CONTAINER(g, struct server_connection, garbage_link));
 }
 
+/* Reset rather than FIN: nothing of this connection was or will be served. */
+static void turn_away(struct server_connection *c)
+{
+	setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
+	close(c->watch.fd);
+	mem_free(c);
+}
+
 static void start(struct server_listener *l, int fd, const struct addr *peer)
 {
 	struct server *s = l->server;
@@ -121,17 +134,20 @@ static void start(struct server_listener *l, int fd, const struct addr *peer)
 	c->listener = l;
 	c->peer = *peer;
 	c->id = atomic_fetch_add_explicit(&connection_count, 1, memory_order_relaxed) + 1;
-	c->since_ms = clock_ms();
+	c->since_ms = c->write_ms = clock_ms();
 	timer_init(&c->timer, connection_timeout);
 	task_init(&c->task, connection_run);
 	c->garbage_link.release = release;
 	list_init(&c->node);
 	if (s->is_draining || (s->settings.connections && s->n_connections >= s->settings.connections) ||
-	    (s->ops->accepted && !s->ops->accepted(c)) || !loop_add(s->loop, &c->watch, 0)) {
-		/* Reset rather than FIN: nothing of this connection was or will be served. */
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
-		close(fd);
-		mem_free(c);
+	    (s->ops->accepted && !s->ops->accepted(c))) {
+		turn_away(c);
+		return;
+	}
+	if (!loop_add(s->loop, &c->watch, 0)) {
+		if (s->ops->disconnected)
+			s->ops->disconnected(c);
+		turn_away(c);
 		return;
 	}
 	l->refs++;
@@ -148,7 +164,8 @@ static void rest(struct server_listener *l)
 {
 	struct server *s = l->server;
 
-	loop_modify(s->loop, &l->watch, 0);
+	/* Edges of nothing: no events at all would mean the default of the loop. */
+	loop_modify(s->loop, &l->watch, EPOLLET);
 	l->is_resting = true;
 	if (!s->rest.deadline_ms)
 		loop_arm(s->loop, &s->rest, 50);
@@ -201,9 +218,12 @@ void server_unlisten(struct server_listener *l)
 {
 	struct server_listener **at = &l->server->listeners;
 
+	/* Who was let in by the kernel already is not to be reset. */
+	accept_some(&l->watch, 0);
 	while (*at != l)
 		at = &(*at)->next;
 	*at = l->next;
+	l->is_resting = false;
 	loop_remove(l->server->loop, &l->watch);
 	close(l->watch.fd);
 	l->watch.fd = -1;
@@ -253,15 +273,25 @@ void connection_linger(struct server_connection *c)
 void server_drain(struct server *s)
 {
 	s->is_draining = true;
-	server_sweep(s, NULL);
+	LIST_EACH(node, &s->connections) {
+		struct server_connection *c = CONTAINER(node, struct server_connection, node);
+
+		if (!connection_is_idle(c))
+			continue;
+		/* A request may have come that no event told of yet; without one this closes. */
+		c->is_readable = true;
+		connection_pump(c);
+	}
 }
 
 void server_sweep(struct server *s, bool (*f)(struct server_connection *c))
 {
+	s->judge = f;
 	LIST_EACH(node, &s->connections) {
 		struct server_connection *c = CONTAINER(node, struct server_connection, node);
 
-		if (c->state == CONNECTION_HEAD && !c->stream && c->in_n == 0 && (!f || f(c)))
+		c->is_accused = !connection_is_idle(c);
+		if (!c->is_accused && f(c))
 			connection_close(c);
 	}
 }

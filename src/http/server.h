@@ -100,10 +100,11 @@ void *server_owner(const struct server *s);
 unsigned server_connections(const struct server *s);      /* open now */
 /* Takes over a listening descriptor. */
 void server_listen(struct server *s, struct server_listener *l, int fd);
-void server_unlisten(struct server_listener *l);          /* stops accepting; its connections go on */
+/* Stops accepting, after those that wait in the backlog; its connections go on. */
+void server_unlisten(struct server_listener *l);
 /* No new requests: idle connections close now, others after the response under way ("Connection: close"). */
 void server_drain(struct server *s);
-/* Calls f for every open connection that is idle: true closes it. For lists that must act at the next idle point. */
+/* Calls f for every open connection, for a busy one when it is idle next: true closes it. */
 void server_sweep(struct server *s, bool (*f)(struct server_connection *c));
 void server_set_settings(struct server *s, const struct server_settings *settings);
 

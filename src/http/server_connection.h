@@ -7,6 +7,7 @@
 #define LINGER_MS 2000
 #define LINGER_BYTES (1024 * 1024)       /* read and thrown away after our last byte */
 #define DRAIN_BYTES 65536                /* of an unread request body, to keep the connection */
+#define READS_PER_TURN 16                /* receives of one connection before the others get their turn */
 
 enum connection_state {
 	CONNECTION_HEAD,                  /* between requests or within a head */
@@ -25,11 +26,12 @@ struct server {
 	char *buffer;                     /* receive_bytes, shared by all connections of the thread */
 	char *scratch;                    /* response heads are written here */
 	size_t scratch_n;
-	struct list connections, resting;
+	struct list connections;
 	struct server_listener *listeners;
 	unsigned n_connections;
 	bool is_draining;
 	struct timer rest;
+	bool (*judge)(struct server_connection *c);   /* of the last sweep, for those that were busy then */
 };
 
 struct server_connection {
@@ -42,14 +44,15 @@ struct server_connection {
 	struct server_listener *listener;
 	struct stream *stream;            /* the request being served, or NULL */
 	struct output out;
-	char *in;                         /* bytes received and not used yet; NULL when there are none */
-	uint32_t in_n, in_cap;
+	char *in;                         /* bytes [in_at, in_n) were received and not used yet; NULL when there are none */
+	uint32_t in_at, in_n, in_cap;
 	struct addr peer;
 	uint64_t id, requests;
-	int64_t since_ms;                 /* last progress in this state */
+	int64_t since_ms;                 /* when this state began; within a body: the last byte of it */
+	int64_t write_ms;                 /* last progress of what waits in `out` */
 	int64_t head_ms;                  /* when the first byte of a partial head came; 0 = none */
-	int64_t body_ms;                  /* when the body began */
-	uint64_t body_bytes;              /* received of the body */
+	int64_t body_ms;                  /* when the body began, or went on after a pause of ours */
+	uint64_t body_bytes;              /* received of it since then */
 	struct h1_scan scan;
 	struct h1_body body;
 	uint64_t lingered;
@@ -60,7 +63,14 @@ struct server_connection {
 	bool is_pumping;                  /* connection_pump is on the stack */
 	bool is_aborted;                  /* we ended the stream, not the client */
 	bool drain_after;                 /* the unread body is small enough to keep the connection */
+	bool is_partial;                  /* the kept bytes are a head that is not complete */
+	bool is_accused;                  /* a sweep found it busy: to be judged when it is idle */
 };
+
+static inline bool connection_is_idle(const struct server_connection *c)
+{
+	return c->state == CONNECTION_HEAD && !c->stream && c->in_at == c->in_n;
+}
 
 void connection_ready(struct watch *w, uint32_t events);
 void connection_timeout(struct timer *t);

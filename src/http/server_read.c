@@ -12,11 +12,30 @@
 #include "core/mem.h"
 #include "http/server_connection.h"
 
-/* Keeps bytes for later, after what is kept already. */
+static void drop_kept(struct server_connection *c)
+{
+	mem_free(c->in);
+	c->in = NULL;
+	c->in_at = c->in_n = c->in_cap = 0;
+}
+
+/*
+ * Keeps bytes for later, after what is kept already. Those that are the end of the kept bytes being looked at (take_kept) stay where they
+ * lie: many small requests in one piece are not copied once for each of them.
+ */
 static void stash(struct server_connection *c, const char *p, size_t n)
 {
 	if (n == 0)
 		return;
+	if (c->in && p + n == c->in + c->in_n) {
+		c->in_at = c->in_n - (uint32_t)n;
+		return;
+	}
+	if (c->in_at > 0) {
+		memmove(c->in, c->in + c->in_at, c->in_n - c->in_at);
+		c->in_n -= c->in_at;
+		c->in_at = 0;
+	}
 	if (c->in_n + n > c->in_cap) {
 		c->in_cap = (uint32_t)((c->in_n + n + 1023) & ~(size_t)1023);
 		c->in = mem_resize(c->in, c->in_cap);
@@ -38,18 +57,31 @@ void connection_refuse(struct server_connection *c, enum h1_fault fault, int sta
 
 	if (c->server->ops->refused)
 		c->server->ops->refused(c, fault, status);
-	mem_free(c->in);
-	c->in = NULL;
-	c->in_n = c->in_cap = 0;
-	if (output_send(&c->out, c->watch.fd, &part, 1) == OUTPUT_FAILED) {
+	drop_kept(c);
+	/* Who does not even take these few bytes will not read them. */
+	if (output_send(&c->out, c->watch.fd, &part, 1) != OUTPUT_ALL)
+		connection_close(c);
+	else
+		connection_linger(c);
+}
+
+/* The body breaks the protocol: an answer if none is under way, and the end of the connection. */
+static void refuse_body(struct server_connection *c)
+{
+	struct stream *s = c->stream;
+
+	if (!s || s->head_sent) {
 		connection_close(c);
 		return;
 	}
-	connection_linger(c);
+	c->stream = NULL;
+	s->connection = NULL;
+	connection_refuse(c, c->body.fault, h1_fault_status(c->body.fault));
+	c->server->ops->closed(s, STREAM_CLIENT_GONE);
 }
 
-/* Body bytes p[0..n) to the stream; what is left belongs to the next request. False when the connection is gone. */
-static bool deliver(struct server_connection *c, char *p, size_t n, bool is_first)
+/* Body bytes p[0..n) to the stream; what is left belongs to the next request. */
+static void deliver(struct server_connection *c, char *p, size_t n, bool is_first)
 {
 	struct stream *s = c->stream;
 	size_t used = 0, size = 0;
@@ -58,37 +90,28 @@ static bool deliver(struct server_connection *c, char *p, size_t n, bool is_firs
 	if (!h1_body_is_done(&c->body))
 		result = h1_body_decode(&c->body, p, n, &used, &size);
 	if (result == H1_BAD) {
-		if (is_first || !s || !s->head_sent) {
-			c->is_aborted = true;
-			connection_refuse(c, c->body.fault, h1_fault_status(c->body.fault));
-			if (c->stream) {
-				c->stream = NULL;
-				s->connection = NULL;
-				c->server->ops->closed(s, STREAM_CLIENT_GONE);
-			}
-		} else {
-			connection_close(c);
-		}
-		return false;
+		refuse_body(c);
+		return;
 	}
 	stash(c, p + used, n - used);
 	c->body_bytes += size;
+	if (c->state == CONNECTION_BODY)
+		c->since_ms = clock_ms();
 	if (s)
 		s->received += size;
 	if (result == H1_DONE && c->state == CONNECTION_BODY)
 		c->state = CONNECTION_WAIT;
 	if (!s)
-		return true;
+		return;
 	s->request_done = result == H1_DONE;
 	if (is_first)
 		c->server->ops->request(s, p, size, s->request_done);
 	else if (size > 0 || s->request_done)
 		c->server->ops->body(s, p, size, s->request_done);
-	return c->state != CONNECTION_CLOSED;
 }
 
-/* The head is complete: size bytes at p; n - size more follow. False when the connection is gone or closing. */
-static bool begin(struct server_connection *c, char *p, size_t n, size_t size)
+/* The head is complete: size bytes at p; n - size more follow. */
+static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 {
 	struct server *server = c->server;
 	struct stream *s = server->ops->open(c);
@@ -96,7 +119,7 @@ static bool begin(struct server_connection *c, char *p, size_t n, size_t size)
 
 	if (!s) {
 		connection_refuse(c, H1_FAULT_NONE, 503);
-		return false;
+		return;
 	}
 	s->connection = c;
 	s->start_us = clock_us();
@@ -111,7 +134,7 @@ static bool begin(struct server_connection *c, char *p, size_t n, size_t size)
 		s->connection = NULL;
 		connection_refuse(c, fault, h1_fault_status(fault));
 		server->ops->closed(s, STREAM_ABORTED);
-		return false;
+		return;
 	}
 	h1_body_init(&c->body, s->req.framing, s->req.content_length);
 	c->scan = (struct h1_scan){ 0 };
@@ -122,11 +145,11 @@ static bool begin(struct server_connection *c, char *p, size_t n, size_t size)
 	c->body_bytes = 0;
 	if (s->req.framing != FRAMING_NONE)
 		loop_arm(server->loop, &c->timer, server->settings.body_idle_ms);
-	return deliver(c, p + size, n - size, true);
+	deliver(c, p + size, n - size, true);
 }
 
-/* Bytes of a head at p[0..n), from its first byte on. False: nothing more can be done now. */
-static bool take_head(struct server_connection *c, char *p, size_t n)
+/* Bytes of a head at p[0..n), from its first byte on. */
+static void take_head(struct server_connection *c, char *p, size_t n)
 {
 	size_t skip = c->scan.seen ? 0 : h1_skip_empty(p, n), size = 0;
 	const struct server_settings *settings = &c->server->settings;
@@ -134,24 +157,29 @@ static bool take_head(struct server_connection *c, char *p, size_t n)
 	switch (h1_find_head(&c->scan, p + skip, n - skip, &size)) {
 	case H1_BAD:
 		connection_refuse(c, c->scan.fault, h1_fault_status(c->scan.fault));
-		return false;
+		return;
 	case H1_DONE:
-		if (size <= settings->limits.head_bytes)
-			return begin(c, p + skip, n - skip, size);
+		if (size <= settings->limits.head_bytes) {
+			begin(c, p + skip, n - skip, size);
+			return;
+		}
 		break;
 	case H1_MORE:
 		if (n - skip <= settings->limits.head_bytes) {
 			stash(c, p + skip, n - skip);
-			if (c->head_ms == 0 && n > skip) {
+			c->is_partial = n > skip;
+			if (c->is_partial && c->head_ms == 0) {
 				c->head_ms = clock_ms();
 				loop_arm(c->server->loop, &c->timer, settings->header_timeout_ms);
 			}
-			return true;
+			/* Empty lines are no request: they do not start its time, nor do they renew the connection's. */
+			if (!c->is_partial)
+				c->head_ms = 0;
+			return;
 		}
 		break;
 	}
 	connection_refuse(c, H1_FAULT_HEAD_LARGE, h1_fault_status(H1_FAULT_HEAD_LARGE));
-	return false;
 }
 
 /* One receive into the shared buffer. 0 = nothing there now; -1 = the client's end or an error. */
@@ -171,53 +199,51 @@ static ssize_t receive(struct server_connection *c)
 		return -1;
 	if ((size_t)n < s->settings.receive_bytes && !c->is_eof)
 		c->is_readable = false;
-	c->since_ms = clock_ms();
 	return n;
 }
 
-static bool take_kept(struct server_connection *c);
+static void take_kept(struct server_connection *c);
 
-/* Takes bytes that were kept or received to where the state wants them. False: stop pumping. */
-static bool take(struct server_connection *c, char *p, size_t n)
+/* Takes bytes that were kept or received to where the state wants them. */
+static void take(struct server_connection *c, char *p, size_t n)
 {
 	switch ((enum connection_state)c->state) {
 	case CONNECTION_HEAD:
 		if (c->in_n > 0) {
 			stash(c, p, n);
-			return take_kept(c);
+			take_kept(c);
+		} else {
+			take_head(c, p, n);
 		}
-		return take_head(c, p, n);
+		break;
 	case CONNECTION_BODY:
 	case CONNECTION_DRAIN:
-		if (!deliver(c, p, n, false))
-			return false;
+		deliver(c, p, n, false);
 		if (c->state == CONNECTION_DRAIN && h1_body_is_done(&c->body))
 			c->state = CONNECTION_HEAD;
-		return true;
+		break;
 	case CONNECTION_LINGER:
 		c->lingered += n;
-		if (c->lingered < LINGER_BYTES)
-			return true;
-		connection_close(c);
-		return false;
+		if (c->lingered >= LINGER_BYTES)
+			connection_close(c);
+		break;
 	case CONNECTION_WAIT:
 	case CONNECTION_CLOSED:
 		break;
 	}
-	return false;
 }
 
-/* The kept bytes leave the connection while they are looked at: what is not used is kept again. */
-static bool take_kept(struct server_connection *c)
+/* The kept bytes count as used while they are looked at: what is not is kept again, in its place. */
+static void take_kept(struct server_connection *c)
 {
-	char *p = c->in;
-	size_t n = c->in_n;
+	char *p = c->in + c->in_at;
+	size_t n = c->in_n - c->in_at;
 
-	c->in = NULL;
-	c->in_n = c->in_cap = 0;
-	bool goes_on = take(c, p, n);
-	mem_free(p);
-	return goes_on;
+	c->in_at = c->in_n;
+	c->is_partial = false;
+	take(c, p, n);
+	if (c->in && c->in_at == c->in_n)
+		drop_kept(c);
 }
 
 static bool may_read(const struct server_connection *c)
@@ -240,40 +266,57 @@ static bool may_read(const struct server_connection *c)
 /* Kept bytes are a whole body piece or the start of a request; a partial head waits for more and is not tried again. */
 static bool has_kept(const struct server_connection *c)
 {
-	return c->in_n > 0 && !(c->state == CONNECTION_HEAD && c->scan.seen > 0);
+	return c->in_n > c->in_at && !(c->state == CONNECTION_HEAD && c->is_partial);
 }
 
-static void pump_once(struct server_connection *c)
+/* Reads and hands on until nothing is there, the state does not read, or the turn of others has come. */
+static void pump_once(struct server_connection *c, int *reads)
 {
 	while (may_read(c)) {
 		if (has_kept(c)) {
-			if (!take_kept(c))
-				return;
+			take_kept(c);
 			continue;
 		}
 		if (!c->is_readable)
 			return;
-		ssize_t n = receive(c);
-		if (n < 0) {
-			connection_close(c);
+		if ((*reads)++ >= READS_PER_TURN) {
+			loop_defer(c->server->loop, &c->task);
 			return;
 		}
-		if (n > 0 && !take(c, c->server->buffer, (size_t)n))
-			return;
+		ssize_t n = receive(c);
+		if (n < 0)
+			connection_close(c);
+		else if (n > 0)
+			take(c, c->server->buffer, (size_t)n);
 	}
+}
+
+/* Whether an idle connection is to go: the server ends, or a sweep was waiting for this moment. */
+static bool is_unwanted(struct server_connection *c)
+{
+	if (c->server->is_draining)
+		return true;
+	if (!c->is_accused)
+		return false;
+	c->is_accused = false;
+	return c->server->judge(c);
 }
 
 void connection_pump(struct server_connection *c)
 {
+	int reads = 0;
+
 	if (c->is_pumping || c->state == CONNECTION_CLOSED)
 		return;
 	c->is_pumping = true;
 	do {
-		pump_once(c);
+		pump_once(c, &reads);
 	} while (connection_settle(c));
 	c->is_pumping = false;
 	/* The client closed its side while its request is served: it will not read the answer. */
 	if (c->is_eof && (c->state == CONNECTION_WAIT || (c->state == CONNECTION_BODY && c->stream && c->stream->paused)))
+		connection_close(c);
+	else if (reads <= READS_PER_TURN && connection_is_idle(c) && is_unwanted(c))
 		connection_close(c);
 }
 
@@ -313,10 +356,10 @@ static int64_t patience_ends(const struct server_connection *c)
 	const struct server_settings *s = &c->server->settings;
 
 	if (!output_is_empty(&c->out))
-		return c->since_ms + s->write_stall_ms;
+		return c->write_ms + s->write_stall_ms;
 	switch ((enum connection_state)c->state) {
 	case CONNECTION_HEAD:
-		if (c->in_n > 0)
+		if (c->is_partial)
 			return c->head_ms + s->header_timeout_ms;
 		return c->since_ms + (c->requests ? s->idle_ms : s->header_timeout_ms);
 	case CONNECTION_BODY:
@@ -343,7 +386,7 @@ void connection_timeout(struct timer *t)
 		loop_arm(c->server->loop, t, ends ? ends - now : c->server->settings.body_idle_ms);
 		return;
 	}
-	if (output_is_empty(&c->out) && c->state == CONNECTION_HEAD && c->in_n > 0) {
+	if (output_is_empty(&c->out) && c->state == CONNECTION_HEAD && c->is_partial) {
 		connection_refuse(c, H1_FAULT_NONE, 408);
 		return;
 	}

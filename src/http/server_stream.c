@@ -36,6 +36,8 @@ static void settle_head(struct server_connection *c, struct stream *s, struct me
 {
 	if (head->framing == FRAMING_CLOSE)
 		head->framing = FRAMING_CHUNKED;
+	if (head->framing == FRAMING_CHUNKED && s->req.minor == 0)
+		head->framing = FRAMING_CLOSE;
 	if (has_no_body(s, head->status)) {
 		s->res_framing = FRAMING_NONE;
 	} else {
@@ -43,8 +45,6 @@ static void settle_head(struct server_connection *c, struct stream *s, struct me
 			head->framing = FRAMING_LENGTH;
 			head->content_length = 0;
 		}
-		if (head->framing == FRAMING_CHUNKED && s->req.minor == 0)
-			head->framing = FRAMING_CLOSE;
 		s->res_framing = (uint8_t)head->framing;
 	}
 	s->res_left = head->framing == FRAMING_LENGTH ? head->content_length : 0;
@@ -130,8 +130,8 @@ bool stream_send(struct stream *s, struct message *head, struct str data, bool e
 		s->response_done = true;
 	for (int i = 0; i < n; i++)
 		s->sent += parts[i].iov_len;
-	if (n > 0 && c->out.n == c->out.at)
-		c->since_ms = clock_ms();
+	if (output_is_empty(&c->out))
+		c->write_ms = clock_ms();
 	enum output_result result = n > 0 ? output_send(&c->out, c->watch.fd, parts, n) :
 					    output_is_empty(&c->out) ? OUTPUT_ALL : OUTPUT_WAITS;
 	if (result == OUTPUT_FAILED) {
@@ -154,6 +154,8 @@ void stream_send_continue(struct stream *s)
 	if (!c || !s->req.expect_continue || s->head_sent)
 		return;
 	s->req.expect_continue = false;
+	if (output_is_empty(&c->out))
+		c->write_ms = clock_ms();
 	if (output_send(&c->out, c->watch.fd, &part, 1) == OUTPUT_FAILED)
 		break_off(c);
 }
@@ -171,7 +173,9 @@ void stream_resume(struct stream *s)
 		return;
 	s->paused = false;
 	if (c) {
-		c->since_ms = clock_ms();
+		/* The pause was ours: pace and patience are measured from here. */
+		c->since_ms = c->body_ms = clock_ms();
+		c->body_bytes = 0;
 		loop_defer(c->server->loop, &c->task);
 	}
 }
@@ -206,8 +210,6 @@ static void finish(struct server_connection *c)
 			loop_arm(c->server->loop, &c->timer, LINGER_MS);
 	}
 	c->server->ops->closed(s, STREAM_SENT);
-	if (keeps && c->server->is_draining && c->state == CONNECTION_HEAD && c->in_n == 0)
-		connection_close(c);
 }
 
 /* Does what stream_send() left to do. True when the connection may read again. */
@@ -246,7 +248,7 @@ void connection_flush(struct server_connection *c)
 		return;
 	}
 	if (c->out.n - c->out.at != before)
-		c->since_ms = clock_ms();
+		c->write_ms = clock_ms();
 	if (result != OUTPUT_ALL)
 		return;
 	if (s && !s->response_done)
