@@ -246,7 +246,7 @@ static const char settings_text[] =
 	"| In the file | Flag | Variable | Allowed | Default | Meaning |\n|---|---|---|---|---|---|\n";
 static const char features_text[] =
 	"\n## Gateway settings\n\nOf one gateway: `PUT /api/v1/gateways/{gatewayId}/gateway-features/{name}` with\n"
-	"`{\"value\": ...}`; for all gateways without a value of their own: `gatewayFeatures:` in the settings file.\n\n"
+	"`{\"value\": ...}`; for all gateways without a value of their own: `gatewayFeatures:` in the file.\n\n"
 	"| Name | Type | Allowed | Default | Meaning |\n|---|---|---|---|---|\n";
 
 static void print_setting(FILE *out, const struct field *f)
