@@ -13,6 +13,8 @@ _Static_assert(HEADER_COUNT <= 64, "a message keeps the ids in one bit set");
 /* Both are filled before main and only read afterwards. */
 struct header_known header_known[HEADER_COUNT];
 uint8_t header_slots[HEADER_SLOTS];
+static uint8_t short_ids[8];
+static unsigned n_short;
 
 static void fill_known(struct header_known *known, struct str name)
 {
@@ -31,8 +33,11 @@ __attribute__((constructor)) static void fill_tables(void)
 		unsigned at;
 
 		fill_known(&header_known[id], names[id]);
-		if (names[id].n < HEADER_HASHED_BYTES)
+		if (names[id].n < HEADER_HASHED_BYTES) {
+			BUG_ON(n_short == sizeof short_ids);
+			short_ids[n_short++] = (uint8_t)id;
 			continue;
+		}
 		for (at = header_hash(names[id].p, names[id].n); header_slots[at];)
 			at = (at + 1) % HEADER_SLOTS;
 		header_slots[at] = (uint8_t)id;
@@ -53,9 +58,9 @@ enum header_id header_search(struct str name, unsigned at)
 			at = (at + 1) % HEADER_SLOTS;
 		return (enum header_id)header_slots[at];
 	}
-	for (unsigned id = 1; id < HEADER_COUNT; id++)
-		if (is_name(name, id))
-			return (enum header_id)id;
+	for (unsigned i = 0; i < n_short; i++)
+		if (is_name(name, short_ids[i]))
+			return (enum header_id)short_ids[i];
 	return HEADER_OTHER;
 }
 
