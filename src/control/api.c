@@ -235,26 +235,25 @@ static bool refuse_method(struct api_call *call, struct problem *why)
 }
 
 /* "asm:mesh:createGateway", "apig:CreatePolicy". */
-static struct str action_of(const struct api_call *call)
+struct str api_action(const struct api_path *at, enum method method, bool is_mesh, struct arena *a)
 {
-	const struct api_path *at = call->at;
 	const char *noun = at->noun, *verb = "Get";
 
 	if (at->kind != RESOURCE_COUNT && !noun)
 		noun = resource_classes[at->kind]->noun;
-	if (call->method == METHOD_POST)
+	if (method == METHOD_POST)
 		verb = at->is_item ? "Delete" : "Create";
-	else if (call->method == METHOD_PUT)
+	else if (method == METHOD_PUT)
 		verb = "Update";
-	else if (call->method == METHOD_DELETE)
+	else if (method == METHOD_DELETE)
 		verb = "Delete";
 	else if (!at->is_item && at->kind != RESOURCE_COUNT) {
 		verb = "List";
 		noun = resource_classes[at->kind]->plural;
 	}
-	if (call->is_mesh)
-		return arena_printf(call->arena, "asm:mesh:%c%s%s", str_lower(verb[0]), verb + 1, noun);
-	return arena_printf(call->arena, "apig:%s%s", verb, noun);
+	if (is_mesh)
+		return arena_printf(a, "asm:mesh:%c%s%s", str_lower(verb[0]), verb + 1, noun);
+	return arena_printf(a, "apig:%s%s", verb, noun);
 }
 
 static bool check_operator(const struct api_call *call, struct operator *who, struct problem *why)
@@ -297,7 +296,7 @@ static bool judge(struct api_call *call, uint64_t announced_bytes, struct proble
 		return refuse_method(call, why);
 	if (is_open)
 		return true;
-	struct str action = action_of(call);
+	struct str action = api_action(call->at, call->method, call->is_mesh, call->arena);
 
 	if (!operator_may(&who, action))
 		return problem_of(why, PROBLEM_FORBIDDEN, "", "the token may not do %.*s", STR_FMT(action));

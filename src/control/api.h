@@ -64,6 +64,8 @@ struct api_call {
 	char allow[48];                   /* with 405 */
 };
 
+/* "asm:mesh:createGateway", "apig:CreatePolicy": what tokens are asked for. */
+struct str api_action(const struct api_path *at, enum method method, bool is_mesh, struct arena *a);
 void api_begin(struct api_call *call, struct control *c, struct arena *a);
 void api_end(struct api_call *call);                       /* lets go of what it holds */
 /* false: the answer (an error) stands. */

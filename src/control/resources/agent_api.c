@@ -1,6 +1,5 @@
 /* agent_api.c -- an agent API: requests to agents below a base path. */
 #include "control/resources/shared.h"
-#include <stdio.h>
 
 static const struct choice protocols[] = {
 	{ AGENT_DASHSCOPE, "DashScope", "Model Studio apps", NULL },
@@ -25,19 +24,7 @@ static const struct field fields[] = {
 
 static bool complete(struct draft *d, struct problem *why)
 {
-	const struct agent_api_doc *in = d->in;
-	char at[40];
-
-	if (!complete_placement(d, why) || !check_ai_api(d, why))
-		return false;
-	for (size_t i = 0; i < in->services.n; i++) {
-		const struct resource *r = model_get(d->model, RESOURCE_SERVICE, ITEM(in->services, struct backend_service, i)->serviceId);
-
-		snprintf(at, sizeof at, "services[%zu].serviceId", i);
-		if (r && !str_equal(json_text(r->doc, "sourceType"), STR("AGENT")))
-			return problem(why, at, "must be a service of sourceType AGENT");
-	}
-	return true;
+	return complete_placement(d, why) && check_ai_api(d, why);
 }
 
 const struct resource_class agent_api_class = {

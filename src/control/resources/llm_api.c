@@ -1,6 +1,5 @@
 /* llm_api.c -- a model API: model requests below a base path, spread over model services. */
 #include "control/resources/shared.h"
-#include <stdio.h>
 #include "policy/formats.h"
 
 static const struct choice ai_protocols[] = {
@@ -41,19 +40,7 @@ static const struct field fields[] = {
 
 static bool complete(struct draft *d, struct problem *why)
 {
-	const struct llm_api_doc *in = d->in;
-	char at[40];
-
-	if (!complete_placement(d, why) || !check_ai_api(d, why))
-		return false;
-	for (size_t i = 0; i < in->services.n; i++) {
-		const struct resource *r = model_get(d->model, RESOURCE_SERVICE, ITEM(in->services, struct model_service, i)->serviceId);
-
-		snprintf(at, sizeof at, "services[%zu].serviceId", i);
-		if (r && !str_equal(json_text(r->doc, "sourceType"), STR("AI")))
-			return problem(why, at, "must be a service of sourceType AI");
-	}
-	return true;
+	return complete_placement(d, why) && check_ai_api(d, why);
 }
 
 const struct resource_class llm_api_class = {
