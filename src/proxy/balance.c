@@ -48,6 +48,7 @@ const struct endpoint *balance_pick(struct exchange *x)
 	bool equal;
 	uint64_t sum, at;
 	uint32_t turn;
+	const struct endpoint *last = NULL;
 
 	if (s->n_endpoints == 1)
 		return is_usable(&s->endpoints[0], x->target, now_ms) ? &s->endpoints[0] : NULL;
@@ -64,7 +65,8 @@ const struct endpoint *balance_pick(struct exchange *x)
 		if (at < (equal ? 1 : e->weight))
 			return e;
 		at -= equal ? 1 : e->weight;
+		last = e;
 	}
-	/* The last usable one went down between the two passes. */
-	return NULL;
+	/* One went down between the two passes: the last of those that did not. */
+	return last;
 }

@@ -9,20 +9,21 @@
 
 #define HOPS_MAX 64
 
-/* Splits all X-Forwarded-For values into entries, in order; false when there are more than HOPS_MAX. */
-static bool list_hops(const struct message *req, struct str hops[HOPS_MAX], unsigned *n)
+/*
+ * Splits all X-Forwarded-For values into entries, in order, and keeps the last HOPS_MAX: entry i is hops[i % HOPS_MAX]. Only the right
+ * end was written by hops that are believed; a client must not push them out by a long list of its own. Returns how many there were.
+ */
+static unsigned list_hops(const struct message *req, struct str hops[HOPS_MAX])
 {
-	*n = 0;
+	unsigned n = 0;
+
 	for (const struct header *h = message_find(req, HEADER_X_FORWARDED_FOR); h; h = message_find_next(req, h)) {
 		struct str rest = h->value, part;
 
-		while (str_split(&rest, ',', &part)) {
-			if (*n == HOPS_MAX)
-				return false;
-			hops[(*n)++] = str_trim(part);
-		}
+		while (str_split(&rest, ',', &part))
+			hops[n++ % HOPS_MAX] = str_trim(part);
 	}
-	return true;
+	return n;
 }
 
 /* The client by the gateway's trust settings; the peer when anything is missing or odd. */
@@ -30,22 +31,20 @@ static struct ip find_client(const struct exchange *x, const struct trust *trust
 {
 	struct str hops[HOPS_MAX];
 	struct ip ip;
-	unsigned n;
+	unsigned n = list_hops(&x->stream.req, hops);
 
-	if (!list_hops(&x->stream.req, hops, &n) || n == 0)
-		return x->peer_ip;
 	if (trust->proxies) {
 		if (!cidr_set_has(trust->proxies, &x->peer_ip))
 			return x->peer_ip;
-		for (unsigned i = n; i-- > 0;) {
-			if (!ip_parse(hops[i], &ip))
+		for (unsigned i = n, least = n > HOPS_MAX ? n - HOPS_MAX : 0; i-- > least;) {
+			if (!ip_parse(hops[i % HOPS_MAX], &ip))
 				return x->peer_ip;
 			if (!cidr_set_has(trust->proxies, &ip))
 				return ip;
 		}
 		return x->peer_ip;
 	}
-	if (n < trust->xff_trusted_num || !ip_parse(hops[n - trust->xff_trusted_num], &ip))
+	if (n < trust->xff_trusted_num || !ip_parse(hops[(n - trust->xff_trusted_num) % HOPS_MAX], &ip))
 		return x->peer_ip;
 	return ip;
 }

@@ -7,27 +7,50 @@
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
+#define EJECTIONS_MAX 10                 /* the time out of use grows up to so many times the base */
+
 /* ---------- outlier detection ---------- */
 
-/* Endpoints of the service that are ejected now; at most max_ejection_percent of them may be, but always one. */
+/*
+ * Whether one more endpoint may go: at most max_ejection_percent of the service's, but where that is less than one of several, one.
+ * The only endpoint goes at 100 percent only.
+ */
 static bool may_eject(const struct service *s, int64_t now_ms)
 {
-	unsigned ejected = 0;
+	unsigned ejected = 0, percent = s->outlier.max_ejection_percent;
 
 	for (unsigned i = 0; i < s->n_endpoints; i++)
 		ejected += atomic_load_explicit(&s->endpoints[i].cell->ejected_until_ms, memory_order_relaxed) > now_ms;
-	return ejected == 0 || (ejected + 1) * 100 <= s->outlier.max_ejection_percent * s->n_endpoints;
+	if ((ejected + 1) * 100 <= percent * s->n_endpoints)
+		return true;
+	return ejected == 0 && percent > 0 && s->n_endpoints > 1;
+}
+
+/* How often in a row it was ejected, this time included; each interval without an ejection makes up for one. */
+static unsigned count_ejection(const struct service *s, struct endpoint_cell *cell, int64_t idle_ms)
+{
+	unsigned times = atomic_load_explicit(&cell->ejections, memory_order_relaxed);
+	int64_t forgiven = s->outlier.interval_ms > 0 ? idle_ms / s->outlier.interval_ms : 0;
+
+	times = forgiven < times ? times - (unsigned)forgiven + 1 : 1;
+	times = times < EJECTIONS_MAX ? times : EJECTIONS_MAX;
+	atomic_store_explicit(&cell->ejections, times, memory_order_relaxed);
+	return times;
 }
 
 static void eject(const struct service *s, const struct endpoint *e)
 {
-	int64_t now_ms = clock_ms();
 	struct endpoint_cell *cell = e->cell;
+	int64_t now_ms = clock_ms();
+	long long until_ms = atomic_load_explicit(&cell->ejected_until_ms, memory_order_relaxed);
 
-	if (s->outlier.max_ejection_percent == 0 || !may_eject(s, now_ms))
+	/* Failures of requests that were under way when it was ejected say nothing new. */
+	if (until_ms > now_ms || !may_eject(s, now_ms))
 		return;
-	unsigned times = atomic_fetch_add_explicit(&cell->ejections, 1, memory_order_relaxed) + 1;
-	int64_t length_ms = s->outlier.base_ejection_ms * (times < 10 ? times : 10);
+	/* One worker ejects, however many saw the last failure at the same time. */
+	if (!atomic_compare_exchange_strong(&cell->ejected_until_ms, &until_ms, now_ms + s->outlier.base_ejection_ms))
+		return;
+	int64_t length_ms = s->outlier.base_ejection_ms * count_ejection(s, cell, now_ms - until_ms);
 	atomic_store_explicit(&cell->ejected_until_ms, now_ms + length_ms, memory_order_relaxed);
 	atomic_store_explicit(&cell->consecutive_5xx, 0, memory_order_relaxed);
 	log_warn("endpoint.ejected", F_STR("service", s->name), F_STR("endpoint", e->text), F_INT("forMs", length_ms));
@@ -64,7 +87,8 @@ struct probe {
 	struct str service, endpoint, host_name;
 	struct addr addr;
 	uint16_t port;
-	bool is_running, is_seen;
+	bool is_running;                  /* a lookup or a call is under way */
+	bool is_seen;
 };
 
 struct prober {
@@ -87,11 +111,18 @@ static void release(struct garbage *g)
 	mem_free(CONTAINER(g, struct probe, garbage));
 }
 
-static void drop(struct probe *b)
+/* Ends the probe under way, if any, without a verdict. */
+static void stop(struct probe *b)
 {
 	resolver_cancel(&b->query);
 	if (b->is_running)
 		call_cancel(&b->call);
+	b->is_running = false;
+}
+
+static void drop(struct probe *b)
+{
+	stop(b);
 	timer_disarm(&b->timer);
 	list_remove(&b->node);
 	arena_free(&b->arena);
@@ -184,7 +215,6 @@ static void call_endpoint(struct probe *b, struct addr to)
 	*c = (struct call){ .client = worker_client(b->prober->worker), .ops = &probe_ops, .arena = &b->arena, .addr = to };
 	c->method = METHOD_GET;
 	c->connect_timeout_ms = c->idle_timeout_ms = b->check.timeout_ms;
-	b->is_running = true;
 	call_start(c, true);
 	if (b->check.protocol == HEALTH_TCP)
 		return;
@@ -211,10 +241,11 @@ static void due(struct timer *t)
 
 	if (b->is_running) {
 		/* The whole probe took longer than its time, however busy the connection was. */
-		call_cancel(&b->call);
+		stop(b);
 		conclude(b, false);
 		return;
 	}
+	b->is_running = true;
 	loop_arm(worker_loop(b->prober->worker), t, b->check.timeout_ms);
 	if (!b->host_name.p)
 		call_endpoint(b, b->addr);
@@ -224,11 +255,14 @@ static void due(struct timer *t)
 
 /* ---------- which endpoints are probed ---------- */
 
+/* Whether a probe's check is still the configured one. */
 static bool same_check(const struct health_check *a, const struct health_check *b)
 {
+	struct str b_path = b->path.n ? b->path : STR("/");
+
 	return a->protocol == b->protocol && a->interval_ms == b->interval_ms && a->timeout_ms == b->timeout_ms &&
 	       a->healthy_threshold == b->healthy_threshold && a->unhealthy_threshold == b->unhealthy_threshold &&
-	       str_equal(a->path, b->path) && str_equal(a->host, b->host);
+	       str_equal(a->path, b_path) && str_equal(a->host, b->host);
 }
 
 static struct probe *find(struct prober *p, const struct endpoint_cell *cell)
@@ -270,7 +304,8 @@ static void want(struct prober *p, const struct service *s, const struct endpoin
 		list_append(&p->probes, &b->node);
 		set_check(b, s, e);
 		loop_arm(worker_loop(p->worker), &b->timer, 0);
-	} else if (!same_check(&b->check, &s->health) && !b->is_running) {
+	} else if (!same_check(&b->check, &s->health)) {
+		stop(b);
 		set_check(b, s, e);
 		loop_arm(worker_loop(p->worker), &b->timer, 0);
 	}
@@ -298,7 +333,9 @@ void prober_adopt(struct prober *p, const struct snapshot *s)
 
 		if (!b->is_seen) {
 			/* No longer checked: it counts as healthy until traffic says otherwise. */
-			atomic_store_explicit(&b->cell->unhealthy, false, memory_order_relaxed);
+			if (atomic_load_explicit(&b->cell->unhealthy, memory_order_relaxed))
+				change(b, true);
+			b->cell->successes = b->cell->failures = 0;
 			drop(b);
 			continue;
 		}

@@ -85,13 +85,31 @@ uint32_t worker_random(struct worker *w)
 
 static void free_listener(struct server_listener *l)
 {
-	mem_free(CONTAINER(l, struct worker_listener, listener));
+	struct worker_listener *wl = CONTAINER(l, struct worker_listener, listener);
+
+	list_remove(&wl->node);
+	mem_free(wl);
+}
+
+/*
+ * It stays on the list while connections that came through it are open: their next requests need the binding of the view of that time,
+ * or to learn that there is none any more.
+ */
+static void shut_listener(struct worker_listener *l)
+{
+	if (l->listener.watch.fd >= 0)
+		server_unlisten(&l->listener);
 }
 
 static void open_listeners(struct worker *w, const struct snapshot *s)
 {
 	for (unsigned i = 0; i < s->n_listeners; i++) {
 		const struct new_listener *n = &s->listeners[i];
+
+		if (w->is_draining) {
+			close(n->fds[w->index]);
+			continue;
+		}
 		struct worker_listener *l = mem_alloc(sizeof *l + n->key.n);
 		char *key = (char *)(l + 1);
 
@@ -103,12 +121,6 @@ static void open_listeners(struct worker *w, const struct snapshot *s)
 		l->listener.owner = l;
 		l->listener.unused = free_listener;
 		list_append(&w->listeners, &l->node);
-		if (w->is_draining) {
-			close(n->fds[w->index]);
-			list_remove(&l->node);
-			mem_free(l);
-			continue;
-		}
 		server_listen(w->server, &l->listener, n->fds[w->index]);
 	}
 }
@@ -119,11 +131,8 @@ static void close_listeners(struct worker *w, const struct snapshot *s)
 		LIST_EACH(node, &w->listeners) {
 			struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
 
-			if (str_equal(l->key, s->closed[i])) {
-				list_remove(&l->node);
-				l->binding = NULL;
-				server_unlisten(&l->listener);
-			}
+			if (str_equal(l->key, s->closed[i]))
+				shut_listener(l);
 		}
 }
 
@@ -179,12 +188,8 @@ static void end(struct timer *t)
 static void begin_drain(struct worker *w)
 {
 	w->is_draining = true;
-	LIST_EACH(node, &w->listeners) {
-		struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
-
-		list_remove(&l->node);
-		server_unlisten(&l->listener);
-	}
+	LIST_EACH(node, &w->listeners)
+		shut_listener(CONTAINER(node, struct worker_listener, node));
 	server_drain(w->server);
 	loop_arm(w->loop, &w->drain, w->settings->drain_ms);
 }
@@ -202,21 +207,26 @@ static void turn(void *arg)
 		loop_stop(w->loop);
 }
 
+/* Of a snapshot that comes too late to be served. */
+static void drop_sockets(void *arg, const struct snapshot *s)
+{
+	const struct worker *w = arg;
+
+	for (unsigned i = 0; i < s->n_listeners; i++)
+		close(s->listeners[i].fds[w->index]);
+}
+
 static void leave(struct worker *w)
 {
 	if (w->prober)
 		prober_free(w->prober);
-	LIST_EACH(node, &w->listeners) {
-		struct worker_listener *l = CONTAINER(node, struct worker_listener, node);
-
-		list_remove(&l->node);
-		server_unlisten(&l->listener);
-	}
+	LIST_EACH(node, &w->listeners)
+		shut_listener(CONTAINER(node, struct worker_listener, node));
 	server_free(w->server);
 	client_free(w->client);
 	resolver_free(w->resolver);
 	loop_run_once(w->loop, 0);
-	w->view = snapshot_adopt(w->view, w->box, NULL, NULL);
+	w->view = snapshot_adopt(w->view, w->box, drop_sockets, w);
 	struct view *v = w->view;
 	if (v)
 		snapshot_unpin(v, NULL, w->box);
@@ -282,7 +292,7 @@ void worker_wait(struct worker *w)
 void worker_join(struct worker *w)
 {
 	worker_wait(w);
-	struct view *v = snapshot_adopt(NULL, w->box, NULL, NULL);
+	struct view *v = snapshot_adopt(NULL, w->box, drop_sockets, w);
 	if (v)
 		snapshot_unpin(v, NULL, w->box);
 	/* Only now: until the thread ended somebody could still wake the loop. */
