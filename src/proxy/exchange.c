@@ -287,8 +287,11 @@ void exchange_send_response(struct exchange *x)
 		stream_resume(&x->stream);
 		return;
 	}
-	if (!stream_send(&x->stream, &x->res, x->part, x->part_end) && x->call_open)
+	bool is_taken = stream_send(&x->stream, &x->res, x->part, x->part_end);
+	if (x->call_open && !is_taken)
 		call_pause(&x->call);
+	else if (x->call_open)
+		call_resume(&x->call);     /* paused while a step of the response leg waited */
 	x->part = (struct str){ 0 };
 }
 

@@ -204,12 +204,16 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	if (end)
 		exchange_end_call(x);
 	exchange_begin_response(x);
-	/* A step of the response leg waits: the bytes must outlive the receive buffer. */
-	if (x->phase == EXCHANGE_RESPONSE && !x->is_local) {
-		x->part = arena_copy(&x->arena, x->part);
-		if (x->call_open)
-			call_pause(c);
+	if (x->phase != EXCHANGE_RESPONSE)
+		return;
+	/* A step of the response leg waits: the bytes must outlive the receive buffer. Behind an answer of our own nobody wants them. */
+	if (x->is_local) {
+		exchange_end_call(x);
+		return;
 	}
+	x->part = arena_copy(&x->arena, x->part);
+	if (x->call_open)
+		call_pause(c);
 }
 
 static void body(struct call *c, char *data, size_t n, bool end)
