@@ -342,6 +342,9 @@ static void link_attachment(struct compiler *c, const struct resource *r, enum s
 	map_put(&c->attachment_states, a->id, a);
 	mark_attachment(c, a);
 	judge(c, a);
+	/* It may be older than others of its class: one whose removal was undone. */
+	for (i = 0; i < a->n_links; i++)
+		judge_attached(c, a->links[i].resource_id);
 }
 
 /* ---------- changes ---------- */
@@ -391,12 +394,14 @@ bool policy_change(struct compiler *c, const struct change *change, struct probl
 {
 	const struct resource *r = change->after ? change->after : change->before;
 	struct policy_state next = { 0 }, *p;
+	bool is_other;
 
 	if (change->after && !read_policy(c, change->after, &next, why))
 		return false;
 	p = policy_get(c, r->id);
 	if (p->conf)
 		part_drop(&p->conf->part);
+	is_other = p->class != next.class;
 	p->class = next.class;
 	p->conf = next.conf;
 	p->enable = next.enable;
@@ -406,6 +411,9 @@ bool policy_change(struct compiler *c, const struct change *change, struct probl
 
 		mark_attachment(c, a);
 		judge(c, a);
+		/* Of another class, or gone: it may have kept others from acting. */
+		for (unsigned i = 0; is_other && i < a->n_links; i++)
+			judge_attached(c, a->links[i].resource_id);
 	}
 	policy_forget(c, p);
 	return true;
