@@ -209,7 +209,7 @@ static void take(struct server_connection *c, char *p, size_t n)
 {
 	switch ((enum connection_state)c->state) {
 	case CONNECTION_HEAD:
-		if (c->in_n > 0) {
+		if (c->in_n > c->in_at) {
 			stash(c, p, n);
 			take_kept(c);
 		} else {
