@@ -183,6 +183,29 @@ void message_remove_id(struct message *m, enum header_id id)
 	drop(m, id, header_name(id));
 }
 
+struct header *message_find_as(const struct message *m, enum header_id id, struct str name)
+{
+	return find(m, 0, id, name);
+}
+
+void message_add_as(struct message *m, enum header_id id, struct str name, struct str value)
+{
+	if (id == HEADER_HOST)
+		set(m, id, name, value);
+	else
+		add(m, id, name, value);
+}
+
+void message_set_as(struct message *m, enum header_id id, struct str name, struct str value)
+{
+	set(m, id, name, value);
+}
+
+unsigned message_remove_as(struct message *m, enum header_id id, struct str name)
+{
+	return drop(m, id, name);
+}
+
 struct str message_join(const struct message *m, struct str name)
 {
 	const struct header *first = message_find_name(m, name);

@@ -104,6 +104,13 @@ void message_set_id(struct message *m, enum header_id id, struct str value);
 unsigned message_remove(struct message *m, struct str name);   /* returns how many lines went */
 void message_remove_id(struct message *m, enum header_id id);
 void message_grow(struct message *m);      /* room for at least one more row; rows move, pointers to them end */
+/*
+ * The same for a name that was looked up before: id is header_lookup(name), and name is a token. What policies do to every request.
+ */
+struct header *message_find_as(const struct message *m, enum header_id id, struct str name);
+void message_add_as(struct message *m, enum header_id id, struct str name, struct str value);
+void message_set_as(struct message *m, enum header_id id, struct str name, struct str value);
+unsigned message_remove_as(struct message *m, enum header_id id, struct str name);
 /* All values of a name joined by ", " (one allocation only when there are several). */
 struct str message_join(const struct message *m, struct str name);
 

@@ -52,29 +52,29 @@ static struct str join(struct message *m, const struct header *first, struct str
 	return (struct str){ j.out, j.n };
 }
 
-static void add(struct message *m, struct str name, struct str value)
+static void add(struct message *m, enum header_id id, struct str name, struct str value)
 {
 	static const struct str comma[2] = { { ", ", 2 }, { ",", 1 } }, semicolon[2] = { { "; ", 2 }, { "; ",
 		2 } };
-	const struct header *first = message_find_name(m, name);
+	const struct header *first = message_find_as(m, id, name);
 
-	if (!first || first->id == HEADER_SET_COOKIE)
-		message_add(m, name, value);
+	if (!first || id == HEADER_SET_COOKIE)
+		message_add_as(m, id, name, value);
 	else
-		message_set(m, name, join(m, first, value, first->id == HEADER_COOKIE ? semicolon : comma));
+		message_set_as(m, id, name, join(m, first, value, id == HEADER_COOKIE ? semicolon : comma));
 }
 
-void header_edit(struct message *m, enum header_action action, struct str name, struct str value)
+void header_edit(struct message *m, const struct header_change *change, struct str value)
 {
-	switch (action) {
+	switch (change->action) {
 	case HEADER_ACTION_ADD:
-		add(m, name, value);
+		add(m, change->id, change->name, value);
 		break;
 	case HEADER_ACTION_UPDATE:
-		message_set(m, name, value);
+		message_set_as(m, change->id, change->name, value);
 		break;
 	case HEADER_ACTION_REMOVE:
-		message_remove(m, name);
+		message_remove_as(m, change->id, change->name);
 		break;
 	}
 }

@@ -12,5 +12,10 @@
 enum header_action { HEADER_ACTION_ADD, HEADER_ACTION_UPDATE, HEADER_ACTION_REMOVE };
 
 bool header_is_editable(struct str name);
+struct header_change {
+	enum header_action action;
+	enum header_id id;                /* header_lookup(name) */
+	struct str name;
+};
 /* name and value live as long as the message's arena; the value is not empty, except for REMOVE. */
-void header_edit(struct message *m, enum header_action action, struct str name, struct str value);
+void header_edit(struct message *m, const struct header_change *change, struct str value);

@@ -24,9 +24,9 @@ struct header_op {
 };
 
 struct edit {
-	enum header_action action;
+	struct header_change change;
 	bool is_reference;
-	struct str name, value;
+	struct str value;
 	struct property property;
 };
 
@@ -120,10 +120,9 @@ static bool check(const void *conf, struct problem *why)
 static struct edit make_edit(const struct header_op *op)
 {
 	struct edit edit = {
-		.action = (enum header_action)op->opType,
+		.change = { (enum header_action)op->opType, header_lookup(op->key), op->key },
 		.is_reference = op->policyValueGenerateMode == MODE_REFERENCE &&
 			op->opType != HEADER_ACTION_REMOVE,
-		.name = op->key,
 		.value = str_trim(op->value),
 	};
 
@@ -155,8 +154,8 @@ static void apply(struct exchange *x, const struct step *s, struct message *m, c
 		const struct edit *e = &edits->edits[i];
 		struct str value = e->is_reference ? property_value(x, &e->property) : e->value;
 
-		if (value.n || e->action == HEADER_ACTION_REMOVE)
-			header_edit(m, e->action, e->name, value);
+		if (value.n || e->change.action == HEADER_ACTION_REMOVE)
+			header_edit(m, &e->change, value);
 	}
 	if (edits->n)
 		policy_count(s, APPLIED);
