@@ -151,14 +151,29 @@ static bool has_headers(const struct search *q, const struct route *r)
 	return true;
 }
 
+/* The first parameter of that name, both decoded; absent str when there is none, or its value has a bad escape. */
+static struct str find_query(const struct search *q, struct str name)
+{
+	struct str rest = q->req->query, part;
+
+	while (str_split(&rest, '&', &part)) {
+		size_t equals = str_find(part, '=');
+		struct str decoded = uri_decode(q->req->arena, (struct str){ part.p, equals }, true);
+
+		if (!decoded.p || !str_equal(decoded, name))
+			continue;
+		if (equals == part.n)
+			return STR("");
+		return uri_decode(q->req->arena, (struct str){ part.p + equals + 1, part.n - equals - 1 }, true);
+	}
+	return (struct str){ NULL, 0 };
+}
+
 static bool has_queries(const struct search *q, const struct route *r)
 {
 	for (unsigned i = 0; i < r->n_queries; i++) {
-		struct str value = query_value(q->req->query, r->queries[i].name);
+		struct str value = find_query(q, r->queries[i].name);
 
-		if (!value.p)
-			return false;
-		value = uri_decode(q->req->arena, value, true);
 		if (!value.p || !satisfies(&r->queries[i], value))
 			return false;
 	}

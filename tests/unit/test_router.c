@@ -352,6 +352,9 @@ static void test_queries_are_decoded(void **state)
 		{ "tag=a%20b", false },
 		{ "tagg=a+b/c", false },
 		{ "tag=a%2", false },
+		{ "t%61g=a+b/c", true },
+		{ "t%6=1&tag=a+b/c", true },
+		{ "tag=&tag=a+b/c", false },
 		{ "tag", false },
 		{ "", false },
 	};
