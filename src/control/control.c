@@ -82,8 +82,6 @@ static bool open_parts(struct control *c, const struct control_settings *s, stru
 	c->store = store_open(c->store_url, why);
 	if (!c->store || !secrets_open(&c->secrets, s->data_dir, why))
 		return false;
-	if (c->secrets.is_new && !c->store->is_new)
-		log_warn("store.key_is_new", F_TEXT("path", c->data_dir));
 	return true;
 }
 
@@ -131,23 +129,27 @@ struct loading {
 	struct control *control;
 	struct resource **list;           /* by age */
 	size_t n, cap;
+	bool has_key_check;
 };
 
-static bool check_meta(struct control *c, const struct store_row *row, struct problem *why)
+/* The key on disk must be the one that the store's secrets are sealed with. */
+static bool check_meta(struct loading *l, const struct store_row *row, struct problem *why)
 {
+	struct control *c = l->control;
 	struct arena a = { 0 };
-	bool ok = true;
 
-	if (str_equal(row->id, STR("keyCheck"))) {
-		struct json *sealed = json_parse(&a, row->doc, why);
+	if (!str_equal(row->id, STR("keyCheck")))
+		return true;
+	l->has_key_check = true;
+	struct json *sealed = json_parse(&a, row->doc, why);
+	bool ok = sealed && secrets_is_key_of(&c->secrets, sealed->string, &a);
 
-		ok = sealed && secrets_is_key_of(&c->secrets, sealed->string, &a);
-		if (!ok)
-			problem_of(why, PROBLEM_INTERNAL, "", "%s/secret.key is not the key this store was written with; restore it from a backup",
-			           c->data_dir);
-	}
 	arena_free(&a);
-	return ok;
+	if (ok)
+		return true;
+	secrets_withdraw(&c->secrets, c->data_dir);
+	return problem_of(why, PROBLEM_INTERNAL, "", "%s/secret.key is %s; restore it from a backup", c->data_dir,
+	                  c->secrets.is_new ? "missing, and the store has secrets sealed with it" : "not the key this store was written with");
 }
 
 static bool load_row(void *arg, const struct store_row *row, struct problem *why)
@@ -156,7 +158,7 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 	enum resource_kind kind;
 
 	if (str_equal(row->kind, STR("meta")))
-		return check_meta(l->control, row, why);
+		return check_meta(l, row, why);
 	if (!find_kind(row->kind, &kind))
 		return problem_of(why, PROBLEM_STORE, "", "the store has a %.*s, which this build does not know; use the version that wrote it",
 		                  STR_FMT(row->kind));
@@ -234,11 +236,11 @@ bool control_start(struct control *c, struct problem *why)
 	struct loading l = { .control = c };
 	int64_t start_us = clock_now_us();
 
-	if (c->store->is_new && !store_key_check(c, why))
-		return false;
 	compiler_set_lenient(c->compiler, true);
 	bool ok = store_load(c->store, load_row, &l, why);
 
+	if (ok && !l.has_key_check)
+		ok = store_key_check(c, why);
 	if (ok)
 		put_into_force(&l);
 	for (size_t i = 0; i < l.n; i++)

@@ -18,31 +18,22 @@ const char *rest_parent_field(const struct resource_class *class, char out[64])
 
 static const char *const stamps[] = { "createTimestamp", "updateTimestamp", NULL };
 
-/* Members we make: refused in a create, not looked at in a replace. */
-static bool take_read_only(const struct rest_input *in, const char *name, struct json *doc, bool is_new, struct problem *why)
-{
-	const struct json *v = json_get(doc, name);
-
-	if (!v || in->internal)
-		return true;
-	if (is_new && v->type != JSON_NULL)
-		return problem(why, name, "is set by the gateway; leave it out");
-	json_drop(doc, name);
-	return true;
-}
-
-static bool take_all_read_only(const struct rest_input *in, struct json *doc, bool is_new, struct problem *why)
+/* Members we make are not looked at, so that what was read can be written again; only an id may not be wished for. */
+static bool take_read_only(const struct rest_input *in, struct json *doc, bool is_new, struct problem *why)
 {
 	const struct resource_class *class = in->class;
+	const struct json *id = json_get(doc, class->id_field);
 
-	if (!(class->chooses_id && is_new) && !take_read_only(in, class->id_field, doc, is_new, why))
-		return false;
+	if (in->internal)
+		return true;
+	if (id && id->type != JSON_NULL && is_new && !class->chooses_id)
+		return problem(why, class->id_field, "is made by the gateway; leave it out");
+	if (!is_new || !class->chooses_id)
+		json_drop(doc, class->id_field);
 	for (const char *const *name = stamps; *name; name++)
-		if (!take_read_only(in, *name, doc, is_new, why))
-			return false;
+		json_drop(doc, *name);
 	for (const char *const *name = class->read_only; name && *name; name++)
-		if (!take_read_only(in, *name, doc, is_new, why))
-			return false;
+		json_drop(doc, *name);
 	return true;
 }
 
@@ -93,7 +84,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	struct json *doc = json_clone(g->scratch, g->in->body);
 	void *in = arena_alloc(g->scratch, class->size ? class->size : 1);
 
-	if (!take_all_read_only(g->in, doc, !before, why) || !take_parent(g->in, doc, g->scratch, why))
+	if (!take_read_only(g->in, doc, !before, why) || !take_parent(g->in, doc, g->scratch, why))
 		return false;
 	if (class->adapt)
 		class->adapt(doc, g->scratch);
@@ -103,12 +94,12 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	}
 	if (!fields_decode(class->fields, doc, in, g->scratch, why) || !secrets_check_masks(class->kind, doc, why))
 		return false;
-	if (class->check && !class->check(in, why))
-		return false;
 	d->in = in;
 	d->arena = &r->arena;
 	d->doc = document_complete(class->fields, doc, &r->arena);
 	if (before && !document_check_immutable(class->fields, d->doc, before->doc, why))
+		return false;
+	if (class->check && !class->check(in, why))
 		return false;
 	if (!check_name(d, json_text(d->doc, resource_name_field(class)), why))
 		return false;

@@ -58,6 +58,15 @@ bool secrets_open(struct secrets *s, const char *data_dir, struct problem *why)
 	return true;
 }
 
+void secrets_withdraw(const struct secrets *s, const char *data_dir)
+{
+	char path[4096];
+
+	snprintf(path, sizeof path, "%s/secret.key", data_dir);
+	if (s->is_new)
+		unlink(path);
+}
+
 /* ---------- where a kind keeps its secrets ---------- */
 
 typedef struct json *changer(void *arg, const char *path, struct json *value);

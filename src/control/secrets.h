@@ -16,6 +16,8 @@ struct secrets {
 };
 
 MUST_USE bool secrets_open(struct secrets *s, const char *data_dir, struct problem *why);
+/* Removes a key file that this start made, when it turns out that another one is meant. */
+void secrets_withdraw(const struct secrets *s, const char *data_dir);
 /* Both change the document in place. */
 void secrets_seal(const struct secrets *s, const struct resource *r, struct json *doc, struct arena *a);
 MUST_USE bool secrets_unseal(const struct secrets *s, const struct resource *r, struct json *doc, struct arena *a,

@@ -294,15 +294,6 @@ static bool load_rows(struct sqlite_store *s, const char *sql,
 	return ok;
 }
 
-static bool load(struct store *store, bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
-                 struct problem *why)
-{
-	struct sqlite_store *s = (struct sqlite_store *)store;
-
-	return load_rows(s, "SELECT 'meta', key, 0, 0, 0, 0, value FROM meta", each, arg, why) &&
-	       load_rows(s, "SELECT kind, id, age, version, created_ms, updated_ms, doc FROM resource ORDER BY age", each, arg, why);
-}
-
 static void bind_text(sqlite3_stmt *q, int i, struct str text)
 {
 	sqlite3_bind_text(q, i, text.p ? text.p : "", (int)text.n, SQLITE_STATIC);
@@ -375,6 +366,16 @@ static bool reconnect(struct sqlite_store *s, struct problem *why)
 	if (!ok)
 		disconnect(s);
 	return ok;
+}
+
+static bool load(struct store *store, bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
+                 struct problem *why)
+{
+	struct sqlite_store *s = (struct sqlite_store *)store;
+
+	return reconnect(s, why) &&
+	       load_rows(s, "SELECT 'meta', key, 0, 0, 0, 0, value FROM meta", each, arg, why) &&
+	       load_rows(s, "SELECT kind, id, age, version, created_ms, updated_ms, doc FROM resource ORDER BY age", each, arg, why);
 }
 
 static bool write_store(struct store *store, const struct store_row *rows, size_t n, struct problem *why)
