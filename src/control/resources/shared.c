@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "core/crypto.h"
 #include "http/uri.h"
+#include "http/uri.h"
 #include "policy/formats.h"
 
 const struct choice tls_versions[] = {
@@ -23,23 +24,29 @@ const struct choice service_protocols[] = {
 
 static const struct choice scenes[] = {
 	{ SCENE_SINGLE_SERVICE, "SingleService", "all requests go to one service", NULL },
-	{ SCENE_MULTI_SERVICE_BY_RATIO, "MultiServiceByRatio", "requests are spread over services by weight", NULL },
+	{ SCENE_MULTI_SERVICE_BY_RATIO, "MultiServiceByRatio", "requests are spread over services by weight",
+		NULL },
 	{ SCENE_MOCK, "Mock", "no service; a DirectResponse policy answers", NULL },
 	{ SCENE_REDIRECT, "Redirect", "no service; a Redirect policy answers", NULL },
 	{ 0, NULL, NULL, NULL },
 };
 
 const struct field backend_service_fields[] = {
-	TEXT(struct backend_service, serviceId, REQUIRED, RANGE(1, 64), REFERS("service"), DOC("Service that gets the requests.")),
-	INT(struct backend_service, port, RANGE(1, 65535), DOC("Endpoints with this port; may be left out when there is one port.")),
-	TEXT(struct backend_service, version, RANGE(1, 64), DOC("Only endpoints of this version of the service.")),
-	INT(struct backend_service, weight, RANGE(0, 10000), DEFAULT("100"), DOC("Share of the requests, among the services listed.")),
+	TEXT(struct backend_service, serviceId, REQUIRED, RANGE(1, 64), REFERS("service"),
+		DOC("Service that gets the requests.")),
+	INT(struct backend_service, port, RANGE(1, 65535),
+		DOC("Endpoints with this port; may be left out when there is one port.")),
+	TEXT(struct backend_service, version, RANGE(1, 64),
+		DOC("Only endpoints of this version of the service.")),
+	INT(struct backend_service, weight, RANGE(0, 10000), DEFAULT("100"),
+		DOC("Share of the requests, among the services listed.")),
 	FIELDS_END
 };
 
 const struct field backend_fields[] = {
 	CHOICE(struct backend, scene, scenes, REQUIRED, DOC("Where requests go.")),
-	LIST(struct backend, services, struct backend_service, backend_service_fields, RANGE(0, 64), DOC("Services and their shares.")),
+	LIST(struct backend, services, struct backend_service, backend_service_fields, RANGE(0, 64),
+		DOC("Services and their shares.")),
 	FIELDS_END
 };
 
@@ -47,7 +54,8 @@ bool format_title(struct str s, struct problem *why)
 {
 	if (!format_name(s, why))
 		return false;
-	return str_code_points(s) <= 128 || problem(why, "", "must have at most 128 characters, not %zu", str_code_points(s));
+	return str_code_points(s) <= 128 ||
+	       problem(why, "", "must have at most 128 characters, not %zu", str_code_points(s));
 }
 
 bool format_dns_label(struct str s, struct problem *why)
@@ -56,12 +64,15 @@ bool format_dns_label(struct str s, struct problem *why)
 
 	for (size_t i = 0; ok && i < s.n; i++)
 		ok = (s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= '0' && s.p[i] <= '9') || s.p[i] == '-';
-	return ok || problem(why, "", "must be 1 to 63 lower-case letters, digits and hyphens, without a hyphen at either end");
+	return ok || problem(why, "",
+			     "must be 1 to 63 lower-case letters, digits and hyphens, without a hyphen at "
+			     "either end");
 }
 
 bool format_domain(struct str s, struct problem *why)
 {
-	return uri_is_dns_name(s, true) || problem(why, "", "must be a name such as a.example.com or *.example.com");
+	return uri_is_dns_name(s, true) ||
+	       problem(why, "", "must be a name such as a.example.com or *.example.com");
 }
 
 bool format_base_path(struct str s, struct problem *why)
@@ -74,7 +85,9 @@ bool format_base_path(struct str s, struct problem *why)
 	if (ok && (uri_normalise(&a, s, &path, &query) != URI_OK || query.p))
 		ok = problem(why, "", "must be a path without a query");
 	if (ok && !str_equal(path, s))
-		ok = problem(why, "", "would never match, for paths are brought into normal form; write \"%.*s\"", STR_FMT(path));
+		ok = problem(why, "",
+			"would never match, for paths are brought into normal form; write \"%.*s\"",
+			STR_FMT(path));
 	arena_free(&a);
 	return ok;
 }
@@ -137,13 +150,16 @@ bool backend_check(const struct backend *b, struct problem *why)
 	int64_t sum = 0;
 
 	if (none && b->services.n)
-		return problem(why, "services", "must be empty when scene is \"%s\"", choice_text(scenes, b->scene));
+		return problem(
+			why, "services", "must be empty when scene is \"%s\"", choice_text(scenes, b->scene));
 	if (none)
 		return true;
 	if (b->services.n == 0)
-		return problem(why, "services", "must name a service when scene is \"%s\"", choice_text(scenes, b->scene));
+		return problem(why, "services", "must name a service when scene is \"%s\"",
+			choice_text(scenes, b->scene));
 	if (b->scene == SCENE_SINGLE_SERVICE && b->services.n > 1)
-		return problem(why, "services", "must have one item when scene is \"SingleService\", not %zu", b->services.n);
+		return problem(why, "services", "must have one item when scene is \"SingleService\", not %zu",
+			b->services.n);
 	for (size_t i = 0; i < b->services.n; i++)
 		sum += ITEM(b->services, struct backend_service, i)->weight;
 	return sum > 0 || problem(why, "services", "must have a weight above 0 in at least one item");
@@ -180,6 +196,23 @@ static bool look_at_port(void *arg, struct resource *r)
 	return true;
 }
 
+/* Whether an address stands for one with each of several ports: then a route must say which of them it means. */
+static bool is_ambiguous(const struct json *service)
+{
+	const struct json *ports = json_get(service, "ports"), *addresses = json_get(service, "addresses");
+
+	if (!ports || ports->n < 2 || !addresses)
+		return false;
+	for (const struct json *a = addresses->child; a; a = a->next) {
+		struct str text = a->type == JSON_STRING ? a->string : json_text(a, "address"), host;
+		uint16_t port;
+
+		if (!uri_split_authority(text, &host, &port) || port == 0)
+			return true;
+	}
+	return false;
+}
+
 static bool check_backend_service(const struct draft *d, const struct backend_service *s, struct problem *why)
 {
 	const struct resource *service = model_get(d->model, RESOURCE_SERVICE, s->serviceId);
@@ -188,12 +221,15 @@ static bool check_backend_service(const struct draft *d, const struct backend_se
 	if (!service)
 		return true;                  /* refs_check() says so */
 	model_referrers(d->model, RESOURCE_SERVICE, s->serviceId, look_at_port, &ports);
-	if (s->port == 0 && ports.n > 1)
-		return problem(why, "port", "is required, for service \"%.*s\" has %u ports", STR_FMT(s->serviceId), ports.n);
+	if (s->port == 0 && is_ambiguous(service->doc))
+		return problem(why, "port", "is required, for service \"%.*s\" has %u ports",
+			STR_FMT(s->serviceId), ports.n);
 	if (s->port && ports.n && !ports.found)
-		return problem(why, "port", "%lld is no port of service \"%.*s\"", (long long)s->port, STR_FMT(s->serviceId));
+		return problem(why, "port", "%lld is no port of service \"%.*s\"", (long long)s->port,
+			STR_FMT(s->serviceId));
 	if (s->version.n && !has_version(service->doc, s->version))
-		return problem(why, "version", "\"%.*s\" is no version of service \"%.*s\"", STR_FMT(s->version), STR_FMT(s->serviceId));
+		return problem(why, "version", "\"%.*s\" is no version of service \"%.*s\"",
+			STR_FMT(s->version), STR_FMT(s->serviceId));
 	return true;
 }
 
@@ -231,7 +267,8 @@ bool complete_placement(struct draft *d, struct problem *why)
 
 	if (gateway && !json_text(d->doc, "environmentId").n)
 		json_put(d->arena, d->doc, "environmentId",
-		         json_new_text(d->arena, arena_copy(d->arena, json_text(gateway->doc, "defaultEnvironmentId"))));
+			json_new_text(d->arena,
+				arena_copy(d->arena, json_text(gateway->doc, "defaultEnvironmentId"))));
 	return check_once_each(json_get(d->doc, "domainIds"), "domainIds", why);
 }
 
@@ -256,14 +293,18 @@ bool check_ai_api(const struct draft *d, struct problem *why)
 		size_t i = 0;
 
 		for (const struct resource *r; (r = model_next(d->model, kinds[k], &i));) {
-			if (str_equal(r->id, d->id) || !str_equal(json_text(r->doc, "gatewayId"), json_text(d->doc, "gatewayId")))
+			if (str_equal(r->id, d->id) ||
+				!str_equal(json_text(r->doc, "gatewayId"), json_text(d->doc, "gatewayId")))
 				continue;
 			if (str_equal(r->name, json_text(d->doc, "name")))
-				return problem_of(why, PROBLEM_CONFLICT, "name", "\"%.*s\" is the name of %s %.*s already", STR_FMT(r->name),
-				                  resource_classes[r->kind]->name, STR_FMT(r->id));
-			if (str_equal(json_text(r->doc, "basePath"), json_text(d->doc, "basePath")) && share_domain(r->doc, d->doc))
-				return problem_of(why, PROBLEM_CONFLICT, "basePath", "is used on the same domain by %s %.*s",
-				                  resource_classes[r->kind]->name, STR_FMT(r->id));
+				return problem_of(why, PROBLEM_CONFLICT, "name",
+					"\"%.*s\" is the name of %s %.*s already", STR_FMT(r->name),
+					resource_classes[r->kind]->name, STR_FMT(r->id));
+			if (str_equal(json_text(r->doc, "basePath"), json_text(d->doc, "basePath")) &&
+				share_domain(r->doc, d->doc))
+				return problem_of(why, PROBLEM_CONFLICT, "basePath",
+					"is used on the same domain by %s %.*s",
+					resource_classes[r->kind]->name, STR_FMT(r->id));
 		}
 	}
 	return true;
