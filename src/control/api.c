@@ -56,7 +56,8 @@ static struct str write_message(struct api_call *call, const struct problem *why
 	bool is_parameter = shapes[why->kind].code == shapes[PROBLEM_INVALID].code;
 
 	if (is_parameter && why->text[0])
-		return arena_printf(call->arena, "Invalid parameter: %s: %s", why->field[0] ? why->field : "body", why->text);
+		return arena_printf(call->arena, "Invalid parameter: %s: %s",
+			why->field[0] ? why->field : "body", why->text);
 	if (is_parameter)
 		return arena_printf(call->arena, "Invalid parameter: %s", why->field[0] ? why->field : "body");
 	return arena_printf(call->arena, "%s%s%s", why->field, why->field[0] ? ": " : "", why->text);
@@ -111,7 +112,8 @@ bool api_check_query(const struct api_call *call, const char *const *known, stru
 	return true;
 }
 
-static bool read_number(const struct api_call *call, const char *name, int64_t max, int64_t *out, struct problem *why)
+static bool read_number(
+	const struct api_call *call, const char *name, int64_t max, int64_t *out, struct problem *why)
 {
 	struct str text = api_query(call, name);
 	uint64_t n;
@@ -127,7 +129,8 @@ static bool read_number(const struct api_call *call, const char *name, int64_t m
 bool api_page(const struct api_call *call, struct page *out, struct problem *why)
 {
 	*out = (struct page){ 1, 10 };
-	return read_number(call, "pageNumber", 1000000000, &out->number, why) && read_number(call, "pageSize", 100, &out->size, why);
+	return read_number(call, "pageNumber", 1000000000, &out->number, why) &&
+	       read_number(call, "pageSize", 100, &out->size, why);
 }
 
 void api_answer_page(struct api_call *call, struct json *items, const struct page *page, size_t total)
@@ -175,7 +178,8 @@ static bool check_host(const struct api_call *call, struct problem *why)
 			return true;
 	if (c->any_ip_host && ip_parse(host, &ip))
 		return true;
-	return problem_of(why, PROBLEM_MISDIRECTED, "Host", "is no name of this API; use its address, localhost, or add the name to admin.hosts");
+	return problem_of(why, PROBLEM_MISDIRECTED, "Host",
+		"is no name of this API; use its address, localhost, or add the name to the setting adminHosts");
 }
 
 static bool match_pattern(struct api_call *call, const char *pattern)
@@ -228,8 +232,8 @@ static bool refuse_method(struct api_call *call, struct problem *why)
 {
 	const struct api_path *at = call->at;
 
-	snprintf(call->allow, sizeof call->allow, "%s%s%s%s", at->get ? "GET, HEAD, " : "", at->post ? "POST, " : "",
-	         at->put ? "PUT, " : "", at->delete ? "DELETE, " : "");
+	snprintf(call->allow, sizeof call->allow, "%s%s%s%s", at->get ? "GET, HEAD, " : "",
+		at->post ? "POST, " : "", at->put ? "PUT, " : "", at->delete ? "DELETE, " : "");
 	call->allow[strlen(call->allow) - 2] = '\0';
 	return problem_of(why, PROBLEM_METHOD, "", "this path takes %s", call->allow);
 }
@@ -326,7 +330,8 @@ static bool read_dry_run(struct api_call *call, struct problem *why)
 	struct str dry = api_query(call, "dryRun");
 
 	call->is_dry = str_equal(dry, STR("true"));
-	return !dry.p || call->is_dry || str_equal(dry, STR("false")) || problem(why, "dryRun", "must be true or false");
+	return !dry.p || call->is_dry || str_equal(dry, STR("false")) ||
+	       problem(why, "dryRun", "must be true or false");
 }
 
 enum call_state api_execute(struct api_call *call)
@@ -339,7 +344,8 @@ enum call_state api_execute(struct api_call *call)
 		return call->status ? CALL_DONE : CALL_WAITS;
 	api_end(call);
 	if (why.kind == PROBLEM_INTERNAL)
-		log_warn("api.failed", F_TEXT("request", call->request_id), F_TEXT("field", why.field), F_TEXT("why", why.text));
+		log_warn("api.failed", F_TEXT("request", call->request_id), F_TEXT("field", why.field),
+			F_TEXT("why", why.text));
 	api_fail(call, &why);
 	return CALL_DONE;
 }
@@ -360,9 +366,11 @@ static void show_result(struct api_call *call)
 	if (r && call->show == SHOW_ID && !call->is_dry) {
 		const struct resource_class *class = resource_classes[r->kind];
 
-		json_put(call->arena, body, class->id_field, json_new_text(call->arena, arena_copy(call->arena, r->id)));
+		json_put(call->arena, body, class->id_field,
+			json_new_text(call->arena, arena_copy(call->arena, r->id)));
 		if (r->kind == RESOURCE_ATTACHMENT)
-			json_put(call->arena, body, "policyId", json_clone(call->arena, json_get(r->doc, "policyId")));
+			json_put(call->arena, body, "policyId",
+				json_clone(call->arena, json_get(r->doc, "policyId")));
 		for (struct json *m = call->reveal ? call->reveal->child : NULL; m; m = next) {
 			next = m->next;
 			json_add(body, m);
@@ -377,7 +385,8 @@ void api_finish(struct api_call *call, const struct problem *refused)
 
 	if (refused) {
 		/* The details are in the log: they name files of this machine. */
-		problem_of(&why, PROBLEM_STORE, "", "the store takes no writes at present; nothing was changed, try again");
+		problem_of(&why, PROBLEM_STORE, "",
+			"the store takes no writes at present; nothing was changed, try again");
 		api_fail(call, &why);
 	} else {
 		show_result(call);

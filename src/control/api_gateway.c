@@ -1,5 +1,6 @@
 /*
- * api_gateway.c -- what is peculiar to gateways and services: gateways go by name or id, settings are named values, and the ports
+ * api_gateway.c -- what is peculiar to gateways and services: gateways go by name or id, settings are named
+ * values, and the ports
  * of a service are entries of its document.
  */
 #include <stdio.h>
@@ -44,10 +45,12 @@ static struct resource *find_in_mesh(struct api_call *call, struct str namespace
 		return r;
 	find_by_name(&b);
 	if (b.n > 1)
-		problem_of(why, PROBLEM_CONFLICT, "namespace", "several gateways have the name \"%.*s\"; add ?namespace=", STR_FMT(b.name));
+		problem_of(why, PROBLEM_CONFLICT, "namespace",
+			"several gateways have the name \"%.*s\"; add ?namespace=", STR_FMT(b.name));
 	else if (b.n == 0)
-		problem_of(why, PROBLEM_NOT_FOUND, "gateway", "mesh %.*s has no gateway with the name or id \"%.*s\"", STR_FMT(b.mesh_id),
-		           STR_FMT(b.name));
+		problem_of(why, PROBLEM_NOT_FOUND, "gateway",
+			"mesh %.*s has no gateway with the name or id \"%.*s\"", STR_FMT(b.mesh_id),
+			STR_FMT(b.name));
 	return b.n == 1 ? b.found : NULL;
 }
 
@@ -57,7 +60,8 @@ static struct resource *find_gateway(struct api_call *call, struct problem *why)
 
 	if (!api_check_query(call, known, why))
 		return NULL;
-	return call->is_mesh ? find_in_mesh(call, api_query(call, "namespace"), why) : api_find_gateway_by_id(call, why);
+	return call->is_mesh ? find_in_mesh(call, api_query(call, "namespace"), why)
+			     : api_find_gateway_by_id(call, why);
 }
 
 bool api_gateway_read(struct api_call *call, struct problem *why)
@@ -110,7 +114,8 @@ struct resource *api_find_gateway_by_id(const struct api_call *call, struct prob
 	struct resource *r = model_get(call->control->model, RESOURCE_GATEWAY, call->parameters[0]);
 
 	if (!r)
-		problem_of(why, PROBLEM_NOT_FOUND, "gatewayId", "no gateway has the id \"%.*s\"", STR_FMT(call->parameters[0]));
+		problem_of(why, PROBLEM_NOT_FOUND, "gatewayId", "no gateway has the id \"%.*s\"",
+			STR_FMT(call->parameters[0]));
 	return r;
 }
 
@@ -118,7 +123,8 @@ static const struct resource *stored_feature(const struct api_call *call, const 
 {
 	char id[FEATURE_ID_MAX];
 
-	return model_get(call->control->model, RESOURCE_FEATURE, feature_id(call->parameters[0], str_of(f->name), id));
+	return model_get(
+		call->control->model, RESOURCE_FEATURE, feature_id(call->parameters[0], str_of(f->name), id));
 }
 
 static struct json *feature_item(const struct api_call *call, const struct feature *f)
@@ -128,7 +134,8 @@ static struct json *feature_item(const struct api_call *call, const struct featu
 
 	json_put(a, item, "name", json_new_text(a, str_of(f->name)));
 	if (!f->secret)
-		json_put(a, item, "value", json_clone(a, feature_value(call->control->model, call->parameters[0], f->name)));
+		json_put(a, item, "value",
+			json_clone(a, feature_value(call->control->model, call->parameters[0], f->name)));
 	json_put(a, item, "isDefault", json_new_bool(a, !stored_feature(call, f)));
 	json_put(a, item, "enforced", json_new_bool(a, f->is_enforced));
 	json_put(a, item, "description", json_new_text(a, str_of(f->doc)));
@@ -158,7 +165,8 @@ static const struct feature *find_feature(const struct api_call *call, struct pr
 	const struct feature *f = api_find_gateway_by_id(call, why) ? feature_find(call->parameters[1]) : NULL;
 
 	if (!f && model_get(call->control->model, RESOURCE_GATEWAY, call->parameters[0]))
-		problem_of(why, PROBLEM_NOT_FOUND, "name", "\"%.*s\" is no gateway setting", STR_FMT(call->parameters[1]));
+		problem_of(why, PROBLEM_NOT_FOUND, "name", "\"%.*s\" is no gateway setting",
+			STR_FMT(call->parameters[1]));
 	return f;
 }
 
@@ -328,14 +336,16 @@ bool api_port_create(struct api_call *call, struct problem *why)
 	if (!api_check_query(call, known, why))
 		return false;
 	if (!service)
-		return problem_of(why, PROBLEM_NOT_FOUND, "serviceId", "no service has the id \"%.*s\"", STR_FMT(call->parameters[0]));
+		return problem_of(why, PROBLEM_NOT_FOUND, "serviceId", "no service has the id \"%.*s\"",
+			STR_FMT(call->parameters[0]));
 	body = port_body(call, NULL, why);
 	if (!body)
 		return false;
 	int64_t port = json_get(body, "port")->integer;
 
 	if (find_port(call, port))
-		return problem_of(why, PROBLEM_CONFLICT, "port", "service %.*s has port %lld already", STR_FMT(service->id), (long long)port);
+		return problem_of(why, PROBLEM_CONFLICT, "port", "service %.*s has port %lld already",
+			STR_FMT(service->id), (long long)port);
 	json_add(ports_of(call, service, &changed), entry_of(call, body));
 	return put_service(call, &w, service, changed, why) && api_keep(call, &w, find_port(call, port), SHOW_ID);
 }
@@ -352,7 +362,8 @@ bool api_port_replace(struct api_call *call, struct problem *why)
 {
 	static const char *const known[] = { "dryRun", NULL };
 	struct resource *before = api_check_query(call, known, why) ? api_find_item(call, why) : NULL;
-	const struct json *body = before && api_check_match(call, before, why) ? port_body(call, before, why) : NULL;
+	const struct json *body =
+		before && api_check_match(call, before, why) ? port_body(call, before, why) : NULL;
 	struct json *changed, *ports, *entry;
 	struct write w;
 
@@ -373,7 +384,8 @@ bool api_port_replace(struct api_call *call, struct problem *why)
 	entry->child = now->child;
 	entry->last = now->last;
 	entry->n = now->n;
-	return put_service(call, &w, model_get(call->control->model, RESOURCE_SERVICE, call->parameters[0]), changed, why) &&
+	return put_service(call, &w, model_get(call->control->model, RESOURCE_SERVICE, call->parameters[0]),
+		       changed, why) &&
 	       api_keep(call, &w, find_port(call, port), SHOW_ITEM);
 }
 
@@ -401,6 +413,6 @@ bool api_port_delete(struct api_call *call, struct problem *why)
 	if (!find_port(call, port))
 		return api_keep(call, &w, NULL, SHOW_NOTHING);
 	write_undo(&w);
-	return problem_of(why, PROBLEM_CONFLICT, "servicePortId", "port %lld is in an address of service %.*s", (long long)port,
-	                  STR_FMT(service->id));
+	return problem_of(why, PROBLEM_CONFLICT, "servicePortId",
+		"port %lld is in an address of service %.*s", (long long)port, STR_FMT(service->id));
 }

@@ -8,7 +8,15 @@
 /* ---------- policy classes ---------- */
 
 static const enum scope scopes[] = {
-	SCOPE_GATEWAY, SCOPE_DOMAIN, SCOPE_ROUTE, SCOPE_LLM_API, SCOPE_AGENT_API, SCOPE_API, SCOPE_OPERATION, SCOPE_SERVICE, SCOPE_SERVICE_PORT,
+	SCOPE_GATEWAY,
+	SCOPE_DOMAIN,
+	SCOPE_ROUTE,
+	SCOPE_LLM_API,
+	SCOPE_AGENT_API,
+	SCOPE_API,
+	SCOPE_OPERATION,
+	SCOPE_SERVICE,
+	SCOPE_SERVICE_PORT,
 };
 
 static struct json *text(struct arena *a, const char *z)
@@ -42,7 +50,10 @@ static struct json *class_item(const struct policy_class *class, bool with_schem
 	json_put(a, item, "executeStage", text(a, class->execute_stage));
 	json_put(a, item, "executePriority", json_new_int(a, class->execute_priority));
 	json_put(a, item, "deprecated", json_new_bool(a, false));
-	json_put(a, item, "direction", text(a, class->stage == STAGE_SETTING ? "Both" : class->response_stage ? "Both" : "InBound"));
+	json_put(a, item, "direction",
+		text(a, class->stage == STAGE_SETTING ? "Both"
+			: class->response_stage	      ? "Both"
+						      : "InBound"));
 	json_put(a, item, "version", text(a, SLUICE_VERSION));
 	json_put(a, item, "enforced", json_new_bool(a, class->is_enforced));
 	if (!class->is_enforced)
@@ -55,7 +66,8 @@ static struct json *class_item(const struct policy_class *class, bool with_schem
 
 static bool class_fits(const struct api_call *call, const struct policy_class *class)
 {
-	struct str type = api_query(call, "attachResourceType"), name = api_query(call, "className"), group = api_query(call, "type");
+	struct str type = api_query(call, "attachResourceType"), name = api_query(call, "className"),
+		   group = api_query(call, "type");
 	enum scope scope;
 
 	if (type.p && !(scope_parse(type, &scope) && (class->scopes & scope)))
@@ -67,7 +79,8 @@ static bool class_fits(const struct api_call *call, const struct policy_class *c
 
 bool api_policy_classes(struct api_call *call, struct problem *why)
 {
-	static const char *const known[] = { "attachResourceType", "className", "type", "pageNumber", "pageSize", NULL };
+	static const char *const known[] = {
+		"attachResourceType", "className", "type", "pageNumber", "pageSize", NULL };
 	struct str type = api_query(call, "attachResourceType");
 	struct json *items = json_new(call->arena, JSON_ARRAY);
 	enum scope scope;
@@ -96,7 +109,8 @@ bool api_policy_class(struct api_call *call, struct problem *why)
 	const struct policy_class *class = policy_class_find(call->parameters[0]);
 
 	if (!class)
-		return problem_of(why, PROBLEM_NOT_FOUND, "className", "\"%.*s\" is no policy class", STR_FMT(call->parameters[0]));
+		return problem_of(why, PROBLEM_NOT_FOUND, "className", "\"%.*s\" is no policy class",
+			STR_FMT(call->parameters[0]));
 	api_answer(call, 200, class_item(class, true, call->arena));
 	return true;
 }

@@ -40,7 +40,8 @@ bool api_find_parent(const struct api_call *call, struct str *parent_id, struct 
 	if (!parent || !call->parameters[0].p)
 		return true;
 	*parent_id = call->parameters[0];
-	return model_get(call->control->model, parent->kind, *parent_id) || not_found(why, parent->id_field, parent, *parent_id);
+	return model_get(call->control->model, parent->kind, *parent_id) ||
+	       not_found(why, parent->id_field, parent, *parent_id);
 }
 
 struct resource *api_find_item(const struct api_call *call, struct problem *why)
@@ -105,7 +106,8 @@ static bool is_filter(const struct resource_class *class, struct str name)
 	if (str_equal(name, str_of(class->id_field)))
 		return true;
 	for (const struct field *f = class->fields; f->type != FIELD_END; f++)
-		if (str_equal(str_of(f->name), name) && !f->secret && f->type != FIELD_OBJECT && f->type != FIELD_LIST && f->type != FIELD_JSON)
+		if (str_equal(str_of(f->name), name) && !f->secret && f->type != FIELD_OBJECT &&
+			f->type != FIELD_LIST && f->type != FIELD_JSON)
 			return true;
 	return false;
 }
@@ -137,8 +139,9 @@ bool api_fits_filters(const struct api_call *call, const struct api_filter *f, c
 		snprintf(name, sizeof name, "%.*s", STR_FMT(part));
 		snprintf(list, sizeof list, "%ss", name);
 		struct str value = api_query(call, name);
-		bool fits = strcmp(name, f->class->id_field) == 0 ? str_equal(r->id, value)
-		                                                  : rest_has_value(r, name, value) || rest_has_value(r, list, value);
+		bool fits = strcmp(name, f->class->id_field) == 0
+				    ? str_equal(r->id, value)
+				    : rest_has_value(r, name, value) || rest_has_value(r, list, value);
 
 		if (!fits)
 			return false;
@@ -155,13 +158,15 @@ bool api_list(struct api_call *call, struct problem *why)
 	char parent[64];
 	size_t i = 0, total = 0;
 
-	if (!api_find_parent(call, &parent_id, why) || !api_check_filters(call, &filter, why) || !api_page(call, &page, why))
+	if (!api_find_parent(call, &parent_id, why) || !api_check_filters(call, &filter, why) ||
+		!api_page(call, &page, why))
 		return false;
 	size_t first = (size_t)((page.number - 1) * page.size);
 
 	rest_parent_field(filter.class, parent);
 	for (const struct resource *r; (r = model_next(call->control->model, filter.class->kind, &i));) {
-		if ((parent_id.p && !str_equal(json_text(r->doc, parent), parent_id)) || !api_fits_filters(call, &filter, r))
+		if ((parent_id.p && !str_equal(json_text(r->doc, parent), parent_id)) ||
+			!api_fits_filters(call, &filter, r))
 			continue;
 		if (total >= first && total < first + (size_t)page.size)
 			json_add(items, rest_item(call->control, r, call->arena));

@@ -1,5 +1,6 @@
 /*
- * api_server.c -- the admin listener: streams of http/server become calls; answers that wait for the batch go out at the end of
+ * api_server.c -- the admin listener: streams of http/server become calls; answers that wait for the batch go
+ * out at the end of
  * the turn.
  *
  *      request ─► judge ─► body ... ─► execute ─► done: sent at once
@@ -44,8 +45,14 @@ static void send_answer(struct api_request *r)
 {
 	struct api_call *call = &r->call;
 	struct message head = {
-		.arena = &r->arena, .method = r->stream.req.method, .status = call->status, .framing = FRAMING_LENGTH,
-		.content_length = call->answer.n, .length_known = true, .minor = 1, .keep_alive = true,
+		.arena = &r->arena,
+		.method = r->stream.req.method,
+		.status = call->status,
+		.framing = FRAMING_LENGTH,
+		.content_length = call->answer.n,
+		.length_known = true,
+		.minor = 1,
+		.keep_alive = true,
 	};
 	int class = call->status / 100;
 
@@ -185,7 +192,8 @@ bool api_listen(struct control *c, const char *address, struct problem *why)
 	struct ip ip;
 
 	if (!addr_parse(str_of(address), &at))
-		return problem(why, "admin", "must be an address such as 127.0.0.1:9070 or [::1]:9070, not \"%s\"", address);
+		return problem(why, "admin",
+			"must be an address such as 127.0.0.1:9070 or [::1]:9070, not \"%s\"", address);
 	if (!listener_probe(&at, why)) {
 		why->kind = PROBLEM_INTERNAL;
 		return false;

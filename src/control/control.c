@@ -30,7 +30,8 @@ static bool make_data_dir(const char *path, struct problem *why)
 		return true;
 	if (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
 		return true;
-	return problem_of(why, PROBLEM_INTERNAL, "", "the data directory %s cannot be made: %s", path, strerror(errno));
+	return problem_of(
+		why, PROBLEM_INTERNAL, "", "the data directory %s cannot be made: %s", path, strerror(errno));
 }
 
 static void list_hosts(struct control *c, const struct control_settings *s)
@@ -96,7 +97,8 @@ struct control *control_new(const struct control_settings *s, struct problem *wh
 	c->cluster = copy_text(&c->arena, s->cluster ? s->cluster : "local");
 	c->node = copy_text(&c->arena, s->node ? s->node : "local");
 	c->store_url = s->store ? copy_text(&c->arena, s->store)
-	                        : copy_text(&c->arena, arena_printf(&c->arena, "sqlite:%s/sluice.db", s->data_dir).p);
+				: copy_text(&c->arena,
+					  arena_printf(&c->arena, "sqlite:%s/sluice.db", s->data_dir).p);
 	c->loop = loop_new();
 	task_init(&c->flush, run_flush);
 	timer_init(&c->tick, run_tick);
@@ -148,8 +150,10 @@ static bool check_meta(struct loading *l, const struct store_row *row, struct pr
 	if (ok)
 		return true;
 	secrets_withdraw(&c->secrets, c->data_dir);
-	return problem_of(why, PROBLEM_INTERNAL, "", "%s/secret.key is %s; restore it from a backup", c->data_dir,
-	                  c->secrets.is_new ? "missing, and the store has secrets sealed with it" : "not the key this store was written with");
+	return problem_of(why, PROBLEM_INTERNAL, "", "%s/secret.key is %s; restore it from a backup",
+		c->data_dir,
+		c->secrets.is_new ? "missing, and the store has secrets sealed with it"
+				  : "not the key this store was written with");
 }
 
 static bool load_row(void *arg, const struct store_row *row, struct problem *why)
@@ -160,8 +164,9 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 	if (str_equal(row->kind, STR("meta")))
 		return check_meta(l, row, why);
 	if (!find_kind(row->kind, &kind))
-		return problem_of(why, PROBLEM_STORE, "", "the store has a %.*s, which this build does not know; use the version that wrote it",
-		                  STR_FMT(row->kind));
+		return problem_of(why, PROBLEM_STORE, "",
+			"the store has a %.*s, which this build does not know; use the version that wrote it",
+			STR_FMT(row->kind));
 	struct resource *r = resource_new(kind, row->id);
 	struct json *doc = json_parse(&r->arena, arena_copy(&r->arena, row->doc), why);
 
@@ -200,7 +205,8 @@ static void put_into_force(struct loading *l)
 
 		list_init(&change.node);
 		if (!compile_change(l->control->compiler, &change, &why))
-			log_error("control.not_in_force", F_STR("resource", l->list[i]->id), F_TEXT("field", why.field), F_TEXT("why", why.text));
+			log_error("control.not_in_force", F_STR("resource", l->list[i]->id),
+				F_TEXT("field", why.field), F_TEXT("why", why.text));
 	}
 }
 
@@ -223,10 +229,12 @@ static bool make_default_mesh(struct control *c, struct problem *why)
 {
 	struct sbuf answer = { 0 };
 	bool ok = model_get(c->model, RESOURCE_MESH, STR("default")) ||
-	          control_call(c, "POST", "/v2/meshes", STR("{\"meshId\":\"default\",\"name\":\"default\"}"), &answer) == 200;
+		  control_call(c, "POST", "/v2/meshes", STR("{\"meshId\":\"default\",\"name\":\"default\"}"),
+			  &answer) == 200;
 
 	if (!ok)
-		problem_of(why, PROBLEM_STORE, "", "the mesh \"default\" cannot be stored: %s", answer.p ? answer.p : "");
+		problem_of(why, PROBLEM_STORE, "", "the mesh \"default\" cannot be stored: %s",
+			answer.p ? answer.p : "");
 	sbuf_free(&answer);
 	return ok;
 }
@@ -251,7 +259,8 @@ bool control_start(struct control *c, struct problem *why)
 	compile_publish(c->compiler);
 	compiler_set_lenient(c->compiler, false);
 	c->is_started = true;
-	log_info("control.loaded", F_INT("resources", (int64_t)l.n), F_INT("ms", (clock_now_us() - start_us) / 1000));
+	log_info("control.loaded", F_INT("resources", (int64_t)l.n),
+		F_INT("ms", (clock_now_us() - start_us) / 1000));
 	return make_default_mesh(c, why);
 }
 
@@ -356,7 +365,8 @@ int control_call(struct control *c, const char *method, const char *path, struct
 	call.is_internal = true;
 	call.method = method_lookup(str_of(method));
 	call.path = (struct str){ target.p, mark };
-	call.query = mark < target.n ? (struct str){ target.p + mark + 1, target.n - mark - 1 } : (struct str){ NULL, 0 };
+	call.query = mark < target.n ? (struct str){ target.p + mark + 1, target.n - mark - 1 }
+				     : (struct str){ NULL, 0 };
 	call.body = body;
 	if (!batch_is_empty(c))
 		api_flush(c);

@@ -1,5 +1,6 @@
 /*
- * control_parts.h -- the inside of struct control, for the files of this room that make it up; nobody else needs it.
+ * control_parts.h -- the inside of struct control, for the files of this room that make it up; nobody else
+ * needs it.
  */
 #pragma once
 #include <stdatomic.h>

@@ -93,7 +93,8 @@ void document_keep_immutable(const struct field *f, struct json *doc, const stru
 	}
 }
 
-bool document_check_immutable(const struct field *f, const struct json *doc, const struct json *old, struct problem *why)
+bool document_check_immutable(
+	const struct field *f, const struct json *doc, const struct json *old, struct problem *why)
 {
 	char shown[JSON_BRIEF];
 

@@ -8,16 +8,19 @@
 #include "core/field.h"
 
 /*
- * A copy in table order with every default filled in and choices in their first spelling; null and "" where they mean absent
+ * A copy in table order with every default filled in and choices in their first spelling; null and "" where
+ * they mean absent
  * are left out. Texts are copied.
  */
 struct json *document_complete(const struct field *f, const struct json *input, struct arena *a);
 /* Members of `old` that are immutable and absent in `doc` are added: a PUT need not repeat them. */
 void document_keep_immutable(const struct field *f, struct json *doc, const struct json *old, struct arena *a);
 /* Both completed. The problem names the first immutable member that differs. */
-MUST_USE bool document_check_immutable(const struct field *f, const struct json *doc, const struct json *old, struct problem *why);
+MUST_USE bool document_check_immutable(
+	const struct field *f, const struct json *doc, const struct json *old, struct problem *why);
 /*
- * Secret members that are absent in `doc` are taken from `old`, where they are never answered with. Items of lists correspond
+ * Secret members that are absent in `doc` are taken from `old`, where they are never answered with. Items of
+ * lists correspond
  * by position, and only in lists of the same length.
  */
 void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a);

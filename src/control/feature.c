@@ -6,36 +6,44 @@
 /* FEATURE names: the settings file has the same ones. */
 const struct feature features[] = {
 	{ "xffTrustedNum", FEATURE_INT, 0, 10, NULL, "0", false, true,
-	  "How many proxies in front of the gateway may be believed: the client address is that many entries from the end of X-Forwarded-For." },
+		"How many proxies in front of the gateway may be believed: the client address is that many "
+		"entries from the end of X-Forwarded-For." },
 	{ "trustedProxies", FEATURE_CIDRS, 0, 256, NULL, "[]", false, true,
-	  "Addresses (CIDR) of proxies whose X-Forwarded-* headers are believed." },
+		"Addresses (CIDR) of proxies whose X-Forwarded-* headers are believed." },
 	{ "stripInboundTag", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-	  "Whether x-mse-tag of clients is removed before DynamicRoute decides." },
+		"Whether x-mse-tag of clients is removed before DynamicRoute decides." },
 	{ "proxyProtocol", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-	  "Whether connections begin with a PROXY protocol header (version 1 or 2)." },
+		"Whether connections begin with a PROXY protocol header (version 1 or 2)." },
 	{ "retryBufferBytes", FEATURE_INT, 0, 16777216, NULL, "1048576", false, false,
-	  "How much of a request body is kept for a retry or a copy." },
+		"How much of a request body is kept for a retry or a copy." },
 	{ "attemptCountHeader", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-	  "Whether the upstream is told which attempt a request is (x-envoy-attempt-count)." },
+		"Whether the upstream is told which attempt a request is (x-envoy-attempt-count)." },
 	{ "streamIdleTimeoutMs", FEATURE_INT, 0, 86400000, NULL, "300000", false, false,
-	  "How long a stream (SSE, gRPC, WebSocket) may be silent." },
+		"How long a stream (SSE, gRPC, WebSocket) may be silent." },
 	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, false,
-	  "How many bytes of a request the Ai* policies read." },
+		"How many bytes of a request the Ai* policies read." },
 	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,
-	  "How many label combinations the Ai* metrics may have." },
+		"How many label combinations the Ai* metrics may have." },
 	{ "ai.fallback.on", FEATURE_TEXTS, 1, 64, NULL, "[\"4xx\",\"5xx\"]", false, false,
-	  "Which answers make AiFallback try the next model: 4xx, 5xx or single status codes." },
+		"Which answers make AiFallback try the next model: 4xx, 5xx or single status codes." },
 	{ "ai.cache.share_consumers", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-	  "Whether consumers share cached answers." },
+		"Whether consumers share cached answers." },
 	{ "ai.guard.fail_mode", FEATURE_WORD, 0, 0, "open|closed", "\"open\"", false, false,
-	  "What AiSecurityGuard does when the guard cannot be asked: let the request pass, or answer 503." },
-	{ "ai.guard.access_key_id", FEATURE_TEXT, 0, 256, NULL, "\"\"", false, false, "Access key for the guard." },
-	{ "ai.guard.access_key_secret", FEATURE_TEXT, 0, 256, NULL, "\"\"", true, false, "Its secret; never returned." },
-	{ "ai.guard.security_token", FEATURE_TEXT, 0, 8192, NULL, "\"\"", true, false, "Temporary token for the guard; never returned." },
-	{ "waf.mode", FEATURE_WORD, 0, 0, "on|detection", "\"on\"", false, false, "Whether Waf refuses requests or only reports them." },
+		"What AiSecurityGuard does when the guard cannot be asked: let the request pass, or answer "
+		"503." },
+	{ "ai.guard.access_key_id", FEATURE_TEXT, 0, 256, NULL, "\"\"", false, false,
+		"Access key for the guard." },
+	{ "ai.guard.access_key_secret", FEATURE_TEXT, 0, 256, NULL, "\"\"", true, false,
+		"Its secret; never returned." },
+	{ "ai.guard.security_token", FEATURE_TEXT, 0, 8192, NULL, "\"\"", true, false,
+		"Temporary token for the guard; never returned." },
+	{ "waf.mode", FEATURE_WORD, 0, 0, "on|detection", "\"on\"", false, false,
+		"Whether Waf refuses requests or only reports them." },
 	{ "waf.rules", FEATURE_TEXT, 0, 4096, NULL, "\"\"", false, false, "Path of the rule set on the node." },
-	{ "waf.exclusions", FEATURE_TEXTS, 0, 1024, NULL, "[]", false, false, "Rules left out: \"ROUTE_ID RULE_ID\", or \"* RULE_ID\"." },
-	{ "waf.log_data", FEATURE_BOOL, 0, 0, NULL, "false", false, false, "Whether matched data stand in the log." },
+	{ "waf.exclusions", FEATURE_TEXTS, 0, 1024, NULL, "[]", false, false,
+		"Rules left out: \"ROUTE_ID RULE_ID\", or \"* RULE_ID\"." },
+	{ "waf.log_data", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
+		"Whether matched data stand in the log." },
 	{ NULL, FEATURE_BOOL, 0, 0, NULL, NULL, false, false, NULL },
 };
 
@@ -85,7 +93,8 @@ static bool check_list(const struct feature *f, const struct json *v, struct pro
 	if (v->type != JSON_ARRAY)
 		return problem(why, "", "must be a list");
 	if (v->n < (uint64_t)f->min || v->n > (uint64_t)f->max)
-		return problem(why, "", "must have between %lld and %lld items, not %u", (long long)f->min, (long long)f->max, v->n);
+		return problem(why, "", "must have between %lld and %lld items, not %u", (long long)f->min,
+			(long long)f->max, v->n);
 	for (const struct json *item = v->child; item; item = item->next, i++) {
 		if (check_item(f, item, why))
 			continue;
@@ -104,7 +113,8 @@ bool feature_check(const struct feature *f, const struct json *v, struct problem
 	case FEATURE_INT:
 		if (v->type == JSON_INT && v->integer >= f->min && v->integer <= f->max)
 			return true;
-		return problem(why, "", "must be an integer between %lld and %lld", (long long)f->min, (long long)f->max);
+		return problem(why, "", "must be an integer between %lld and %lld", (long long)f->min,
+			(long long)f->max);
 	case FEATURE_TEXT:
 		if (v->type == JSON_STRING && v->string.n <= (uint64_t)f->max)
 			return true;

@@ -1,7 +1,8 @@
 /*
  * feature.h -- gateway settings by name: GET and PUT /api/v1/gateways/{gatewayId}/gateway-features/{name}.
  *
- * A name is a row of the table in feature.c: type, range, default, meaning. The settings file may change the default for all
+ * A name is a row of the table in feature.c: type, range, default, meaning. The settings file may change the
+ * default for all
  * gateways; a stored value is for one gateway.
  */
 #pragma once
@@ -26,7 +27,10 @@ const struct feature *feature_find(struct str name);
 MUST_USE bool feature_check(const struct feature *f, const struct json *value, struct problem *why);
 /* Checks an object of defaults (names and values) and makes them the process's; copied. NULL = none. */
 MUST_USE bool feature_set_defaults(const struct json *values, struct problem *why);
-/* The value in force for a gateway: its own, else the process's default, else the table's. Never NULL for a known name. */
+/*
+ * The value in force for a gateway: its own, else the process's default, else the table's. Never NULL for a
+ * known name.
+ */
 const struct json *feature_value(const struct model *m, struct str gateway_id, const char *name);
 /* Resource id of a gateway's feature; out has room for a '\0' too. */
 #define FEATURE_ID_MAX 96

@@ -212,7 +212,8 @@ static void order_remove(struct order *o, const struct slot *s)
 
 /* ---------- names ---------- */
 
-static void write_name_key(struct sbuf *b, const struct resource_class *class, const struct str *scope, struct str name)
+static void write_name_key(
+	struct sbuf *b, const struct resource_class *class, const struct str *scope, struct str name)
 {
 	b->n = 0;
 	sbuf_addc(b, (char)('A' + (int)class->kind));
@@ -223,7 +224,8 @@ static void write_name_key(struct sbuf *b, const struct resource_class *class, c
 	sbuf_add(b, name);
 }
 
-struct resource *model_find(const struct model *m, enum resource_kind kind, const struct str *scope, struct str name)
+struct resource *model_find(
+	const struct model *m, enum resource_kind kind, const struct str *scope, struct str name)
 {
 	struct sbuf key = { 0 };
 

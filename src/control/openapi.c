@@ -1,5 +1,6 @@
 /*
- * openapi.c -- the description of the API, OpenAPI 3.1, made from the tables that judge requests: api_paths, the resource
+ * openapi.c -- the description of the API, OpenAPI 3.1, made from the tables that judge requests: api_paths,
+ * the resource
  * classes and the policy classes. Nothing is written here by hand that a table knows.
  */
 #include "control/api.h"
@@ -143,13 +144,24 @@ static void add_class_schemas(struct json *schemas, struct arena *a)
 static struct json *make_components(struct arena *a)
 {
 	static const char *const error[] = {
-		"errorCode", "ErrInvalidParameter, ErrUnauthorized, ErrForbidden, ErrNotFound, ErrMethodNotAllowed, ErrConflict, "
+		"errorCode",
+		"ErrInvalidParameter, ErrUnauthorized, ErrForbidden, ErrNotFound, ErrMethodNotAllowed, "
+		"ErrConflict, "
 		"ErrPreconditionFailed, ErrInternal or ErrStoreUnavailable.",
-		"errorMessage", "What is wrong; \"Invalid parameter: PATH: REASON\" for a member.", "requestId", "Also in X-Request-Id.", NULL,
+		"errorMessage",
+		"What is wrong; \"Invalid parameter: PATH: REASON\" for a member.",
+		"requestId",
+		"Also in X-Request-Id.",
+		NULL,
 	};
 	static const char *const mesh_error[] = {
-		"errorCode", "ASM.01010001 bad parameters, ASM.01000001 no token, ASM.01000002 no right, ASM.01010002 not found, "
-		"ASM.01010003 conflict, ASM.01040001 internal.", "errorMsg", "What is wrong.", NULL,
+		"errorCode",
+		"ASM.01010001 bad parameters, ASM.01000001 no token, ASM.01000002 no right, ASM.01010002 not "
+		"found, "
+		"ASM.01010003 conflict, ASM.01040001 internal.",
+		"errorMsg",
+		"What is wrong.",
+		NULL,
 	};
 	struct json *components = json_new(a, JSON_OBJECT), *schemas = put_object(a, components, "schemas");
 	struct json *schemes = put_object(a, components, "securitySchemes"), *token, *bearer;
@@ -193,8 +205,10 @@ static void add_filters(const struct describer *d, struct json *list)
 
 	add_parameter(d, list, "query", "pageNumber");
 	add_parameter(d, list, "query", "pageSize");
-	for (const struct field *f = class && d->at->kind != RESOURCE_FEATURE ? class->fields : NULL; f && f->type != FIELD_END; f++)
-		if (!f->secret && f->type != FIELD_OBJECT && f->type != FIELD_LIST && f->type != FIELD_JSON && f->type != FIELD_INLINE)
+	for (const struct field *f = class && d->at->kind != RESOURCE_FEATURE ? class->fields : NULL;
+		f && f->type != FIELD_END; f++)
+		if (!f->secret && f->type != FIELD_OBJECT && f->type != FIELD_LIST && f->type != FIELD_JSON &&
+			f->type != FIELD_INLINE)
 			add_parameter(d, list, "query", f->name);
 }
 
@@ -237,8 +251,12 @@ static struct json *answer_schema(const struct describer *d, enum method method)
 
 	if (at->kind == RESOURCE_FEATURE)
 		return reference(d->a, "schemas", noun);
-	return reference(d->a, "schemas", arena_printf(d->a, "%s%s", noun, method == METHOD_POST ? "Created" : at->is_item || method == METHOD_PUT
-	                                               ? "Item" : "List").p);
+	return reference(d->a, "schemas",
+		arena_printf(d->a, "%s%s", noun,
+			method == METHOD_POST		      ? "Created"
+			: at->is_item || method == METHOD_PUT ? "Item"
+							      : "List")
+			.p);
 }
 
 static struct json *make_responses(const struct describer *d, enum method method)
@@ -249,7 +267,8 @@ static struct json *make_responses(const struct describer *d, enum method method
 	json_put(d->a, ok, "content", content_of(d->a, answer_schema(d, method)));
 	otherwise = put_object(d->a, responses, "default");
 	put_text(d->a, otherwise, "description", "Refused.");
-	json_put(d->a, otherwise, "content", content_of(d->a, reference(d->a, "schemas", d->is_mesh ? "MeshError" : "Error")));
+	json_put(d->a, otherwise, "content",
+		content_of(d->a, reference(d->a, "schemas", d->is_mesh ? "MeshError" : "Error")));
 	return responses;
 }
 
@@ -271,16 +290,22 @@ static struct json *make_body(const struct describer *d, enum method method)
 
 static void add_operation(const struct describer *d, struct json *path, enum method method)
 {
-	static const char *const words[] = { [METHOD_GET] = "get", [METHOD_POST] = "post", [METHOD_PUT] = "put", [METHOD_DELETE] = "delete" };
+	static const char *const words[] = { [METHOD_GET] = "get",
+		[METHOD_POST] = "post",
+		[METHOD_PUT] = "put",
+		[METHOD_DELETE] = "delete" };
 	struct json *operation = put_object(d->a, path, words[method]);
 	struct str action = api_action(d->at, method, d->is_mesh, d->a);
 	size_t colon = action.n;
 
 	while (colon && action.p[colon - 1] != ':')
 		colon--;
-	json_put(d->a, operation, "operationId", json_new_text(d->a, arena_printf(d->a, "%s%.*s%s", d->is_mesh ? "mesh_" : "",
-	         (int)(action.n - colon), action.p + colon, method == METHOD_POST && d->at->is_item ? "ByPost" : "")));
-	put_text(d->a, operation, "description", d->at->kind == RESOURCE_COUNT ? d->at->noun : resource_classes[d->at->kind]->doc);
+	json_put(d->a, operation, "operationId",
+		json_new_text(d->a,
+			arena_printf(d->a, "%s%.*s%s", d->is_mesh ? "mesh_" : "", (int)(action.n - colon),
+				action.p + colon, method == METHOD_POST && d->at->is_item ? "ByPost" : "")));
+	put_text(d->a, operation, "description",
+		d->at->kind == RESOURCE_COUNT ? d->at->noun : resource_classes[d->at->kind]->doc);
 	json_put(d->a, operation, "x-action", json_new_text(d->a, action));
 	json_put(d->a, operation, "parameters", make_parameters(d, method));
 	if (method == METHOD_POST || method == METHOD_PUT)

@@ -62,9 +62,11 @@ bool operators_open(struct operators *o, const char *data_dir, struct problem *w
 	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' '))
 		n--;
 	if (loose)
-		return problem_of(why, PROBLEM_INTERNAL, "", "%s can be read by others; run: chmod 600 %s", o->path, o->path);
+		return problem_of(why, PROBLEM_INTERNAL, "", "%s can be read by others; run: chmod 600 %s",
+			o->path, o->path);
 	if (n < 16 || n == (ssize_t)sizeof text)
-		return problem_of(why, PROBLEM_INTERNAL, "", "%s holds no token of 16 to 500 bytes; delete it to have a new one made", o->path);
+		return problem_of(why, PROBLEM_INTERNAL, "",
+			"%s holds no token of 16 to 500 bytes; delete it to have a new one made", o->path);
 	operator_digest((struct str){ text, (size_t)n }, o->digest);
 	mem_wipe(text, sizeof text);
 	return true;
@@ -79,8 +81,8 @@ static struct str bearer(struct str authorization)
 	return str_trim((struct str){ authorization.p + word.n, authorization.n - word.n });
 }
 
-bool operator_find(const struct operators *o, const struct model *m, struct str x_auth_token, struct str authorization,
-                   struct operator *out)
+bool operator_find(const struct operators *o, const struct model *m, struct str x_auth_token,
+	struct str authorization, struct operator* out)
 {
 	struct str token = x_auth_token.n ? str_trim(x_auth_token) : bearer(authorization);
 	char digest[OPERATOR_DIGEST_LENGTH + 1];

@@ -103,7 +103,8 @@ static bool walk_typed(const struct walk *w, const struct json *doc, const char 
 	return give(w, &row, v, ids);
 }
 
-bool refs_each(enum resource_kind kind, const struct json *doc, bool (*each)(void *arg, const struct ref *ref), void *arg)
+bool refs_each(enum resource_kind kind, const struct json *doc,
+	bool (*each)(void *arg, const struct ref *ref), void *arg)
 {
 	struct walk w = { each, arg, false };
 

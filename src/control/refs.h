@@ -13,6 +13,7 @@ struct ref {
 };
 
 /* Calls each(arg, ref) for every id in the document, in table order; false when each stopped it. */
-bool refs_each(enum resource_kind kind, const struct json *doc, bool (*each)(void *arg, const struct ref *ref), void *arg);
+bool refs_each(enum resource_kind kind, const struct json *doc,
+	bool (*each)(void *arg, const struct ref *ref), void *arg);
 /* Every id exists and belongs to the document's own gateway. */
 MUST_USE bool refs_check(const struct draft *d, struct problem *why);

@@ -1,8 +1,9 @@
 #include "control/resource.h"
 
-extern const struct resource_class mesh_class, gateway_class, feature_class, environment_class, certificate_class, domain_class,
-	service_class, service_port_class, route_class, api_class, operation_class, llm_api_class, agent_api_class,
-	consumer_class, rule_class, policy_class, attachment_class, token_class;
+extern const struct resource_class mesh_class, gateway_class, feature_class, environment_class,
+	certificate_class, domain_class, service_class, service_port_class, route_class, api_class,
+	operation_class, llm_api_class, agent_api_class, consumer_class, rule_class, policy_class,
+	attachment_class, token_class;
 
 const struct resource_class *const resource_classes[RESOURCE_COUNT] = {
 	[RESOURCE_MESH] = &mesh_class,

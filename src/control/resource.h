@@ -1,7 +1,8 @@
 /*
  * resource.h -- what a kind of resource is: one const object for each, in resources/<kind>.c.
  *
- * The field table says how a document looks; the class adds where it lives in the API, how it is called, and the rules that a
+ * The field table says how a document looks; the class adds where it lives in the API, how it is called, and
+ * the rules that a
  * row cannot say. REST, store, model, references, OpenAPI and the CLI know only "a resource of some class".
  *
  * A document on its way in:
@@ -37,10 +38,11 @@ struct draft {
 struct resource_class {
 	enum resource_kind kind;
 	const char *name;                 /* as in resources.def; what .refers of a field row says */
-	const char *noun, *plural;        /* of action names: "Gateway" in asm:mesh:createGateway, apig:CreatePolicy */
+	const char *noun,
+		*plural; /* of action names: "Gateway" in asm:mesh:createGateway, apig:CreatePolicy */
 	const char *attach_type;          /* attachResourceType; NULL when policies cannot be attached */
 	const char *id_field, *id_prefix;
-	const char *path;                 /* collection; {x} stands for the member of that name (the parent's id) */
+	const char *path;                 /* collection; { x } stands for the member of that name (the parent's id) */
 	const char *scope[2];             /* names are unique among equal values of these members */
 	bool has_unique_name;
 	bool chooses_id;                  /* a create may name its id */
@@ -52,7 +54,10 @@ struct resource_class {
 	void (*adapt)(struct json *doc, struct arena *a);
 	bool (*check)(const void *in, struct problem *why);
 	bool (*complete)(struct draft *d, struct problem *why);
-	/* After the resource was created, replaced or deleted, within the same write: companions. r: new version, or the last one. */
+	/*
+	 * After the resource was created, replaced or deleted, within the same write: companions. r: new
+	 * version, or the last one.
+	 */
 	bool (*created)(struct write *w, struct resource *r, struct problem *why);
 	bool (*replaced)(struct write *w, struct resource *before, struct resource *r, struct problem *why);
 	/* Before it is deleted: false refuses. */
@@ -70,8 +75,14 @@ const struct resource_class *resource_class_by_attach_type(struct str type);  /*
 const char *resource_name_field(const struct resource_class *class);
 
 bool policy_is_attached(const struct model *m, struct str policy_id);
-/* The certificate a gateway means by a secretName: in its own namespace, else in "default". NULL when there is none. */
+/*
+ * The certificate a gateway means by a secretName: in its own namespace, else in "default". NULL when there
+ * is none.
+ */
 struct resource *certificate_find(const struct model *m, struct str namespace, struct str name);
 
-/* Decodes a resource's document into a zeroed struct of its class (resources/types.h). A stored document always decodes. */
+/*
+ * Decodes a resource's document into a zeroed struct of its class (resources/types.h). A stored document
+ * always decodes.
+ */
 MUST_USE bool resource_decode(const struct resource *r, struct arena *a, void *out, struct problem *why);

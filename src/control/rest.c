@@ -47,7 +47,8 @@ static bool take_parent(const struct rest_input *in, struct json *doc, struct ar
 	const struct json *v = json_get(doc, name);
 
 	if (v && v->type != JSON_NULL && !str_equal(v->string, in->parent_id))
-		return problem(why, name, "must be \"%.*s\" as in the path, or be left out", STR_FMT(in->parent_id));
+		return problem(
+			why, name, "must be \"%.*s\" as in the path, or be left out", STR_FMT(in->parent_id));
 	json_put(a, doc, name, json_new_text(a, in->parent_id));
 	return true;
 }
@@ -65,8 +66,8 @@ static bool check_name(const struct draft *d, struct str name, struct problem *w
 
 	if (!other || str_equal(other->id, d->id))
 		return true;
-	return problem_of(why, PROBLEM_CONFLICT, resource_name_field(class), "\"%.*s\" is the name of %s %.*s already",
-	                  STR_FMT(name), class->name, STR_FMT(other->id));
+	return problem_of(why, PROBLEM_CONFLICT, resource_name_field(class),
+		"\"%.*s\" is the name of %s %.*s already", STR_FMT(name), class->name, STR_FMT(other->id));
 }
 
 struct drafting {
@@ -131,8 +132,13 @@ static struct resource *draft_resource(struct write *w, struct resource *before,
 	struct str id = before ? before->id : in->id.p ? in->id : chosen.n ? chosen : new_id(in->class, id_text);
 	struct resource *r = resource_new(in->class->kind, id);
 	struct drafting g = {
-		.in = in, .scratch = &scratch,
-		.draft = { .class = in->class, .model = w->control->model, .before = before, .id = r->id, .write = w },
+		.in = in,
+		.scratch = &scratch,
+		.draft = { .class = in->class,
+			.model = w->control->model,
+			.before = before,
+			.id = r->id,
+			.write = w },
 	};
 
 	if (!before && model_get(w->control->model, r->kind, r->id))
@@ -203,7 +209,8 @@ static bool collect(void *arg, struct resource *r)
 static bool is_attached(const struct resource *attachment, const struct resource *r)
 {
 	return attachment->kind == RESOURCE_ATTACHMENT && resource_classes[r->kind]->attach_type &&
-	       str_equal(json_text(attachment->doc, "attachResourceType"), str_of(resource_classes[r->kind]->attach_type)) &&
+	       str_equal(json_text(attachment->doc, "attachResourceType"),
+		       str_of(resource_classes[r->kind]->attach_type)) &&
 	       rest_has_value(attachment, "attachResourceIds", r->id);
 }
 
@@ -225,7 +232,8 @@ static bool detach(struct write *w, struct resource *attachment, struct str id, 
 		sbuf_addf(&joined, "%s%.*s", joined.n ? "," : "", STR_FMT(v->string));
 	}
 	json_put(&r->arena, doc, "attachResourceIds", left);
-	json_put(&r->arena, doc, "attachResourceId", json_new_text(&r->arena, arena_copy(&r->arena, sbuf_str(&joined))));
+	json_put(&r->arena, doc, "attachResourceId",
+		json_new_text(&r->arena, arena_copy(&r->arena, sbuf_str(&joined))));
 	sbuf_free(&joined);
 	r->doc = doc;
 	return write_put(w, r, why);
@@ -236,10 +244,10 @@ static bool refuse_in_use(const struct resource *r, const struct resource *user,
 	const struct resource_class *class = resource_classes[r->kind], *user_class = resource_classes[user->kind];
 
 	if (!user->name.n)
-		return problem_of(why, PROBLEM_CONFLICT, class->id_field, "%s %.*s is used by %s %.*s", class->name, STR_FMT(r->id),
-		                  user_class->name, STR_FMT(user->id));
-	return problem_of(why, PROBLEM_CONFLICT, class->id_field, "%s %.*s is used by %s %.*s (\"%.*s\")", class->name,
-	                  STR_FMT(r->id), user_class->name, STR_FMT(user->id), STR_FMT(user->name));
+		return problem_of(why, PROBLEM_CONFLICT, class->id_field, "%s %.*s is used by %s %.*s",
+			class->name, STR_FMT(r->id), user_class->name, STR_FMT(user->id));
+	return problem_of(why, PROBLEM_CONFLICT, class->id_field, "%s %.*s is used by %s %.*s (\"%.*s\")",
+		class->name, STR_FMT(r->id), user_class->name, STR_FMT(user->id), STR_FMT(user->name));
 }
 
 static bool release_user(struct write *w, struct resource *r, struct resource *user, struct problem *why)

@@ -52,9 +52,11 @@ bool secrets_open(struct secrets *s, const char *data_dir, struct problem *why)
 
 	close(fd);
 	if (!ok)
-		return problem_of(why, PROBLEM_INTERNAL, "", "%s is no key of 32 bytes; restore it from a backup", path);
+		return problem_of(why, PROBLEM_INTERNAL, "",
+			"%s is no key of 32 bytes; restore it from a backup", path);
 	if (loose)
-		return problem_of(why, PROBLEM_INTERNAL, "", "%s can be read by others; run: chmod 600 %s", path, path);
+		return problem_of(
+			why, PROBLEM_INTERNAL, "", "%s can be read by others; run: chmod 600 %s", path, path);
 	return true;
 }
 
@@ -189,15 +191,18 @@ void secrets_seal(const struct secrets *s, const struct resource *r, struct json
 	change_secrets(r->kind, doc, a, seal, &(struct sealing){ s, r, a, false });
 }
 
-bool secrets_unseal(const struct secrets *s, const struct resource *r, struct json *doc, struct arena *a, struct problem *why)
+bool secrets_unseal(const struct secrets *s, const struct resource *r, struct json *doc, struct arena *a,
+	struct problem *why)
 {
 	struct sealing sealing = { s, r, a, false };
 
 	change_secrets(r->kind, doc, a, unseal, &sealing);
 	if (!sealing.failed)
 		return true;
-	return problem_of(why, PROBLEM_INTERNAL, "", "a secret of %s %.*s cannot be opened with secret.key; "
-	                  "restore the key that was there when it was stored", resource_classes[r->kind]->name, STR_FMT(r->id));
+	return problem_of(why, PROBLEM_INTERNAL, "",
+		"a secret of %s %.*s cannot be opened with secret.key; "
+		"restore the key that was there when it was stored",
+		resource_classes[r->kind]->name, STR_FMT(r->id));
 }
 
 static struct json *leave_out(void *arg, const char *path, struct json *value)

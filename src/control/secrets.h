@@ -1,7 +1,8 @@
 /*
  * secrets.h -- secret members of documents: in the clear in memory, sealed in the store, absent in answers.
  *
- * The key is DATA/secret.key (32 random bytes, 0600), made at the first start. A sealed value is bound to its place: the label
+ * The key is DATA/secret.key (32 random bytes, 0600), made at the first start. A sealed value is bound to its
+ * place: the label
  * "kind/id/path" is authenticated with it.
  */
 #pragma once

@@ -15,8 +15,8 @@ struct store *store_open(const char *url, struct problem *why)
 	return NULL;
 }
 
-bool store_load(struct store *s, bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
-                struct problem *why)
+bool store_load(struct store *s, bool (*each)(void *arg, const struct store_row *row, struct problem *why),
+	void *arg, struct problem *why)
 {
 	return s->class->load(s, each, arg, why);
 }

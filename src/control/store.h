@@ -1,8 +1,11 @@
 /*
- * store.h -- where resources stay when the process ends. The model is the truth while it runs; the store is read once at start.
+ * store.h -- where resources stay when the process ends. The model is the truth while it runs; the store is
+ * read once at start.
  *
- * One implementation for each scheme of the store URL. All calls come from the control thread and may block on the disk.
- * store_write() is one transaction: all of it is durable when it returns true, nothing of it happened when it returns false.
+ * One implementation for each scheme of the store URL. All calls come from the control thread and may block on
+ * the disk.
+ * store_write() is one transaction: all of it is durable when it returns true, nothing of it happened when it
+ * returns false.
  * A store that failed may be written again later: it repairs its connection by itself.
  */
 #pragma once
@@ -25,8 +28,9 @@ struct store_class {
 	/* Opens or makes it. The problem names the place, what is wrong and what to do; the caller exits. */
 	struct store *(*open)(struct str location, struct problem *why);
 	/* Every row by age, meta rows first. Stops and returns false when each does. Texts live during the call. */
-	bool (*load)(struct store *s, bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
-	             struct problem *why);
+	bool (*load)(struct store *s,
+		bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
+		struct problem *why);
 	/* *why: kind PROBLEM_STORE. */
 	bool (*write)(struct store *s, const struct store_row *rows, size_t n, struct problem *why);
 	void (*close)(struct store *s);

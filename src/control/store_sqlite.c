@@ -1,8 +1,10 @@
 /*
- * store_sqlite.c -- one SQLite file: write-ahead log, synchronous=FULL, STRICT tables. The only file that knows SQLite.
+ * store_sqlite.c -- one SQLite file: write-ahead log, synchronous=FULL, STRICT tables. The only file that knows
+ * SQLite.
  *
  * A file lock beside the database (PATH.lock) keeps a second process out: two would not see each other's changes.
- * Every transaction counts meta.sequence up. After a failure the connection is opened anew, and only believed when it shows the
+ * Every transaction counts meta.sequence up. After a failure the connection is opened anew, and only believed
+ * when it shows the
  * sequence we wrote last: a database that was swapped under us is refused, not overwritten.
  */
 #include <errno.h>
@@ -25,7 +27,8 @@ enum {
 
 /* Step i brings a database from user_version i to i + 1. */
 static const char *const migrations[] = {
-	"CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL CHECK (json_valid(value))) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL CHECK (json_valid(value))) "
+	"STRICT, WITHOUT ROWID;"
 	"CREATE TABLE resource ("
 	" kind TEXT NOT NULL, id TEXT NOT NULL,"
 	" age INTEGER NOT NULL,"
@@ -42,10 +45,13 @@ static const char *const texts[STATEMENTS] = {
 	[BEGIN] = "BEGIN IMMEDIATE",
 	[COMMIT] = "COMMIT",
 	[ROLLBACK] = "ROLLBACK",
-	[PUT] = "INSERT INTO resource (kind, id, age, version, created_ms, updated_ms, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
-	        " ON CONFLICT (kind, id) DO UPDATE SET age = ?3, version = ?4, created_ms = ?5, updated_ms = ?6, doc = ?7",
+	[PUT] = "INSERT INTO resource (kind, id, age, version, created_ms, updated_ms, doc) VALUES (?1, ?2, "
+		"?3, ?4, ?5, ?6, ?7)"
+		" ON CONFLICT (kind, id) DO UPDATE SET age = ?3, version = ?4, created_ms = ?5, updated_ms = "
+		"?6, doc = ?7",
 	[DELETE] = "DELETE FROM resource WHERE kind = ?1 AND id = ?2",
-	[PUT_META] = "INSERT INTO meta (key, value) VALUES (?2, ?7) ON CONFLICT (key) DO UPDATE SET value = ?7",
+	[PUT_META] =
+		"INSERT INTO meta (key, value) VALUES (?2, ?7) ON CONFLICT (key) DO UPDATE SET value = ?7",
 	[DELETE_META] = "DELETE FROM meta WHERE key = ?2",
 };
 
@@ -95,10 +101,13 @@ static bool refuse(struct sqlite_store *s, struct problem *why)
 
 	switch (code) {
 	case SQLITE_NOTADB:
-		return problem_of(why, PROBLEM_STORE, "", "%s is no SQLite database; move it away or name another store "
-		                  "with --store sqlite:PATH", s->path);
+		return problem_of(why, PROBLEM_STORE, "",
+			"%s is no SQLite database; move it away or name another store "
+			"with --store sqlite:PATH",
+			s->path);
 	case SQLITE_CORRUPT:
-		return problem_of(why, PROBLEM_STORE, "", "%s is damaged (%s); restore it from a backup", s->path, text);
+		return problem_of(why, PROBLEM_STORE, "", "%s is damaged (%s); restore it from a backup",
+			s->path, text);
 	case SQLITE_BUSY: case SQLITE_LOCKED:
 		return problem_of(why, PROBLEM_STORE, "", "%s is locked by another program (%s)", s->path, text);
 	default:
@@ -111,14 +120,18 @@ static bool check_integrity(struct sqlite_store *s, bool whole, struct problem *
 	sqlite3_stmt *q = NULL;
 	bool ok = false;
 
-	if (sqlite3_prepare_v2(s->db, whole ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", -1, &q, NULL) == SQLITE_OK &&
-	    sqlite3_step(q) == SQLITE_ROW) {
+	if (sqlite3_prepare_v2(s->db, whole ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", -1, &q,
+		    NULL) == SQLITE_OK &&
+		sqlite3_step(q) == SQLITE_ROW) {
 		const char *text = (const char *)sqlite3_column_text(q, 0);
 
 		ok = text && strcmp(text, "ok") == 0;
 		if (!ok)
 			problem_of(why, PROBLEM_STORE, "", "%s is damaged (%s); restore it from a backup", s->path,
 			           text ? text : "no answer");
+		for (char *p = why->text; !ok && *p; p++)
+			if (*p == '\n')
+				*p = ' ';
 	} else {
 		refuse(s, why);
 	}
@@ -131,7 +144,8 @@ static bool migrate(struct sqlite_store *s, int64_t from, struct problem *why)
 	char pragmas[96];
 
 	for (int64_t i = from; i < SCHEMA; i++) {
-		snprintf(pragmas, sizeof pragmas, "PRAGMA user_version = %d; PRAGMA application_id = %d", (int)i + 1, APPLICATION_ID);
+		snprintf(pragmas, sizeof pragmas, "PRAGMA user_version = %d; PRAGMA application_id = %d",
+			(int)i + 1, APPLICATION_ID);
 		if (!run(s, "BEGIN IMMEDIATE") || !run(s, migrations[i]) || !run(s, pragmas) || !run(s, "COMMIT"))
 			return refuse(s, why);
 	}
@@ -147,11 +161,15 @@ static bool check_schema(struct sqlite_store *s, struct problem *why)
 	if (version < 0 || application < 0 || tables < 0)
 		return refuse(s, why);
 	if (version > SCHEMA)
-		return problem_of(why, PROBLEM_STORE, "", "%s was written by a newer version (schema %lld, this program knows %d); "
-		                  "use that version, or restore a backup from before", s->path, (long long)version, SCHEMA);
+		return problem_of(why, PROBLEM_STORE, "",
+			"%s was written by a newer version (schema %lld, this program knows %d); "
+			"use that version, or restore a backup from before",
+			s->path, (long long)version, SCHEMA);
 	if (application == APPLICATION_ID ? version == 0 : tables > 0 || version > 0)
-		return problem_of(why, PROBLEM_STORE, "", "%s is a database of another program, or of another schema (version %lld); "
-		                  "name another store with --store sqlite:PATH", s->path, (long long)version);
+		return problem_of(why, PROBLEM_STORE, "",
+			"%s is a database of another program, or of another schema (version %lld); "
+			"name another store with --store sqlite:PATH",
+			s->path, (long long)version);
 	s->store.is_new = version == 0;
 	return migrate(s, version, why);
 }
@@ -168,7 +186,8 @@ static bool was_unclean(const struct sqlite_store *s)
 
 static bool connect_file(struct sqlite_store *s, int flags, struct problem *why)
 {
-	if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | flags, NULL))
+	if (sqlite3_open_v2(s->path, &s->db,
+		    SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | flags, NULL))
 		return refuse(s, why);
 	sqlite3_busy_timeout(s->db, BUSY_MS);
 	if (!run(s, "PRAGMA journal_mode = WAL") || !run(s, "PRAGMA synchronous = FULL"))
@@ -179,7 +198,8 @@ static bool connect_file(struct sqlite_store *s, int flags, struct problem *why)
 static bool prepare(struct sqlite_store *s, struct problem *why)
 {
 	for (unsigned i = 0; i < STATEMENTS; i++)
-		if (sqlite3_prepare_v3(s->db, texts[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statements[i], NULL) != SQLITE_OK)
+		if (sqlite3_prepare_v3(s->db, texts[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statements[i],
+			    NULL) != SQLITE_OK)
 			return refuse(s, why);
 	return true;
 }
@@ -216,8 +236,10 @@ static bool lock_file(struct sqlite_store *s, struct problem *why)
 	if (s->lock_fd < 0)
 		return problem_of(why, PROBLEM_STORE, "", "%s cannot be made: %s", lock, strerror(errno));
 	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0)
-		return problem_of(why, PROBLEM_STORE, "", "%s is in use by another process; stop it, or name another store "
-		                  "with --store sqlite:PATH", s->path);
+		return problem_of(why, PROBLEM_STORE, "",
+			"%s is in use by another process; stop it, or name another store "
+			"with --store sqlite:PATH",
+			s->path);
 	return true;
 }
 
@@ -280,9 +302,12 @@ static bool load_rows(struct sqlite_store *s, const char *sql,
 		return refuse(s, why);
 	while (ok && (step = sqlite3_step(q)) == SQLITE_ROW) {
 		struct store_row row = {
-			.kind = column_text(q, 0), .id = column_text(q, 1),
-			.age = (uint64_t)sqlite3_column_int64(q, 2), .version = (uint64_t)sqlite3_column_int64(q, 3),
-			.created_ms = sqlite3_column_int64(q, 4), .updated_ms = sqlite3_column_int64(q, 5),
+			.kind = column_text(q, 0),
+			.id = column_text(q, 1),
+			.age = (uint64_t)sqlite3_column_int64(q, 2),
+			.version = (uint64_t)sqlite3_column_int64(q, 3),
+			.created_ms = sqlite3_column_int64(q, 4),
+			.updated_ms = sqlite3_column_int64(q, 5),
 			.doc = column_text(q, 6),
 		};
 
@@ -339,7 +364,8 @@ static bool write_rows(struct sqlite_store *s, const struct store_row *rows, siz
 	for (size_t i = 0; i < n; i++)
 		if (!write_row(s, &rows[i]))
 			return false;
-	last.doc = (struct str){ sequence, (size_t)snprintf(sequence, sizeof sequence, "%lld", (long long)s->sequence + 1) };
+	last.doc = (struct str){
+		sequence, (size_t)snprintf(sequence, sizeof sequence, "%lld", (long long)s->sequence + 1) };
 	return write_row(s, &last) && step(s, COMMIT);
 }
 
@@ -350,7 +376,8 @@ static bool check_place(const struct sqlite_store *s, struct problem *why)
 
 	if (stat(s->path, &st) == 0 && st.st_dev == s->device && st.st_ino == s->inode)
 		return true;
-	return problem_of(why, PROBLEM_STORE, "", "%s was moved, deleted or replaced while it was in use; put it back", s->path);
+	return problem_of(why, PROBLEM_STORE, "",
+		"%s was moved, deleted or replaced while it was in use; put it back", s->path);
 }
 
 static bool reconnect(struct sqlite_store *s, struct problem *why)
@@ -362,20 +389,25 @@ static bool reconnect(struct sqlite_store *s, struct problem *why)
 	bool ok = connect_file(s, 0, why) && prepare(s, why);
 
 	if (ok && read_sequence(s) != s->sequence)
-		ok = problem_of(why, PROBLEM_STORE, "", "%s changed while it could not be used; restart to load what it holds", s->path);
+		ok = problem_of(why, PROBLEM_STORE, "",
+			"%s changed while it could not be used; restart to load what it holds", s->path);
 	if (!ok)
 		disconnect(s);
 	return ok;
 }
 
-static bool load(struct store *store, bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
-                 struct problem *why)
+static bool load(struct store *store,
+	bool (*each)(void *arg, const struct store_row *row, struct problem *why), void *arg,
+	struct problem *why)
 {
 	struct sqlite_store *s = (struct sqlite_store *)store;
 
 	return reconnect(s, why) &&
 	       load_rows(s, "SELECT 'meta', key, 0, 0, 0, 0, value FROM meta", each, arg, why) &&
-	       load_rows(s, "SELECT kind, id, age, version, created_ms, updated_ms, doc FROM resource ORDER BY age", each, arg, why);
+	       load_rows(s,
+		       "SELECT kind, id, age, version, created_ms, updated_ms, doc FROM resource ORDER BY "
+		       "age",
+		       each, arg, why);
 }
 
 static bool write_store(struct store *store, const struct store_row *rows, size_t n, struct problem *why)

@@ -75,7 +75,8 @@ static void undo_changes(struct control *control, struct list *changes)
 		model_undo(control->model, c);
 		list_init(&reverse.node);
 		if (!compile_change(control->compiler, &reverse, &why))
-			log_error("control.undo_failed", F_STR("resource", r->id), F_TEXT("field", why.field), F_TEXT("why", why.text));
+			log_error("control.undo_failed", F_STR("resource", r->id), F_TEXT("field", why.field),
+				F_TEXT("why", why.text));
 		free_change(c);
 	}
 }

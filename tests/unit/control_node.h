@@ -1,5 +1,6 @@
 /*
- * control_node.h -- a control plane without a listener, in a directory of its own, and one worker that adopts at once.
+ * control_node.h -- a control plane without a listener, in a directory of its own, and one worker that adopts
+ * at once.
  */
 #pragma once
 #include <stdio.h>
@@ -78,18 +79,25 @@ static inline void node_remove(struct node *n)
 	BUG_ON(system(command) != 0);
 }
 
-/* ' stands for ". Returns the status; *answer is the parsed body. */
-static inline int node_call(struct node *n, const char *method, const char *path, const char *body, struct json **answer)
+/* Calls the API with a body in which ' stands for ". Adds the answer to *out; returns the status. */
+static inline int node_ask(struct node *n, const char *method, const char *path, const char *body, struct sbuf *out)
 {
 	char text[8192] = "";
-	struct sbuf out = { 0 };
-	struct problem why;
 
 	snprintf(text, sizeof text, "%s", body ? body : "");
 	for (char *p = text; *p; p++)
 		if (*p == '\'')
 			*p = '"';
-	int status = control_call(n->control, method, path, str_of(text), &out);
+	return control_call(n->control, method, path, str_of(text), out);
+}
+
+/* *answer is the parsed body; NULL = not wanted. */
+static inline int node_call(struct node *n, const char *method, const char *path, const char *body,
+                            struct json **answer)
+{
+	struct sbuf out = { 0 };
+	struct problem why;
+	int status = node_ask(n, method, path, body, &out);
 	struct json *v = json_parse(&n->arena, arena_copy(&n->arena, sbuf_str(&out)), &why);
 
 	sbuf_free(&out);

@@ -137,8 +137,10 @@ static void test_knows_who_points_at_whom(void **state)
 {
 	(void)state;
 	put(make(RESOURCE_SERVICE, "svc-1", 1, "{'name':'a','gatewayId':'gw-1'}"));
-	put(make(RESOURCE_ROUTE, "route-1", 2, "{'name':'r','gatewayId':'gw-1','domainIds':['dom-1','dom-2'],"
-	         "'backend':{'scene':'MultiServiceByRatio','services':[{'serviceId':'svc-1'},{'serviceId':'svc-1'}]}}"));
+	put(make(RESOURCE_ROUTE, "route-1", 2,
+		"{'name':'r','gatewayId':'gw-1','domainIds':['dom-1','dom-2'],"
+		"'backend':{'scene':'MultiServiceByRatio','services':[{'serviceId':'svc-1'},{'serviceId':'"
+		"svc-1'}]}}"));
 	assert_int_equal(users_of(RESOURCE_GATEWAY, "gw-1"), 2);
 	assert_int_equal(users_of(RESOURCE_SERVICE, "svc-1"), 1);
 	assert_int_equal(users_of(RESOURCE_DOMAIN, "dom-2"), 1);
@@ -152,10 +154,12 @@ static void test_knows_who_points_at_whom(void **state)
 static void test_policies_point_at_what_their_config_names(void **state)
 {
 	(void)state;
-	put(make(RESOURCE_POLICY, "policy-1", 1, "{'name':'p','className':'FlowCopy','config':'{\\'targetServiceId\\':\\'svc-9\\'}'}"));
+	put(make(RESOURCE_POLICY, "policy-1", 1,
+		"{'name':'p','className':'FlowCopy','config':'{\\'targetServiceId\\':\\'svc-9\\'}'}"));
 	assert_int_equal(users_of(RESOURCE_SERVICE, "svc-9"), 1);
-	put(make(RESOURCE_ATTACHMENT, "pr-1", 2, "{'attachResourceType':'Route','attachResourceIds':['route-1','route-2'],"
-	         "'environmentId':'*','gatewayId':'gw-1','policyId':'policy-1'}"));
+	put(make(RESOURCE_ATTACHMENT, "pr-1", 2,
+		"{'attachResourceType':'Route','attachResourceIds':['route-1','route-2'],"
+		"'environmentId':'*','gatewayId':'gw-1','policyId':'policy-1'}"));
 	assert_int_equal(users_of(RESOURCE_ROUTE, "route-2"), 1);
 	assert_int_equal(users_of(RESOURCE_POLICY, "policy-1"), 1);
 	assert_int_equal(users_of(RESOURCE_ENVIRONMENT, "*"), 0);

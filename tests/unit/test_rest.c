@@ -1,5 +1,6 @@
 /*
- * test_rest.c -- the API from inside: every kind of resource is created, read, replaced and deleted by its rules, and what was
+ * test_rest.c -- the API from inside: every kind of resource is created, read, replaced and deleted by its
+ * rules, and what was
  * stored is there after a restart. The HTTP side is the integration tests'.
  */
 /* room: control */
@@ -40,7 +41,8 @@ static struct str create(const char *path, const char *id_field, const char *bod
 	int status = call("POST", path, body, &answer);
 
 	if (status != 200)
-		print_error("POST %s %s: %d %.*s\n", path, body, status, STR_FMT(json_text(answer, "errorMessage")));
+		print_error("POST %s %s: %d %.*s\n", path, body, status,
+			STR_FMT(json_text(answer, "errorMessage")));
 	assert_int_equal(status, 200);
 	assert_true(json_text(answer, id_field).n > 3);
 	return json_text(answer, id_field);
@@ -71,9 +73,12 @@ static void refuse(int status, const char *start, const char *method, const char
 static const char *gateway_body(const char *name, const char *hosts, const char *more)
 {
 	/* A cluster of others: stored, not served, so no port is taken. */
-	return text("{'cluster':'elsewhere','gateway':'%s','namespace':'default','elbId':'elb-1','externalPort':{'number':'8080',"
-	            "'protocol':'http','hosts':[%s]},'serviceType':'LoadBalancer','externalIPs':['127.0.0.1'],"
-	            "'maxProtocolVersion':'TLS 1.3','minProtocolVersion':'TLSv1.2'%s}", name, hosts, more);
+	return text(
+		"{'cluster':'elsewhere','gateway':'%s','namespace':'default','elbId':'elb-1','externalPort':{"
+		"'number':'8080',"
+		"'protocol':'http','hosts':[%s]},'serviceType':'LoadBalancer','externalIPs':['127.0.0.1'],"
+		"'maxProtocolVersion':'TLS 1.3','minProtocolVersion':'TLSv1.2'%s}",
+		name, hosts, more);
 }
 
 #define MESHES "/v2/meshes/default/gateways"
@@ -91,9 +96,12 @@ static int setup(void **state)
 	gateway = create(MESHES, "gatewayId", gateway_body("shop", "'*'", ""));
 	assert_int_equal(call("GET", MESHES "/shop", NULL, &item), 200);
 	environment = json_text(item, "defaultEnvironmentId");
-	service = create("/api/v1/services", "serviceId", text("{'name':'orders','gatewayId':'%s','addresses':['127.0.0.1:9001']}", gateway.p));
-	route = create("/api/v1/routes", "routeId", text("{'name':'r','gatewayId':'%s','match':{'path':{'type':'Prefix','value':'/a'}},"
-	               "'backend':{'scene':'SingleService','services':[{'serviceId':'%s'}]}}", gateway.p, service.p));
+	service = create("/api/v1/services", "serviceId",
+		text("{'name':'orders','gatewayId':'%s','addresses':['127.0.0.1:9001']}", gateway.p));
+	route = create("/api/v1/routes", "routeId",
+		text("{'name':'r','gatewayId':'%s','match':{'path':{'type':'Prefix','value':'/a'}},"
+		     "'backend':{'scene':'SingleService','services':[{'serviceId':'%s'}]}}",
+			gateway.p, service.p));
 	return 0;
 }
 
@@ -137,7 +145,8 @@ static void test_gateway_spellings(void **state)
 	assert_string_equal(json_text(item, "minProtocolVersion").p, "TLSV1_2");
 	assert_string_equal(json_text(item, "maxProtocolVersion").p, "TLSV1_3");
 	assert_string_equal(json_text(json_get(item, "externalPort"), "protocol").p, "HTTP");
-	assert_int_equal(call("PUT", MESHES "/shop", gateway_body("shop", "'*'", ",'ipv6Enable':true"), &item), 200);
+	assert_int_equal(
+		call("PUT", MESHES "/shop", gateway_body("shop", "'*'", ",'ipv6Enable':true"), &item), 200);
 	assert_string_equal(json_text(item, "ipv6Enable").p, "true");
 }
 
@@ -147,17 +156,21 @@ static void test_gateway_rules(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 5; i++)
-		refuse(400, "Invalid parameter: gateway", "POST", MESHES, gateway_body(names[i], "'x.example.com'", ""));
+		refuse(400, "Invalid parameter: gateway", "POST", MESHES,
+			gateway_body(names[i], "'x.example.com'", ""));
 	refuse(400, "Invalid parameter: externalPort.hosts", "POST", MESHES, gateway_body("good", "", ""));
 	refuse(400, "Invalid parameter: externalPort.hosts[0]", "POST", MESHES, gateway_body("good", "'a b'", ""));
-	refuse(400, "Invalid parameter: tlsTerminationEnable", "POST", MESHES, gateway_body("good", "'x.com'", ",'tlsTerminationEnable':true"));
-	refuse(400, "Invalid parameter: tlsMode", "POST", MESHES, gateway_body("good", "'x.com'", ",'tlsMode':'MUTUAL'"));
+	refuse(400, "Invalid parameter: tlsTerminationEnable", "POST", MESHES,
+		gateway_body("good", "'x.com'", ",'tlsTerminationEnable':true"));
+	refuse(400, "Invalid parameter: tlsMode", "POST", MESHES,
+		gateway_body("good", "'x.com'", ",'tlsMode':'MUTUAL'"));
 	refuse(400, "Invalid parameter: oops", "POST", MESHES, gateway_body("Abc", "'x.com'", ",'oops':1"));
 	refuse(400, "Invalid parameter: elbId", "POST", MESHES, gateway_body("good", "'x.com'", ",'elbId':'y'"));
 	refuse(404, "meshId", "POST", "/v2/meshes/none/gateways", gateway_body("good", "'x.com'", ""));
 	refuse(400, "Invalid parameter: body", "POST", MESHES, "[]");
 	refuse(400, "Invalid parameter: body", "POST", MESHES, "{");
-	refuse(400, "Invalid parameter: gatewayId", "POST", MESHES, gateway_body("good", "'x.com'", ",'gatewayId':'gw-1'"));
+	refuse(400, "Invalid parameter: gatewayId", "POST", MESHES,
+		gateway_body("good", "'x.com'", ",'gatewayId':'gw-1'"));
 }
 
 static void test_gateway_conflicts(void **state)
@@ -174,9 +187,12 @@ static void test_gateway_conflicts(void **state)
 
 static const char *https_body(const char *more)
 {
-	return text("{'cluster':'elsewhere','gateway':'tls1','namespace':'shop','elbId':'elb-2','externalPort':{'number':'8443',"
-	            "'protocol':'HTTPS','hosts':['*']},'serviceType':'LoadBalancer','externalIPs':['127.0.0.2'],"
-	            "'maxProtocolVersion':'TLSV1_3','minProtocolVersion':'TLSV1_2'%s}", more);
+	return text(
+		"{'cluster':'elsewhere','gateway':'tls1','namespace':'shop','elbId':'elb-2','externalPort':{'"
+		"number':'8443',"
+		"'protocol':'HTTPS','hosts':['*']},'serviceType':'LoadBalancer','externalIPs':['127.0.0.2'],"
+		"'maxProtocolVersion':'TLSV1_3','minProtocolVersion':'TLSV1_2'%s}",
+		more);
 }
 
 static void test_tls_gateway_needs_a_certificate(void **state)
@@ -186,7 +202,8 @@ static void test_tls_gateway_needs_a_certificate(void **state)
 
 	(void)state;
 	refuse(400, "Invalid parameter: certList", "POST", MESHES, https_body(""));
-	refuse(400, "Invalid parameter: certList[0].secretName", "POST", MESHES, https_body(",'certList':[{'secretName':'c1'}]"));
+	refuse(400, "Invalid parameter: certList[0].secretName", "POST", MESHES,
+		https_body(",'certList':[{'secretName':'c1'}]"));
 	sbuf_addf(&body, "{'name':'c1','namespace':'shop','certificate':");
 	json_quote(&body, str_of(certificate_pem));
 	sbuf_addf(&body, ",'privateKey':");
@@ -201,7 +218,8 @@ static void test_tls_gateway_needs_a_certificate(void **state)
 	assert_int_equal(call("GET", text("/api/v1/certificates/%s", certificate.p), NULL, &item), 200);
 	assert_null(json_get(item, "privateKey"));
 	refuse(409, "certificateId", "DELETE", text("/api/v1/certificates/%s", certificate.p), NULL);
-	refuse(400, "Invalid parameter: tlsTerminationEnable", "PUT", MESHES "/tls1", https_body(",'tlsTerminationEnable':false"));
+	refuse(400, "Invalid parameter: tlsTerminationEnable", "PUT", MESHES "/tls1",
+		https_body(",'tlsTerminationEnable':false"));
 }
 
 static void test_gateway_is_deleted_both_ways(void **state)
@@ -260,12 +278,15 @@ static void test_service_ports_follow_the_service(void **state)
 	assert_int_equal(count_items(ports), 2);
 	refuse(409, "port", "POST", ports, "{'port':9002}");
 	refuse(400, "Invalid parameter: port", "POST", ports, "{'port':0}");
-	assert_int_equal(call("PUT", text("%s/%s", ports, id.p), "{'name':'renamed','port':9002,'protocol':'HTTPS'}", &answer), 200);
+	assert_int_equal(call("PUT", text("%s/%s", ports, id.p),
+				 "{'name':'renamed','port':9002,'protocol':'HTTPS'}", &answer),
+		200);
 	assert_string_equal(json_text(answer, "name").p, "renamed");
 	assert_string_equal(json_text(answer, "protocol").p, "HTTPS");
 	assert_int_equal(call("DELETE", text("%s/%s", ports, id.p), NULL, NULL), 200);
 	assert_int_equal(count_items(ports), 1);
-	refuse(409, "servicePortId", "DELETE", text("%s/%s", ports, json_text(json_get(list, "items")->child, "servicePortId").p), NULL);
+	refuse(409, "servicePortId", "DELETE",
+		text("%s/%s", ports, json_text(json_get(list, "items")->child, "servicePortId").p), NULL);
 }
 
 static void test_service_rules(void **state)
@@ -276,13 +297,18 @@ static void test_service_rules(void **state)
 	(void)state;
 	refuse(400, "Invalid parameter: addresses", "POST", path, text("%s}", start));
 	refuse(400, "Invalid parameter: addresses[0]", "POST", path, text("%s,'addresses':['127.0.0.1']}", start));
-	refuse(400, "Invalid parameter: addresses[1]", "POST", path, text("%s,'addresses':['127.0.0.1:1','127.0.0.1:1']}", start));
-	refuse(400, "Invalid parameter: addresses[0].wieght", "POST", path, text("%s,'addresses':[{'address':'127.0.0.1:1','wieght':1}]}", start));
-	refuse(400, "Invalid parameter: addresses[0]", "POST", path, text("%s,'addresses':['a.example.com:1']}", start));
+	refuse(400, "Invalid parameter: addresses[1]", "POST", path,
+		text("%s,'addresses':['127.0.0.1:1','127.0.0.1:1']}", start));
+	refuse(400, "Invalid parameter: addresses[0].wieght", "POST", path,
+		text("%s,'addresses':[{'address':'127.0.0.1:1','wieght':1}]}", start));
+	refuse(400, "Invalid parameter: addresses[0]", "POST", path,
+		text("%s,'addresses':['a.example.com:1']}", start));
 	create(path, "serviceId", text("%s,'sourceType':'DNS','addresses':['a.example.com:1']}", start));
 	refuse(409, "name", "POST", path, text("%s,'addresses':['127.0.0.1:1']}", start));
-	refuse(400, "Invalid parameter: aiServiceConfig", "POST", path, text("{'name':'ai','gatewayId':'%s','sourceType':'AI'}", gateway.p));
-	refuse(400, "Invalid parameter: gatewayId", "POST", path, "{'name':'s3','gatewayId':'gw-none','addresses':['127.0.0.1:1']}");
+	refuse(400, "Invalid parameter: aiServiceConfig", "POST", path,
+		text("{'name':'ai','gatewayId':'%s','sourceType':'AI'}", gateway.p));
+	refuse(400, "Invalid parameter: gatewayId", "POST", path,
+		"{'name':'s3','gatewayId':'gw-none','addresses':['127.0.0.1:1']}");
 }
 
 static void test_route_rules(void **state)
@@ -292,22 +318,34 @@ static void test_route_rules(void **state)
 	struct json *item;
 
 	(void)state;
-	refuse(400, "Invalid parameter: match.path.value", "POST", path, text("%s{'type':'Exact','value':'a'}}}", start));
-	refuse(400, "Invalid parameter: match.path.value", "POST", path, text("%s{'type':'Prefix','value':'/a//b'}}}", start));
-	refuse(400, "Invalid parameter: match.path.value", "POST", path, text("%s{'type':'Regex','value':'('}}}", start));
-	refuse(400, "Invalid parameter: match.path.type", "POST", path, text("%s{'type':'exact','value':'/a'}}}", start));
+	refuse(400, "Invalid parameter: match.path.value", "POST", path,
+		text("%s{'type':'Exact','value':'a'}}}", start));
+	refuse(400, "Invalid parameter: match.path.value", "POST", path,
+		text("%s{'type':'Prefix','value':'/a//b'}}}", start));
+	refuse(400, "Invalid parameter: match.path.value", "POST", path,
+		text("%s{'type':'Regex','value':'('}}}", start));
+	refuse(400, "Invalid parameter: match.path.type", "POST", path,
+		text("%s{'type':'exact','value':'/a'}}}", start));
 	refuse(400, "Invalid parameter: backend.services", "POST", path,
 	       text("%s{'type':'Exact','value':'/a'}},'backend':{'scene':'SingleService'}}", start));
-	refuse(400, "Invalid parameter: backend.services[0].port", "POST", path, text("%s{'type':'Exact','value':'/a'}},'backend':"
-	       "{'scene':'SingleService','services':[{'serviceId':'%s','port':1}]}}", start, service.p));
-	refuse(400, "Invalid parameter: backend.services[0].serviceId", "POST", path, text("%s{'type':'Exact','value':'/a'}},'backend':"
-	       "{'scene':'SingleService','services':[{'serviceId':'svc-none'}]}}", start));
-	refuse(409, "name", "POST", path, text("{'name':'r','gatewayId':'%s','match':{'path':{'type':'Exact','value':'/a'}}}", gateway.p));
+	refuse(400, "Invalid parameter: backend.services[0].port", "POST", path,
+		text("%s{'type':'Exact','value':'/a'}},'backend':"
+		     "{'scene':'SingleService','services':[{'serviceId':'%s','port':1}]}}",
+			start, service.p));
+	refuse(400, "Invalid parameter: backend.services[0].serviceId", "POST", path,
+		text("%s{'type':'Exact','value':'/a'}},'backend':"
+		     "{'scene':'SingleService','services':[{'serviceId':'svc-none'}]}}",
+			start));
+	refuse(409, "name", "POST", path,
+		text("{'name':'r','gatewayId':'%s','match':{'path':{'type':'Exact','value':'/a'}}}",
+			gateway.p));
 	assert_int_equal(call("GET", text("%s/%s", path, route.p), NULL, &item), 200);
 	assert_string_equal(json_text(item, "environmentId").p, environment.p);
 	refuse(400, "Invalid parameter: gatewayId", "PUT", text("%s/%s", path, route.p),
 	       "{'name':'r','gatewayId':'gw-x','match':{'path':{'type':'Prefix','value':'/a'}}}");
-	assert_int_equal(call("PUT", text("%s/%s", path, route.p), "{'name':'r','match':{'path':{'type':'Prefix','value':'/b'}}}", &item), 200);
+	assert_int_equal(call("PUT", text("%s/%s", path, route.p),
+				 "{'name':'r','match':{'path':{'type':'Prefix','value':'/b'}}}", &item),
+		200);
 	assert_string_equal(json_text(item, "gatewayId").p, gateway.p);
 	refuse(404, "routeId", "GET", text("%s/route-none", path), NULL);
 }
@@ -328,7 +366,8 @@ static void test_used_resources_stay(void **state)
 
 static void test_api_and_operations(void **state)
 {
-	struct str api = create("/api/v1/http-apis", "httpApiId", text("{'name':'a','gatewayId':'%s','basePath':'/v1'}", gateway.p));
+	struct str api = create("/api/v1/http-apis", "httpApiId",
+		text("{'name':'a','gatewayId':'%s','basePath':'/v1'}", gateway.p));
 	const char *path = text("/api/v1/http-apis/%s/operations", api.p);
 	struct json *item;
 
@@ -338,7 +377,8 @@ static void test_api_and_operations(void **state)
 	refuse(409, "path", "POST", path, "{'name':'get2','method':'GET','path':'/x/{other}'}");
 	refuse(400, "Invalid parameter: path", "POST", path, "{'name':'get2','method':'GET','path':'/x{id}'}");
 	refuse(400, "Invalid parameter: path", "POST", path, "{'name':'get2','method':'GET','path':'/{a}/{a}'}");
-	refuse(400, "Invalid parameter: httpApiId", "POST", path, "{'httpApiId':'api-x','name':'get2','method':'GET','path':'/y'}");
+	refuse(400, "Invalid parameter: httpApiId", "POST", path,
+		"{'httpApiId':'api-x','name':'get2','method':'GET','path':'/y'}");
 	refuse(404, "httpApiId", "POST", "/api/v1/http-apis/api-none/operations", "{}");
 	assert_int_equal(call("GET", text("%s/%s", path, operation.p), NULL, &item), 200);
 	assert_string_equal(json_text(item, "httpApiId").p, api.p);
@@ -372,8 +412,9 @@ static struct str make_policy(const char *class, const char *config)
 
 static const char *attachment(const char *type, struct str id, struct str policy)
 {
-	return text("{'attachResourceId':'%s','attachResourceType':'%s','environmentId':'%s','gatewayId':'%s','policyId':'%s'}", id.p, type,
-	            environment.p, gateway.p, policy.p);
+	return text("{'attachResourceId':'%s','attachResourceType':'%s','environmentId':'%s','gatewayId':'%s'"
+		    ",'policyId':'%s'}",
+		id.p, type, environment.p, gateway.p, policy.p);
 }
 
 static void test_policy_rules(void **state)
@@ -382,10 +423,12 @@ static void test_policy_rules(void **state)
 	struct json *item;
 
 	(void)state;
-	refuse(400, "Invalid parameter: config", "POST", path, "{'name':'p','className':'RateLimit','config':{'threshold':100}}");
+	refuse(400, "Invalid parameter: config", "POST", path,
+		"{'name':'p','className':'RateLimit','config':{'threshold':100}}");
 	refuse(400, "Invalid parameter: config", "POST", path, "{'name':'p','className':'RateLimit','config':'{'}");
-	refuse(400, "Invalid parameter: config.enable", "POST", path, "{'name':'p','className':'RateLimit','config':'{\\'threshold\\':100,"
-	       "\\'behaviorType\\':0,\\'bodyEncoding\\':0,\\'responseStatusCode\\':429}'}");
+	refuse(400, "Invalid parameter: config.enable", "POST", path,
+		"{'name':'p','className':'RateLimit','config':'{\\'threshold\\':100,"
+		"\\'behaviorType\\':0,\\'bodyEncoding\\':0,\\'responseStatusCode\\':429}'}");
 	refuse(400, "Invalid parameter: className", "POST", path, "{'name':'p','className':'Nope','config':3}");
 	refuse(400, "Invalid parameter: name", "POST", path, "{'name':' ','className':'Nope','config':3}");
 	refuse(400, "Invalid parameter: nmae", "POST", path, "{'nmae':'p','className':'Nope','config':3}");
@@ -393,7 +436,8 @@ static void test_policy_rules(void **state)
 
 	assert_int_equal(call("GET", text("%s/%s", path, policy.p), NULL, &item), 200);
 	assert_string_equal(json_text(item, "className").p, "RateLimit");
-	refuse(400, "Invalid parameter: className", "PUT", text("%s/%s", path, policy.p), "{'name':'p','className':'Timeout','config':'{}'}");
+	refuse(400, "Invalid parameter: className", "PUT", text("%s/%s", path, policy.p),
+		"{'name':'p','className':'Timeout','config':'{}'}");
 }
 
 static void test_attachment_rules(void **state)
@@ -406,10 +450,13 @@ static void test_attachment_rules(void **state)
 	refuse(404, "attachResourceId", "POST", path, attachment("Route", STR("route-none"), policy));
 	refuse(404, "policyId", "POST", path, attachment("Route", route, STR("policy-none")));
 	refuse(400, "Invalid parameter: attachResourceType", "POST", path, attachment("Routes", route, policy));
-	refuse(400, "Invalid parameter: environmentId", "POST", path, text("{'attachResourceId':'%s','attachResourceType':'Route','gatewayId':'%s',"
-	       "'policyId':'%s'}", route.p, gateway.p, policy.p));
-	refuse(400, "Invalid parameter: gatewayId", "POST", path, text("{'attachResourceId':'%s','attachResourceType':'Service','policyId':'%s'}",
-	       service.p, policy.p));
+	refuse(400, "Invalid parameter: environmentId", "POST", path,
+		text("{'attachResourceId':'%s','attachResourceType':'Route','gatewayId':'%s',"
+		     "'policyId':'%s'}",
+			route.p, gateway.p, policy.p));
+	refuse(400, "Invalid parameter: gatewayId", "POST", path,
+		text("{'attachResourceId':'%s','attachResourceType':'Service','policyId':'%s'}", service.p,
+			policy.p));
 	struct str pr = create(path, "policyAttachmentId", attachment("GatewayRoute", route, policy));
 
 	refuse(409, "attachResourceId", "POST", path, attachment("Route", route, other));
@@ -425,11 +472,13 @@ static void test_attachment_rules(void **state)
 
 static void test_attachment_to_several(void **state)
 {
-	struct str more = create("/api/v1/routes", "routeId", text("{'name':'r2','gatewayId':'%s','match':{'path':{'type':'Exact','value':'/b'}}}",
-	                         gateway.p));
+	struct str more = create("/api/v1/routes", "routeId",
+		text("{'name':'r2','gatewayId':'%s','match':{'path':{'type':'Exact','value':'/b'}}}",
+			gateway.p));
 	struct str policy = make_policy("RateLimit", RATE);
 	struct str both = arena_printf(&node.arena, "%s , %s", route.p, more.p);
-	struct str pr = create("/api/v1/policy-attachments", "policyAttachmentId", attachment("Route", both, policy));
+	struct str pr =
+		create("/api/v1/policy-attachments", "policyAttachmentId", attachment("Route", both, policy));
 	struct json *item;
 
 	(void)state;
@@ -441,8 +490,10 @@ static void test_attachment_to_several(void **state)
 
 static void test_service_in_an_attached_config_stays(void **state)
 {
-	struct str copy = create("/api/v1/services", "serviceId", text("{'name':'copy','gatewayId':'%s','addresses':['127.0.0.1:9002']}", gateway.p));
-	struct str policy = make_policy("FlowCopy", text("{'targetServiceId':'%s','percentage':50,'enable':true}", copy.p));
+	struct str copy = create("/api/v1/services", "serviceId",
+		text("{'name':'copy','gatewayId':'%s','addresses':['127.0.0.1:9002']}", gateway.p));
+	struct str policy = make_policy(
+		"FlowCopy", text("{'targetServiceId':'%s','percentage':50,'enable':true}", copy.p));
 	const char *path = text("/api/v1/services/%s", copy.p);
 
 	(void)state;
@@ -460,8 +511,12 @@ static void test_secrets_stay_and_are_never_shown(void **state)
 	char command[256];
 
 	(void)state;
-	assert_int_equal(call("POST", "/api/v1/consumers", "{'name':'c','identities':{'apiKey':{'credentials':[{'apikey':'very-secret-key'},"
-	                 "{'generateMode':'System'}]},'basic':{'username':'u','password':'pass-word-1'}}}", &answer), 200);
+	assert_int_equal(
+		call("POST", "/api/v1/consumers",
+			"{'name':'c','identities':{'apiKey':{'credentials':[{'apikey':'very-secret-key'},"
+			"{'generateMode':'System'}]},'basic':{'username':'u','password':'pass-word-1'}}}",
+			&answer),
+		200);
 	assert_int_equal(json_get(answer, "apiKeys")->n, 1);
 	const char *path = text("/api/v1/consumers/%s", json_text(answer, "consumerId").p);
 
@@ -484,7 +539,8 @@ static void test_secrets_stay_and_are_never_shown(void **state)
 	refuse(400, "Invalid parameter: identities.basic.password", "POST", "/api/v1/consumers",
 	       "{'name':'d','identities':{'basic':{'username':'v','password':'******'}}}");
 	restart();
-	refuse(409, "identities.basic.username", "POST", "/api/v1/consumers", "{'name':'d','identities':{'basic':{'username':'u','password':'x'}}}");
+	refuse(409, "identities.basic.username", "POST", "/api/v1/consumers",
+		"{'name':'d','identities':{'basic':{'username':'u','password':'x'}}}");
 	refuse(409, "identities.apiKey.credentials[0].apikey", "POST", "/api/v1/consumers",
 	       "{'name':'d','identities':{'apiKey':{'credentials':[{'apikey':'very-secret-key'}]}}}");
 	snprintf(command, sizeof command, "! grep -aq -e very-secret-key -e pass-word-1 %s/*", node.dir);
@@ -579,13 +635,29 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_gateway_brings_its_environment), TEST(test_gateway_spellings), TEST(test_gateway_rules), TEST(test_gateway_conflicts),
-		TEST(test_tls_gateway_needs_a_certificate), TEST(test_gateway_is_deleted_both_ways), TEST(test_features),
-		TEST(test_service_ports_follow_the_service), TEST(test_service_rules), TEST(test_route_rules), TEST(test_used_resources_stay),
-		TEST(test_api_and_operations), TEST(test_policy_rules), TEST(test_attachment_rules), TEST(test_attachment_to_several),
-		TEST(test_service_in_an_attached_config_stays), TEST(test_secrets_stay_and_are_never_shown), TEST(test_wrong_key_is_noticed),
-		TEST(test_paging_and_filters), TEST(test_rehearsal_changes_nothing), TEST(test_methods_and_paths),
-		TEST(test_everything_is_there_after_a_restart), TEST(test_actions_of_tokens),
+		TEST(test_gateway_brings_its_environment),
+		TEST(test_gateway_spellings),
+		TEST(test_gateway_rules),
+		TEST(test_gateway_conflicts),
+		TEST(test_tls_gateway_needs_a_certificate),
+		TEST(test_gateway_is_deleted_both_ways),
+		TEST(test_features),
+		TEST(test_service_ports_follow_the_service),
+		TEST(test_service_rules),
+		TEST(test_route_rules),
+		TEST(test_used_resources_stay),
+		TEST(test_api_and_operations),
+		TEST(test_policy_rules),
+		TEST(test_attachment_rules),
+		TEST(test_attachment_to_several),
+		TEST(test_service_in_an_attached_config_stays),
+		TEST(test_secrets_stay_and_are_never_shown),
+		TEST(test_wrong_key_is_noticed),
+		TEST(test_paging_and_filters),
+		TEST(test_rehearsal_changes_nothing),
+		TEST(test_methods_and_paths),
+		TEST(test_everything_is_there_after_a_restart),
+		TEST(test_actions_of_tokens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

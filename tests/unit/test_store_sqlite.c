@@ -1,5 +1,6 @@
 /*
- * test_store_sqlite.c -- what was written is there again; what is no store of ours is refused in plain words; a store that
+ * test_store_sqlite.c -- what was written is there again; what is no store of ours is refused in plain words; a
+ * store that
  * fails loses nothing and takes writes again by itself.
  */
 /* room: control */
@@ -220,7 +221,9 @@ static void test_refuses_a_damaged_file(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 500; i++) {
 		snprintf(id, sizeof id, "id-%u", i);
-		rows[0] = row(id, "{\"text\":\"0123456789012345678901234567890123456789012345678901234567890123456789\"}");
+		rows[0] = row(
+			id, "{\"text\":"
+			    "\"0123456789012345678901234567890123456789012345678901234567890123456789\"}");
 		assert_true(store_write(s, rows, 1, &why));
 	}
 	store_close(s);
@@ -289,7 +292,9 @@ static void test_survives_a_kill(void **state)
 
 	store_close(open_it());
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	assert_int_equal(sqlite3_prepare_v2(db, "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'count'", -1, &q, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'count'",
+				 -1, &q, NULL),
+		SQLITE_OK);
 	assert_int_equal(sqlite3_step(q), SQLITE_ROW);
 	assert_true((unsigned)sqlite3_column_int(q, 0) >= acknowledged);
 	sqlite3_finalize(q);
@@ -300,10 +305,18 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_keeps_what_was_written), TEST(test_nobody_else_may_read_it), TEST(test_one_bad_row_undoes_all),
-		TEST(test_locked_store_refuses_and_recovers), TEST(test_moved_file_is_noticed), TEST(test_refuses_what_is_no_database),
-		TEST(test_refuses_another_schema), TEST(test_refuses_the_database_of_another_program), TEST(test_refuses_a_damaged_file),
-		TEST(test_refuses_a_second_process), TEST(test_refuses_other_urls), TEST(test_survives_a_kill),
+		TEST(test_keeps_what_was_written),
+		TEST(test_nobody_else_may_read_it),
+		TEST(test_one_bad_row_undoes_all),
+		TEST(test_locked_store_refuses_and_recovers),
+		TEST(test_moved_file_is_noticed),
+		TEST(test_refuses_what_is_no_database),
+		TEST(test_refuses_another_schema),
+		TEST(test_refuses_the_database_of_another_program),
+		TEST(test_refuses_a_damaged_file),
+		TEST(test_refuses_a_second_process),
+		TEST(test_refuses_other_urls),
+		TEST(test_survives_a_kill),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

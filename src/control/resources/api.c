@@ -2,14 +2,20 @@
 #include "control/resources/shared.h"
 
 static const struct field fields[] = {
-	TEXT(struct api_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"orders\""), DOC("Name, unique in the gateway.")),
-	TEXT(struct api_doc, gatewayId, REQUIRED, IMMUTABLE, RANGE(1, 64), REFERS("gateway"), DOC("Gateway it belongs to.")),
+	TEXT(struct api_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"orders\""),
+		DOC("Name, unique in the gateway.")),
+	TEXT(struct api_doc, gatewayId, REQUIRED, IMMUTABLE, RANGE(1, 64), REFERS("gateway"),
+		DOC("Gateway it belongs to.")),
 	TEXT(struct api_doc, environmentId, IMMUTABLE, RANGE(1, 64), REFERS("environment"),
-	     DOC("Environment; the gateway's default when left out.")),
-	TEXTS(struct api_doc, domainIds, RANGE(0, 64), TEXT_MAX(64), REFERS("domain"), DOC("Domains; none = every host of the gateway.")),
-	TEXT(struct api_doc, description, RANGE(0, 1024), FORMAT(format_description), DOC("Text for people.")),
-	TEXT(struct api_doc, basePath, RANGE(1, 256), DEFAULT("\"/\""), FORMAT(format_base_path), DOC("What its paths start with.")),
-	OBJECT(struct api_doc, backend, backend_fields, PRESENT(struct api_doc, has_backend), DOC("Backend of its operations.")),
+		DOC("Environment; the gateway's default when left out.")),
+	TEXTS(struct api_doc, domainIds, RANGE(0, 64), TEXT_MAX(64), REFERS("domain"),
+		DOC("Domains; none = every host of the gateway.")),
+	TEXT(struct api_doc, description, RANGE(0, 1024), FORMAT(format_description),
+		DOC("Text for people.")),
+	TEXT(struct api_doc, basePath, RANGE(1, 256), DEFAULT("\"/\""), FORMAT(format_base_path),
+		DOC("What its paths start with.")),
+	OBJECT(struct api_doc, backend, backend_fields, PRESENT(struct api_doc, has_backend),
+		DOC("Backend of its operations.")),
 	FIELDS_END
 };
 

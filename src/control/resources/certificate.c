@@ -10,12 +10,17 @@ static bool check_key(struct str s, struct problem *why)
 }
 
 static const struct field fields[] = {
-	TEXT(struct certificate_doc, name, REQUIRED, IMMUTABLE, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"shop-tls\""),
-	     DOC("Name, the secretName of a gateway's certList; unique in the namespace.")),
-	TEXT(struct certificate_doc, namespace, IMMUTABLE, DEFAULT("\"default\""), FORMAT(format_dns_label), DOC("Namespace.")),
-	TEXT(struct certificate_doc, certificate, RANGE(1, 262144), FORMAT(format_pem), DOC("Certificate and the chain above it, in PEM.")),
-	TEXT(struct certificate_doc, privateKey, SECRET, RANGE(1, 65536), FORMAT(check_key), DOC("Private key in PEM; never returned.")),
-	TEXT(struct certificate_doc, caCertificate, RANGE(1, 262144), FORMAT(format_pem), DOC("Certificates to trust, in PEM.")),
+	TEXT(struct certificate_doc, name, REQUIRED, IMMUTABLE, RANGE(1, 512), FORMAT(format_title),
+		EXAMPLE("\"shop-tls\""),
+		DOC("Name, the secretName of a gateway's certList; unique in the namespace.")),
+	TEXT(struct certificate_doc, namespace, IMMUTABLE, DEFAULT("\"default\""), FORMAT(format_dns_label),
+		DOC("Namespace.")),
+	TEXT(struct certificate_doc, certificate, RANGE(1, 262144), FORMAT(format_pem),
+		DOC("Certificate and the chain above it, in PEM.")),
+	TEXT(struct certificate_doc, privateKey, SECRET, RANGE(1, 65536), FORMAT(check_key),
+		DOC("Private key in PEM; never returned.")),
+	TEXT(struct certificate_doc, caCertificate, RANGE(1, 262144), FORMAT(format_pem),
+		DOC("Certificates to trust, in PEM.")),
 	FIELDS_END
 };
 
@@ -43,15 +48,26 @@ static bool refuse_used(struct write *w, struct resource *r, struct problem *why
 
 		for (const struct json *v = list ? list->child : NULL; v; v = v->next)
 			if (certificate_find(m, json_text(g->doc, "namespace"), json_text(v, "secretName")) == r)
-				return problem_of(why, PROBLEM_CONFLICT, "certificateId", "certificate %.*s is used by gateway %.*s (\"%.*s\")",
-				                  STR_FMT(r->id), STR_FMT(g->id), STR_FMT(g->name));
+				return problem_of(why, PROBLEM_CONFLICT, "certificateId",
+					"certificate %.*s is used by gateway %.*s (\"%.*s\")", STR_FMT(r->id),
+					STR_FMT(g->id), STR_FMT(g->name));
 	}
 	return true;
 }
 
 const struct resource_class certificate_class = {
-	.kind = RESOURCE_CERTIFICATE, .name = "certificate", .noun = "Certificate", .plural = "Certificates",
-	.id_field = "certificateId", .id_prefix = "cert-", .path = "/api/v1/certificates", .scope = { "namespace" },
-	.has_unique_name = true, .fields = fields, .size = sizeof(struct certificate_doc),
-	.doc = "A certificate with its private key, or certificates to trust.", .check = check, .deleting = refuse_used,
+	.kind = RESOURCE_CERTIFICATE,
+	.name = "certificate",
+	.noun = "Certificate",
+	.plural = "Certificates",
+	.id_field = "certificateId",
+	.id_prefix = "cert-",
+	.path = "/api/v1/certificates",
+	.scope = { "namespace" },
+	.has_unique_name = true,
+	.fields = fields,
+	.size = sizeof(struct certificate_doc),
+	.doc = "A certificate with its private key, or certificates to trust.",
+	.check = check,
+	.deleting = refuse_used,
 };

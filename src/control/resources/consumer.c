@@ -1,5 +1,6 @@
 /*
- * consumer.c -- who calls: API keys, a user name and password, or a claim of a token. Authorization rules hang below it.
+ * consumer.c -- who calls: API keys, a user name and password, or a claim of a token. Authorization rules hang
+ * below it.
  */
 #include "control/resources/shared.h"
 #include <stdio.h>
@@ -51,69 +52,98 @@ struct token_place { int position; struct str key, prefix; bool pass; };
 struct payload { struct str payloadKeyName, payloadKeyValue; };
 
 static const struct field credential_fields[] = {
-	TEXT(struct api_key_credential, apikey, SECRET, RANGE(KEY_BYTES_MIN, 1024), FORMAT(format_header_value), EXAMPLE("\"secret-key-0001\""),
-	     WHEN("generateMode", GENERATE_CUSTOM), DOC("The key, at least 8 bytes, better 16; never returned.")),
-	CHOICE(struct api_key_credential, generateMode, modes, DEFAULT("\"Custom\""), ANY_CASE, DOC("Where the key comes from.")),
+	TEXT(struct api_key_credential, apikey, SECRET, RANGE(KEY_BYTES_MIN, 1024),
+		FORMAT(format_header_value), EXAMPLE("\"secret-key-0001\""),
+		WHEN("generateMode", GENERATE_CUSTOM),
+		DOC("The key, at least 8 bytes, better 16; never returned.")),
+	CHOICE(struct api_key_credential, generateMode, modes, DEFAULT("\"Custom\""), ANY_CASE,
+		DOC("Where the key comes from.")),
 	FIELDS_END
 };
 static const struct field source_fields[] = {
-	CHOICE(struct key_place, source, sources, DEFAULT("\"Default\""), ANY_CASE, DOC("Where a request carries the key.")),
-	TEXT(struct key_place, value, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"x-key\""), DOC("Name of the header or parameter.")),
+	CHOICE(struct key_place, source, sources, DEFAULT("\"Default\""),
+		ANY_CASE, DOC("Where a request carries the key.")),
+	TEXT(struct key_place, value, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"x-key\""),
+		DOC("Name of the header or parameter.")),
 	FIELDS_END
 };
 static const struct field key_fields[] = {
-	LIST(struct key_identity, credentials, struct api_key_credential, credential_fields, REQUIRED, RANGE(1, 64), DOC("Keys.")),
+	LIST(struct key_identity, credentials, struct api_key_credential,
+						  credential_fields, REQUIRED, RANGE(1, 64), DOC("Keys.")),
 	OBJECT(struct key_identity, source, source_fields, DOC("Where a request carries the key.")),
 	FIELDS_END
 };
 static const struct field basic_fields[] = {
-	TEXT(struct basic_identity, username, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"u\""), DOC("User name, without a colon.")),
-	TEXT(struct basic_identity, password, REQUIRED, SECRET, RANGE(1, 256), EXAMPLE("\"p\""), DOC("Password; never returned.")),
+	TEXT(struct basic_identity, username, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"u\""),
+		DOC("User name, without a colon.")),
+	TEXT(struct basic_identity, password, REQUIRED, SECRET, RANGE(1, 256), EXAMPLE("\"p\""),
+		DOC("Password; never returned.")),
 	FIELDS_END
 };
 static const struct field remote_fields[] = {
-	TEXT(struct remote_keys, uri, REQUIRED, RANGE(1, 2048), FORMAT(format_url), EXAMPLE("\"https://id.example.com/keys\""), DOC("URL.")),
+	TEXT(struct remote_keys, uri, REQUIRED, RANGE(1, 2048), FORMAT(format_url),
+		EXAMPLE("\"https://id.example.com/keys\""), DOC("URL.")),
 	FIELDS_END
 };
 static const struct field token_fields[] = {
-	CHOICE(struct token_place, position, positions, DEFAULT("\"Default\""), ANY_CASE, DOC("Where a request carries the token.")),
-	TEXT(struct token_place, key, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"Authorization\""), DOC("Name of the header or parameter.")),
-	TEXT(struct token_place, prefix, RANGE(0, 64), FORMAT(format_line), EXAMPLE("\"Bearer\""), DOC("What stands before the token.")),
+	CHOICE(struct token_place, position, positions, DEFAULT("\"Default\""), ANY_CASE,
+		DOC("Where a request carries the token.")),
+	TEXT(struct token_place, key, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"Authorization\""),
+		DOC("Name of the header or parameter.")),
+	TEXT(struct token_place, prefix, RANGE(0, 64), FORMAT(format_line), EXAMPLE("\"Bearer\""),
+		DOC("What stands before the token.")),
 	BOOL(struct token_place, pass, DEFAULT("true"), DOC("Whether the token goes on to the upstream.")),
 	FIELDS_END
 };
 static const struct field payload_fields[] = {
-	TEXT(struct payload, payloadKeyName, DEFAULT("\"uid\""), RANGE(1, 256), FORMAT(format_line), DOC("Claim that tells the consumer.")),
-	TEXT(struct payload, payloadKeyValue, REQUIRED, RANGE(1, 1024), EXAMPLE("\"shop\""), DOC("Its value for this consumer.")),
+	TEXT(struct payload, payloadKeyName, DEFAULT("\"uid\""), RANGE(1, 256), FORMAT(format_line),
+		DOC("Claim that tells the consumer.")),
+	TEXT(struct payload, payloadKeyValue, REQUIRED, RANGE(1, 1024), EXAMPLE("\"shop\""),
+		DOC("Its value for this consumer.")),
 	FIELDS_END
 };
 static const struct field claim_fields[] = {
-	TEXT(struct claim_to_header, claim, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"sub\""), DOC("Claim.")),
-	TEXT(struct claim_to_header, header, REQUIRED, RANGE(1, 256), FORMAT(format_header_name), EXAMPLE("\"x-sub\""), DOC("Header it goes to.")),
-	BOOL(struct claim_to_header, override, DEFAULT("true"), DOC("Whether a header of the client is replaced.")),
+	TEXT(struct claim_to_header, claim, REQUIRED, RANGE(1, 256),
+		FORMAT(format_line), EXAMPLE("\"sub\""), DOC("Claim.")),
+	TEXT(struct claim_to_header, header, REQUIRED, RANGE(1, 256), FORMAT(format_header_name),
+		EXAMPLE("\"x-sub\""), DOC("Header it goes to.")),
+	BOOL(struct claim_to_header, override, DEFAULT("true"),
+		DOC("Whether a header of the client is replaced.")),
 	FIELDS_END
 };
 static const struct field jwt_fields[] = {
-	TEXT(struct jwt_identity, jwks, SECRET, RANGE(1, 65536), FORMAT(check_json), EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\"}]}\""),
-	     DOC("Keys, as the text of a JSON Web Key Set; never returned.")),
-	OBJECT(struct jwt_identity, remoteJwks, remote_fields, PRESENT(struct jwt_identity, has_remoteJwks), DOC("Where to fetch the keys.")),
-	CHOICE(struct jwt_identity, secretType, secret_types, DEFAULT("\"Asymmetry\""), ANY_CASE, DOC("Kind of keys.")),
-	OBJECT(struct jwt_identity, jwtTokenConfig, token_fields, PRESENT(struct jwt_identity, has_jwtTokenConfig), DOC("Where the token is.")),
-	OBJECT(struct jwt_identity, jwtPayloadConfig, payload_fields, REQUIRED, DOC("Which claim tells the consumer.")),
-	LIST(struct jwt_identity, claimsToHeadersConfigs, struct claim_to_header, claim_fields, RANGE(0, 32), DOC("Claims for the upstream.")),
+	TEXT(struct jwt_identity, jwks, SECRET, RANGE(1, 65536), FORMAT(check_json),
+		EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\"}]}\""),
+		DOC("Keys, as the text of a JSON Web Key Set; never returned.")),
+	OBJECT(struct jwt_identity, remoteJwks, remote_fields, PRESENT(struct jwt_identity, has_remoteJwks),
+		DOC("Where to fetch the keys.")),
+	CHOICE(struct jwt_identity, secretType, secret_types, DEFAULT("\"Asymmetry\""), ANY_CASE,
+		DOC("Kind of keys.")),
+	OBJECT(struct jwt_identity, jwtTokenConfig, token_fields,
+		PRESENT(struct jwt_identity, has_jwtTokenConfig), DOC("Where the token is.")),
+	OBJECT(struct jwt_identity, jwtPayloadConfig, payload_fields, REQUIRED,
+		DOC("Which claim tells the consumer.")),
+	LIST(struct jwt_identity, claimsToHeadersConfigs, struct claim_to_header, claim_fields, RANGE(0, 32),
+		DOC("Claims for the upstream.")),
 	FIELDS_END
 };
 static const struct field identity_fields[] = {
-	OBJECT(struct consumer_identities, apiKey, key_fields, PRESENT(struct consumer_identities, has_apiKey), DOC("API keys.")),
-	OBJECT(struct consumer_identities, basic, basic_fields, PRESENT(struct consumer_identities, has_basic), DOC("User name and password.")),
-	OBJECT(struct consumer_identities, jwt, jwt_fields, PRESENT(struct consumer_identities, has_jwt), DOC("Tokens.")),
+	OBJECT(struct consumer_identities, apiKey, key_fields,
+		PRESENT(struct consumer_identities, has_apiKey), DOC("API keys.")),
+	OBJECT(struct consumer_identities, basic, basic_fields,
+		PRESENT(struct consumer_identities, has_basic), DOC("User name and password.")),
+	OBJECT(struct consumer_identities, jwt, jwt_fields, PRESENT(struct consumer_identities, has_jwt),
+		DOC("Tokens.")),
 	FIELDS_END
 };
 static const struct field fields[] = {
-	TEXT(struct consumer_doc, name, REQUIRED, RANGE(1, 256), FORMAT(format_title), EXAMPLE("\"shop\""), DOC("Name, at most 64 characters, unique.")),
+	TEXT(struct consumer_doc, name, REQUIRED, RANGE(1, 256), FORMAT(format_title), EXAMPLE("\"shop\""),
+		DOC("Name, at most 64 characters, unique.")),
 	BOOL(struct consumer_doc, enable, DEFAULT("true"), DOC("Whether its credentials are accepted.")),
-	TEXT(struct consumer_doc, description, RANGE(0, 1024), FORMAT(format_description), DOC("Text for people.")),
-	OBJECT(struct consumer_doc, identities, identity_fields, PRESENT(struct consumer_doc, has_identities), DOC("Credentials.")),
+	TEXT(struct consumer_doc, description, RANGE(0, 1024), FORMAT(format_description),
+		DOC("Text for people.")),
+	OBJECT(struct consumer_doc, identities, identity_fields, PRESENT(struct consumer_doc, has_identities),
+		DOC("Credentials.")),
 	FIELDS_END
 };
 
@@ -155,11 +185,12 @@ static bool check_unshared(const struct draft *d, const struct resource *other, 
 		for (const struct json *w = theirs ? theirs->child : NULL; w; w = w->next)
 			if (str_equal_secret(json_text(v, "apikey"), json_text(w, "apikey"))) {
 				snprintf(at, sizeof at, "identities.apiKey.credentials[%u].apikey", i);
-				return problem_of(why, PROBLEM_CONFLICT, at, "is a key of consumer %.*s already", STR_FMT(other->id));
+				return problem_of(why, PROBLEM_CONFLICT, at,
+					"is a key of consumer %.*s already", STR_FMT(other->id));
 			}
 	if (user.n && str_equal(user, json_text(json_get(json_get(other->doc, "identities"), "basic"), "username")))
-		return problem_of(why, PROBLEM_CONFLICT, "identities.basic.username", "is the user of consumer %.*s already",
-		                  STR_FMT(other->id));
+		return problem_of(why, PROBLEM_CONFLICT, "identities.basic.username",
+			"is the user of consumer %.*s already", STR_FMT(other->id));
 	return true;
 }
 

@@ -1,5 +1,6 @@
 /*
- * gateway.c -- an entry point: where it listens, under which protocol and for which hosts. Fields and order are the seed's.
+ * gateway.c -- an entry point: where it listens, under which protocol and for which hosts. Fields and order are
+ * the seed's.
  */
 #include "control/resources/shared.h"
 #include <stdio.h>
@@ -25,7 +26,9 @@ static bool check_name(struct str s, struct problem *why)
 
 	for (size_t i = 0; ok && i < s.n; i++)
 		ok = (s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= '0' && s.p[i] <= '9') || s.p[i] == '-';
-	return ok || problem(why, "", "must have 4 to 64 lower-case letters, digits and hyphens, a letter first and no hyphen last");
+	return ok || problem(why, "",
+			     "must have 4 to 64 lower-case letters, digits and hyphens, a letter first and "
+			     "no hyphen last");
 }
 
 static bool check_port(struct str s, struct problem *why)
@@ -65,44 +68,60 @@ static bool check_simple(struct str s, struct problem *why)
 
 static bool check_boolean_text(struct str s, struct problem *why)
 {
-	return str_equal(s, STR("true")) || str_equal(s, STR("false")) || problem(why, "", "must be \"true\" or \"false\"");
+	return str_equal(s, STR("true")) || str_equal(s, STR("false")) ||
+	       problem(why, "", "must be \"true\" or \"false\"");
 }
 
 static const struct field port_fields[] = {
-	TEXT(struct external_port, number, REQUIRED, FORMAT(check_port), EXAMPLE("\"8080\""), DOC("Port to listen on, as a string.")),
-	CHOICE(struct external_port, protocol, protocols, REQUIRED, ANY_CASE, DOC("Protocol of the listener.")),
-	TEXTS(struct external_port, hosts, REQUIRED, RANGE(1, 64), TEXT_MAX(253), FORMAT(check_host), EXAMPLE("[\"*\"]"),
-	      DOC("Hosts it answers for: names, *.name; an IP address or * stands for every host.")),
+	TEXT(struct external_port, number, REQUIRED, FORMAT(check_port), EXAMPLE("\"8080\""),
+		DOC("Port to listen on, as a string.")),
+	CHOICE(struct external_port, protocol, protocols, REQUIRED, ANY_CASE,
+		DOC("Protocol of the listener.")),
+	TEXTS(struct external_port, hosts, REQUIRED, RANGE(1, 64), TEXT_MAX(253), FORMAT(check_host),
+		EXAMPLE("[\"*\"]"),
+		DOC("Hosts it answers for: names, *.name; an IP address or * stands for every host.")),
 	FIELDS_END
 };
 
 static const struct field cert_fields[] = {
 	TEXT(struct cert_server, secretName, RANGE(1, 128), DOC("Name of the certificate.")),
-	TEXTS(struct cert_server, hosts, RANGE(0, 64), TEXT_MAX(253), FORMAT(check_host), EXAMPLE("[\"a.example.com\"]"),
-	      DOC("Names (SNI) it is shown for; those of the certificate when left out.")),
-	CHOICE(struct cert_server, maxProtocolVersion, tls_versions, DOC("Latest TLS version; the gateway's when left out.")),
-	CHOICE(struct cert_server, minProtocolVersion, tls_versions, DOC("Earliest TLS version; the gateway's when left out.")),
+	TEXTS(struct cert_server, hosts, RANGE(0, 64), TEXT_MAX(253), FORMAT(check_host),
+		EXAMPLE("[\"a.example.com\"]"),
+		DOC("Names (SNI) it is shown for; those of the certificate when left out.")),
+	CHOICE(struct cert_server, maxProtocolVersion, tls_versions,
+		DOC("Latest TLS version; the gateway's when left out.")),
+	CHOICE(struct cert_server, minProtocolVersion, tls_versions,
+		DOC("Earliest TLS version; the gateway's when left out.")),
 	FIELDS_END
 };
 
 static const struct field fields[] = {
-	TEXT(struct gateway_doc, meshId, IMMUTABLE, RANGE(1, 64), REFERS("mesh"), DOC("Mesh it belongs to; from the path.")),
+	TEXT(struct gateway_doc, meshId, IMMUTABLE, RANGE(1, 64),
+		REFERS("mesh"), DOC("Mesh it belongs to; from the path.")),
 	TEXT(struct gateway_doc, cluster, REQUIRED, RANGE(1, 64), FORMAT(format_title), EXAMPLE("\"local\""),
-	     DOC("Cluster that serves it: nodes started with the same --cluster.")),
+		DOC("Cluster that serves it: nodes started with the same --cluster.")),
 	TEXT(struct gateway_doc, gateway, REQUIRED, IMMUTABLE, FORMAT(check_name), EXAMPLE("\"shop\""),
-	     DOC("Name, unique in the mesh and namespace.")),
-	TEXT(struct gateway_doc, namespace, REQUIRED, IMMUTABLE, FORMAT(format_dns_label), EXAMPLE("\"default\""), DOC("Namespace.")),
-	TEXT(struct gateway_doc, elbId, REQUIRED, RANGE(1, 64), FORMAT(format_title), EXAMPLE("\"elb-1\""), DOC("Load balancer in front of it.")),
+		DOC("Name, unique in the mesh and namespace.")),
+	TEXT(struct gateway_doc, namespace, REQUIRED, IMMUTABLE, FORMAT(format_dns_label),
+		EXAMPLE("\"default\""), DOC("Namespace.")),
+	TEXT(struct gateway_doc, elbId, REQUIRED, RANGE(1, 64), FORMAT(format_title), EXAMPLE("\"elb-1\""),
+		DOC("Load balancer in front of it.")),
 	OBJECT(struct gateway_doc, externalPort, port_fields, REQUIRED, DOC("What it listens on.")),
-	TEXT(struct gateway_doc, serviceType, REQUIRED, FORMAT(check_load_balancer), EXAMPLE("\"LoadBalancer\""), DOC("Only LoadBalancer.")),
-	BOOL(struct gateway_doc, tlsTerminationEnable, DOC("Whether TLS ends here; for HTTPS it always does.")),
-	LIST(struct gateway_doc, certList, struct cert_server, cert_fields, RANGE(0, 64), DOC("Certificates, needed where TLS ends here.")),
-	TEXT(struct gateway_doc, tlsMode, FORMAT(check_simple), EXAMPLE("\"SIMPLE\""), DOC("Only SIMPLE: no certificates of clients.")),
-	TEXTS(struct gateway_doc, externalIPs, REQUIRED, RANGE(1, 64), TEXT_MAX(45), FORMAT(check_ip), EXAMPLE("[\"127.0.0.1\"]"),
-	      DOC("Addresses to bind; when none is local, the wildcard address is bound.")),
+	TEXT(struct gateway_doc, serviceType, REQUIRED, FORMAT(check_load_balancer),
+		EXAMPLE("\"LoadBalancer\""), DOC("Only LoadBalancer.")),
+	BOOL(struct gateway_doc, tlsTerminationEnable,
+		DOC("Whether TLS ends here; for HTTPS it always does.")),
+	LIST(struct gateway_doc, certList, struct cert_server, cert_fields, RANGE(0, 64),
+		DOC("Certificates, needed where TLS ends here.")),
+	TEXT(struct gateway_doc, tlsMode, FORMAT(check_simple), EXAMPLE("\"SIMPLE\""),
+		DOC("Only SIMPLE: no certificates of clients.")),
+	TEXTS(struct gateway_doc, externalIPs, REQUIRED, RANGE(1, 64), TEXT_MAX(45), FORMAT(check_ip),
+		EXAMPLE("[\"127.0.0.1\"]"),
+		DOC("Addresses to bind; when none is local, the wildcard address is bound.")),
 	CHOICE(struct gateway_doc, maxProtocolVersion, tls_versions, REQUIRED, DOC("Latest TLS version.")),
 	CHOICE(struct gateway_doc, minProtocolVersion, tls_versions, REQUIRED, DOC("Earliest TLS version.")),
-	TEXT(struct gateway_doc, ipv6Enable, FORMAT(check_boolean_text), EXAMPLE("\"false\""), DOC("Whether IPv6 addresses are allowed, as a string.")),
+	TEXT(struct gateway_doc, ipv6Enable, FORMAT(check_boolean_text), EXAMPLE("\"false\""),
+		DOC("Whether IPv6 addresses are allowed, as a string.")),
 	TEXT(struct gateway_doc, defaultEnvironmentId, READ_ONLY, DOC("Environment made with the gateway.")),
 	FIELDS_END
 };
@@ -158,7 +177,8 @@ static bool check_addresses(const struct gateway_doc *g, struct problem *why)
 		if (!ip_is_v4(&ip) && !ipv6)
 			return problem(why, at, "is an IPv6 address, but ipv6Enable is not \"true\"");
 		for (size_t j = 0; j < i; j++)
-			if (ip_parse(*ITEM(g->externalIPs, struct str, j), &other) && memcmp(&ip, &other, sizeof ip) == 0)
+			if (ip_parse(*ITEM(g->externalIPs, struct str, j), &other) &&
+				memcmp(&ip, &other, sizeof ip) == 0)
 				return problem(why, at, "is listed twice");
 	}
 	return true;
@@ -171,8 +191,9 @@ static bool check(const void *in, struct problem *why)
 	bool has_tls = protocol == GATEWAY_HTTPS || protocol == GATEWAY_TLS;
 
 	if (g->tlsTerminationEnable && !has_tls)
-		return problem(why, "tlsTerminationEnable", "must be false or left out when externalPort.protocol is \"%s\"",
-		               choice_text(protocols, protocol));
+		return problem(why, "tlsTerminationEnable",
+			"must be false or left out when externalPort.protocol is \"%s\"",
+			choice_text(protocols, protocol));
 	if (!check_certificates(g, why) || !check_addresses(g, why))
 		return false;
 	if (g->minProtocolVersion > g->maxProtocolVersion)
@@ -255,7 +276,8 @@ static bool share_address(const struct json *a, const struct json *b)
 		return true;
 	for (const struct json *v = x ? x->child : NULL; v; v = v->next)
 		for (const struct json *w = y ? y->child : NULL; w; w = w->next)
-			if (ip_parse(v->string, &ip) && ip_parse(w->string, &other) && memcmp(&ip, &other, sizeof ip) == 0)
+			if (ip_parse(v->string, &ip) && ip_parse(w->string, &other) &&
+				memcmp(&ip, &other, sizeof ip) == 0)
 				return true;
 	return false;
 }
@@ -265,7 +287,8 @@ static bool owns_port(const struct json *doc)
 {
 	struct str protocol = json_text(json_get(doc, "externalPort"), "protocol");
 
-	return str_equal(protocol, STR("TCP")) || (str_equal(protocol, STR("TLS")) && !json_is_true(doc, "tlsTerminationEnable"));
+	return str_equal(protocol, STR("TCP")) ||
+	       (str_equal(protocol, STR("TLS")) && !json_is_true(doc, "tlsTerminationEnable"));
 }
 
 static bool is_tls(const struct json *doc)
@@ -279,18 +302,23 @@ static bool check_conflict(const struct draft *d, const struct resource *other, 
 {
 	const struct json *mine = json_get(d->doc, "externalPort"), *theirs = json_get(other->doc, "externalPort");
 
-	if (str_equal(other->id, d->id) || !str_equal(json_text(d->doc, "cluster"), json_text(other->doc, "cluster")) ||
-	    !str_equal(json_text(mine, "number"), json_text(theirs, "number")) || !share_address(d->doc, other->doc))
+	if (str_equal(other->id, d->id) ||
+		!str_equal(json_text(d->doc, "cluster"), json_text(other->doc, "cluster")) ||
+		!str_equal(json_text(mine, "number"), json_text(theirs, "number")) ||
+		!share_address(d->doc, other->doc))
 		return true;
 	if (owns_port(d->doc) || owns_port(other->doc) || is_tls(d->doc) != is_tls(other->doc))
-		return problem_of(why, PROBLEM_CONFLICT, "externalPort.number", "port %.*s of this load balancer or address is used by "
-		                  "gateway %.*s (%s)", STR_FMT(json_text(mine, "number")), STR_FMT(other->name), other->id.p);
+		return problem_of(why, PROBLEM_CONFLICT, "externalPort.number",
+			"port %.*s of this load balancer or address is used by "
+			"gateway %.*s (%s)",
+			STR_FMT(json_text(mine, "number")), STR_FMT(other->name), other->id.p);
 	const struct json *host = find_overlap(json_get(mine, "hosts"), json_get(theirs, "hosts"));
 
 	if (!host)
 		return true;
-	return problem_of(why, PROBLEM_CONFLICT, "externalPort.hosts", "\"%.*s\" overlaps with a host of gateway %.*s (%s) on port %.*s",
-	                  STR_FMT(host->string), STR_FMT(other->name), other->id.p, STR_FMT(json_text(mine, "number")));
+	return problem_of(why, PROBLEM_CONFLICT, "externalPort.hosts",
+		"\"%.*s\" overlaps with a host of gateway %.*s (%s) on port %.*s", STR_FMT(host->string),
+		STR_FMT(other->name), other->id.p, STR_FMT(json_text(mine, "number")));
 }
 
 static bool complete(struct draft *d, struct problem *why)
@@ -298,11 +326,13 @@ static bool complete(struct draft *d, struct problem *why)
 	const struct gateway_doc *g = d->in;
 	int protocol = g->externalPort.protocol;
 	const struct json *terminate = json_get(d->doc, "tlsTerminationEnable");
-	bool ends_here = g->tlsTerminationEnable || protocol == GATEWAY_HTTPS || (protocol == GATEWAY_TLS && !terminate && g->certList.n);
+	bool ends_here = g->tlsTerminationEnable || protocol == GATEWAY_HTTPS ||
+			 (protocol == GATEWAY_TLS && !terminate && g->certList.n);
 	size_t i = 0;
 
 	if (protocol == GATEWAY_HTTPS && terminate && !terminate->boolean)
-		return problem(why, "tlsTerminationEnable", "must be true or left out when externalPort.protocol is \"HTTPS\"");
+		return problem(why, "tlsTerminationEnable",
+			"must be true or left out when externalPort.protocol is \"HTTPS\"");
 	if (ends_here && !check_cert_list(d, g, why))
 		return false;
 	json_put(d->arena, d->doc, "tlsTerminationEnable", json_new_bool(d->arena, ends_here));
@@ -324,7 +354,9 @@ static bool make_environment(struct write *w, struct resource *r, struct problem
 	struct json *body = json_new(&a, JSON_OBJECT);
 	struct resource *environment;
 	struct rest_input in = {
-		.class = resource_classes[RESOURCE_ENVIRONMENT], .body = body, .id = json_text(r->doc, "defaultEnvironmentId"),
+		.class = resource_classes[RESOURCE_ENVIRONMENT],
+		.body = body,
+		.id = json_text(r->doc, "defaultEnvironmentId"),
 	};
 
 	json_put(&a, body, "name", json_new_text(&a, STR("default")));
@@ -340,7 +372,8 @@ static bool make_environment(struct write *w, struct resource *r, struct problem
 static bool owns(const struct resource *r, const struct resource *user)
 {
 	return user->kind == RESOURCE_FEATURE ||
-	       (user->kind == RESOURCE_ENVIRONMENT && str_equal(user->id, json_text(r->doc, "defaultEnvironmentId")));
+	       (user->kind == RESOURCE_ENVIRONMENT &&
+		       str_equal(user->id, json_text(r->doc, "defaultEnvironmentId")));
 }
 
 static void render(const struct control *c, const struct resource *r, struct json *item, struct arena *a)
@@ -362,9 +395,25 @@ static void render(const struct control *c, const struct resource *r, struct jso
 static const char *const read_only[] = { "defaultEnvironmentId", "status", NULL };
 
 const struct resource_class gateway_class = {
-	.kind = RESOURCE_GATEWAY, .name = "gateway", .noun = "Gateway", .plural = "Gateways", .attach_type = "Gateway",
-	.id_field = "gatewayId", .id_prefix = "gw-", .path = "/v2/meshes/{meshId}/gateways", .scope = { "meshId", "namespace" },
-	.has_unique_name = true, .name_field = "gateway", .read_only = read_only, .fields = fields, .size = sizeof(struct gateway_doc),
+	.kind = RESOURCE_GATEWAY,
+	.name = "gateway",
+	.noun = "Gateway",
+	.plural = "Gateways",
+	.attach_type = "Gateway",
+	.id_field = "gatewayId",
+	.id_prefix = "gw-",
+	.path = "/v2/meshes/{meshId}/gateways",
+	.scope = { "meshId", "namespace" },
+	.has_unique_name = true,
+	.name_field = "gateway",
+	.read_only = read_only,
+	.fields = fields,
+	.size = sizeof(struct gateway_doc),
 	.doc = "An entry point: addresses, port, protocol and hosts.",
-	.adapt = adapt, .check = check, .complete = complete, .created = make_environment, .owns = owns, .render = render,
+	.adapt = adapt,
+	.check = check,
+	.complete = complete,
+	.created = make_environment,
+	.owns = owns,
+	.render = render,
 };

@@ -19,29 +19,36 @@ static const struct choice value_types[] = {
 
 static const struct field path_fields[] = {
 	CHOICE(struct match_path, type, path_types, REQUIRED, DOC("How the path is compared.")),
-	TEXT(struct match_path, value, REQUIRED, RANGE(1, 2048), EXAMPLE("\"/orders\""), DOC("Path or pattern, in normal form.")),
+	TEXT(struct match_path, value, REQUIRED, RANGE(1, 2048), EXAMPLE("\"/orders\""),
+		DOC("Path or pattern, in normal form.")),
 	FIELDS_END
 };
 static const struct field header_fields[] = {
-	TEXT(struct match_condition, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name), EXAMPLE("\"x-version\""),
-	     DOC("Header name, in any case.")),
+	TEXT(struct match_condition, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name),
+		EXAMPLE("\"x-version\""), DOC("Header name, in any case.")),
 	CHOICE(struct match_condition, type, value_types, REQUIRED, DOC("How the value is compared.")),
-	TEXT(struct match_condition, value, REQUIRED, EMPTY_OK, RANGE(0, 4096), FORMAT(format_line), EXAMPLE("\"v2\""), DOC("Value.")),
+	TEXT(struct match_condition, value, REQUIRED, EMPTY_OK, RANGE(0, 4096), FORMAT(format_line),
+		EXAMPLE("\"v2\""), DOC("Value.")),
 	FIELDS_END
 };
 static const struct field query_fields[] = {
-	TEXT(struct match_condition, name, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"version\""), DOC("Parameter name.")),
+	TEXT(struct match_condition, name, REQUIRED, RANGE(1, 256), FORMAT(format_line),
+		EXAMPLE("\"version\""), DOC("Parameter name.")),
 	CHOICE(struct match_condition, type, value_types, REQUIRED, DOC("How the value is compared.")),
-	TEXT(struct match_condition, value, REQUIRED, EMPTY_OK, RANGE(0, 4096), FORMAT(format_line), EXAMPLE("\"v2\""), DOC("Value.")),
+	TEXT(struct match_condition, value, REQUIRED, EMPTY_OK, RANGE(0, 4096), FORMAT(format_line),
+		EXAMPLE("\"v2\""), DOC("Value.")),
 	FIELDS_END
 };
 const struct field route_match_fields[] = {
 	OBJECT(struct route_match, path, path_fields, REQUIRED, DOC("Path.")),
-	TEXTS(struct route_match, methods, RANGE(0, 32), TEXT_MAX(32), FORMAT(format_method), EXAMPLE("[\"GET\"]"), DOC("Methods; none = all.")),
-	LIST(struct route_match, headers, struct match_condition, header_fields, RANGE(0, 32), DOC("Headers, all of which must match.")),
+	TEXTS(struct route_match, methods, RANGE(0, 32), TEXT_MAX(32), FORMAT(format_method),
+		EXAMPLE("[\"GET\"]"), DOC("Methods; none = all.")),
+	LIST(struct route_match, headers, struct match_condition, header_fields, RANGE(0, 32),
+		DOC("Headers, all of which must match.")),
 	LIST(struct route_match, queryParams, struct match_condition, query_fields, RANGE(0, 32),
-	     DOC("Query parameters, all of which must match.")),
-	BOOL(struct route_match, ignoreUriCase, DEFAULT("false"), DOC("Whether the case of the path is ignored.")),
+		DOC("Query parameters, all of which must match.")),
+	BOOL(struct route_match, ignoreUriCase, DEFAULT("false"),
+		DOC("Whether the case of the path is ignored.")),
 	FIELDS_END
 };
 
@@ -85,7 +92,8 @@ bool route_match_check(const struct route_match *m, struct problem *why)
 				snprintf(why->field, sizeof why->field, "methods[%zu]", i);
 				return problem(why, why->field, "is listed twice");
 			}
-	return check_conditions(&m->headers, "headers", why) && check_conditions(&m->queryParams, "queryParams", why);
+	return check_conditions(&m->headers, "headers", why) &&
+	       check_conditions(&m->queryParams, "queryParams", why);
 }
 
 static bool is_parameter(struct str segment)
@@ -95,7 +103,8 @@ static bool is_parameter(struct str segment)
 	for (size_t i = 1; i + 1 < segment.n; i++) {
 		char c = segment.p[i];
 
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.'))
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			    c == '_' || c == '-' || c == '.'))
 			return false;
 	}
 	return true;

@@ -4,15 +4,23 @@
 #include "policy/formats.h"
 
 static const struct field fields[] = {
-	TEXT(struct operation_doc, httpApiId, IMMUTABLE, RANGE(1, 64), REFERS("httpApi"), DOC("API it belongs to; from the path.")),
-	TEXT(struct operation_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"getOrder\""), DOC("Name, unique in the API.")),
-	TEXT(struct operation_doc, method, REQUIRED, RANGE(1, 32), FORMAT(format_method), EXAMPLE("\"GET\""), DOC("Method.")),
-	TEXT(struct operation_doc, path, REQUIRED, RANGE(1, 2048), FORMAT(format_template), EXAMPLE("\"/orders/{id}\""),
-	     DOC("Path below the API's base path; {name} stands for one segment.")),
-	TEXT(struct operation_doc, gatewayId, READ_ONLY, RANGE(1, 64), REFERS("gateway"), DOC("Gateway of the API.")),
-	TEXT(struct operation_doc, environmentId, READ_ONLY, RANGE(1, 64), REFERS("environment"), DOC("Environment of the API.")),
-	TEXT(struct operation_doc, description, RANGE(0, 1024), FORMAT(format_description), DOC("Text for people.")),
-	OBJECT(struct operation_doc, backend, backend_fields, PRESENT(struct operation_doc, has_backend), DOC("Instead of the API's backend.")),
+	TEXT(struct operation_doc, httpApiId, IMMUTABLE, RANGE(1, 64),
+		REFERS("httpApi"), DOC("API it belongs to; from the path.")),
+	TEXT(struct operation_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title),
+		EXAMPLE("\"getOrder\""), DOC("Name, unique in the API.")),
+	TEXT(struct operation_doc, method, REQUIRED, RANGE(1, 32), FORMAT(format_method), EXAMPLE("\"GET\""),
+		DOC("Method.")),
+	TEXT(struct operation_doc, path, REQUIRED, RANGE(1, 2048), FORMAT(format_template),
+		EXAMPLE("\"/orders/{id}\""),
+		DOC("Path below the API's base path; {name} stands for one segment.")),
+	TEXT(struct operation_doc, gatewayId, READ_ONLY, RANGE(1, 64), REFERS("gateway"),
+		DOC("Gateway of the API.")),
+	TEXT(struct operation_doc, environmentId, READ_ONLY, RANGE(1, 64), REFERS("environment"),
+		DOC("Environment of the API.")),
+	TEXT(struct operation_doc, description, RANGE(0, 1024), FORMAT(format_description),
+		DOC("Text for people.")),
+	OBJECT(struct operation_doc, backend, backend_fields, PRESENT(struct operation_doc, has_backend),
+		DOC("Instead of the API's backend.")),
 	FIELDS_END
 };
 
@@ -70,8 +78,9 @@ static bool complete(struct draft *d, struct problem *why)
 		         json_new_text(d->arena, arena_copy(d->arena, json_text(api->doc, inherited[i]))));
 	model_referrers(d->model, RESOURCE_API, api->id, look_for_same, &same);
 	if (same.found)
-		return problem_of(why, PROBLEM_CONFLICT, "path", "operation %.*s (\"%.*s\") has the same method and path",
-		                  STR_FMT(same.found->id), STR_FMT(same.found->name));
+		return problem_of(why, PROBLEM_CONFLICT, "path",
+			"operation %.*s (\"%.*s\") has the same method and path", STR_FMT(same.found->id),
+			STR_FMT(same.found->name));
 	if (backend_check_services(d, &o->backend, why))
 		return true;
 	problem_prefix(why, "backend");
@@ -81,8 +90,20 @@ static bool complete(struct draft *d, struct problem *why)
 static const char *const read_only[] = { "gatewayId", "environmentId", NULL };
 
 const struct resource_class operation_class = {
-	.kind = RESOURCE_OPERATION, .name = "operation", .noun = "Operation", .plural = "Operations", .attach_type = "Operation",
-	.id_field = "operationId", .id_prefix = "op-", .path = "/api/v1/http-apis/{httpApiId}/operations", .scope = { "httpApiId" },
-	.has_unique_name = true, .read_only = read_only, .fields = fields, .size = sizeof(struct operation_doc),
-	.doc = "A method and a path of a REST API.", .check = check, .complete = complete,
+	.kind = RESOURCE_OPERATION,
+	.name = "operation",
+	.noun = "Operation",
+	.plural = "Operations",
+	.attach_type = "Operation",
+	.id_field = "operationId",
+	.id_prefix = "op-",
+	.path = "/api/v1/http-apis/{httpApiId}/operations",
+	.scope = { "httpApiId" },
+	.has_unique_name = true,
+	.read_only = read_only,
+	.fields = fields,
+	.size = sizeof(struct operation_doc),
+	.doc = "A method and a path of a REST API.",
+	.check = check,
+	.complete = complete,
 };

@@ -11,7 +11,8 @@ enum { CONFIG_BYTES_MAX = 512 * 1024 };
 
 static bool check_class(struct str s, struct problem *why)
 {
-	return policy_class_find(s) || problem(why, "", "is no policy class; GET /api/v1/policy-classes lists them");
+	return policy_class_find(s) ||
+	       problem(why, "", "is no policy class; GET /api/v1/policy-classes lists them");
 }
 
 static bool check_blank(struct str s, struct problem *why)
@@ -20,17 +21,20 @@ static bool check_blank(struct str s, struct problem *why)
 }
 
 static const struct field fields[] = {
-	TEXT(struct policy_doc, name, REQUIRED, RANGE(1, 512), FORMAT(check_blank), EXAMPLE("\"API Rate Limit Policy\""), DOC("Name.")),
-	TEXT(struct policy_doc, className, REQUIRED, IMMUTABLE, FORMAT(check_class), EXAMPLE("\"RateLimit\""), DOC("Policy class.")),
+	TEXT(struct policy_doc, name, REQUIRED, RANGE(1, 512), FORMAT(check_blank),
+		EXAMPLE("\"API Rate Limit Policy\""), DOC("Name.")),
+	TEXT(struct policy_doc, className, REQUIRED, IMMUTABLE, FORMAT(check_class), EXAMPLE("\"RateLimit\""),
+		DOC("Policy class.")),
 	TEXT(struct policy_doc, config, REQUIRED, RANGE(1, CONFIG_BYTES_MAX),
-	     EXAMPLE("\"{\\\"threshold\\\":100,\\\"behaviorType\\\":0,\\\"bodyEncoding\\\":0,\\\"responseStatusCode\\\":429,\\\"enable\\\":true}\""),
-	     DOC("Config of the class: a JSON object, as a string.")),
+		EXAMPLE("\"{\\\"threshold\\\":100,\\\"behaviorType\\\":0,\\\"bodyEncoding\\\":0,"
+			"\\\"responseStatusCode\\\":429,\\\"enable\\\":true}\""),
+		DOC("Config of the class: a JSON object, as a string.")),
 	TEXT(struct policy_doc, description, DOC("Text for people, at most 200 characters.")),
 	FIELDS_END
 };
 
-const struct json *policy_config_decode(struct str className, struct str config, struct decoded_config *out, struct arena *a,
-                                        struct problem *why)
+const struct json *policy_config_decode(struct str className, struct str config, struct decoded_config *out,
+	struct arena *a, struct problem *why)
 {
 	const struct policy_class *class = policy_class_find(className);
 	const struct json *v = class ? json_parse(a, config, why) : NULL;
@@ -43,7 +47,8 @@ const struct json *policy_config_decode(struct str className, struct str config,
 	out->conf = arena_alloc(a, class->conf_size);
 	if (v && v->type != JSON_OBJECT)
 		problem(why, "", "must hold a JSON object");
-	else if (v && fields_decode(class->fields, v, out->conf, a, why) && (!class->check || class->check(out->conf, why)))
+	else if (v && fields_decode(class->fields, v, out->conf, a, why) &&
+		 (!class->check || class->check(out->conf, why)))
 		return v;
 	problem_prefix(why, "config");
 	return NULL;
@@ -93,8 +98,9 @@ static bool refuse_attached(struct write *w, struct resource *r, struct problem 
 	model_referrers(w->control->model, RESOURCE_POLICY, r->id, count_attachment, &c);
 	if (c.n == 0)
 		return true;
-	return problem_of(why, PROBLEM_CONFLICT, "policyId", "policy %.*s has %u attachment%s; delete %s first (%.*s%s)", STR_FMT(r->id),
-	                  c.n, c.n == 1 ? "" : "s", c.n == 1 ? "it" : "them", STR_FMT(c.first), c.n > 1 ? ", ..." : "");
+	return problem_of(why, PROBLEM_CONFLICT, "policyId",
+		"policy %.*s has %u attachment%s; delete %s first (%.*s%s)", STR_FMT(r->id), c.n,
+		c.n == 1 ? "" : "s", c.n == 1 ? "it" : "them", STR_FMT(c.first), c.n > 1 ? ", ..." : "");
 }
 
 struct recheck {
@@ -112,7 +118,8 @@ static bool recheck_attachment(void *arg, struct resource *attachment)
 	const struct json *ids = json_get(attachment->doc, "attachResourceIds");
 	enum scope scope;
 
-	if (attachment->kind != RESOURCE_ATTACHMENT || !scope_parse(json_text(attachment->doc, "attachResourceType"), &scope))
+	if (attachment->kind != RESOURCE_ATTACHMENT ||
+		!scope_parse(json_text(attachment->doc, "attachResourceType"), &scope))
 		return true;
 	for (const struct json *v = ids ? ids->child : NULL; v && c->ok; v = v->next)
 		c->ok = policy_check_attach(c->draft->model, &c->decoded, scope, v->string, c->why);

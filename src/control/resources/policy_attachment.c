@@ -1,5 +1,6 @@
 /*
- * policy_attachment.c -- a policy on one or several resources of one type: who may be attached to what, and beside whom.
+ * policy_attachment.c -- a policy on one or several resources of one type: who may be attached to what, and
+ * beside whom.
  */
 #include "control/resources/policy_check.h"
 #include "control/resources/shared.h"
@@ -42,18 +43,21 @@ static bool check_type(struct str s, struct problem *why)
 
 	if (scope_parse(s, &scope))
 		return true;
-	return problem(why, "", "must be Gateway, Domain, Route, LLMApi, AgentApi, Api, Operation, Service or ServicePort");
+	return problem(why, "",
+		"must be Gateway, Domain, Route, LLMApi, AgentApi, Api, Operation, Service or ServicePort");
 }
 
 static const struct field fields[] = {
 	TEXT(struct attachment_doc, attachResourceId, REQUIRED, RANGE(1, 16384), EXAMPLE("\"route-1\""),
-	     DOC("Ids of the resources, separated by commas.")),
-	TEXTS(struct attachment_doc, attachResourceIds, READ_ONLY, RANGE(0, RESOURCES_MAX), DOC("The same as a list.")),
+		DOC("Ids of the resources, separated by commas.")),
+	TEXTS(struct attachment_doc, attachResourceIds, READ_ONLY, RANGE(0, RESOURCES_MAX),
+		DOC("The same as a list.")),
 	TEXT(struct attachment_doc, attachResourceType, REQUIRED, FORMAT(check_type), EXAMPLE("\"Route\""),
-	     DOC("Gateway, Domain, Route, LLMApi, AgentApi, Api, Operation, Service or ServicePort.")),
+		DOC("Gateway, Domain, Route, LLMApi, AgentApi, Api, Operation, Service or ServicePort.")),
 	TEXT(struct attachment_doc, environmentId, RANGE(1, 64), REFERS("environment"),
-	     DOC("Required for Route, Api, Operation, LLMApi and AgentApi; otherwise *.")),
-	TEXT(struct attachment_doc, gatewayId, RANGE(1, 64), REFERS("gateway"), DOC("Required for all but Api and Operation.")),
+		DOC("Required for Route, Api, Operation, LLMApi and AgentApi; otherwise *.")),
+	TEXT(struct attachment_doc, gatewayId, RANGE(1, 64), REFERS("gateway"),
+		DOC("Required for all but Api and Operation.")),
 	TEXT(struct attachment_doc, policyId, REQUIRED, RANGE(1, 64), REFERS("policy"), DOC("Policy.")),
 	FIELDS_END
 };
@@ -88,7 +92,8 @@ static bool list_ids(struct draft *d, struct str text, struct problem *why)
 	}
 	json_put(d->arena, d->doc, "attachResourceIds", ids);
 	if (ok)
-		json_put(d->arena, d->doc, "attachResourceId", json_new_text(d->arena, arena_copy(d->arena, sbuf_str(&joined))));
+		json_put(d->arena, d->doc, "attachResourceId",
+			json_new_text(d->arena, arena_copy(d->arena, sbuf_str(&joined))));
 	sbuf_free(&joined);
 	return ok;
 }
@@ -105,9 +110,11 @@ static bool check_place(const struct attachment_doc *in, const struct attach_rul
 	struct str environment = json_text(r->doc, "environmentId"), gateway = gateway_of(r);
 
 	if (rule->needs_environment && !str_equal(environment, in->environmentId))
-		return problem(why, "environmentId", "%s %.*s is in environment \"%.*s\"", type, STR_FMT(r->id), STR_FMT(environment));
+		return problem(why, "environmentId", "%s %.*s is in environment \"%.*s\"", type,
+			STR_FMT(r->id), STR_FMT(environment));
 	if (in->gatewayId.n && !str_equal(gateway, in->gatewayId))
-		return problem(why, "gatewayId", "%s %.*s belongs to gateway \"%.*s\"", type, STR_FMT(r->id), STR_FMT(gateway));
+		return problem(why, "gatewayId", "%s %.*s belongs to gateway \"%.*s\"", type, STR_FMT(r->id),
+			STR_FMT(gateway));
 	return true;
 }
 
@@ -126,21 +133,26 @@ static bool check_neighbour(void *arg, struct resource *r)
 	struct neighbours *n = arg;
 
 	if (r->kind != RESOURCE_ATTACHMENT || str_equal(r->id, n->draft->id) ||
-	    !str_equal(json_text(r->doc, "attachResourceType"), n->type) || !rest_has_value(r, "attachResourceIds", n->resource_id))
+		!str_equal(json_text(r->doc, "attachResourceType"), n->type) ||
+		!rest_has_value(r, "attachResourceIds", n->resource_id))
 		return true;
 	struct str other_id = json_text(r->doc, "policyId");
 	const struct resource *policy = model_get(n->draft->model, RESOURCE_POLICY, other_id);
 	const struct policy_class *other = policy ? policy_class_find(json_text(policy->doc, "className")) : NULL;
 
 	if (str_equal(other_id, n->policy_id))
-		n->ok = problem_of(n->why, PROBLEM_CONFLICT, "policyId", "policy %.*s is attached to %.*s already (%.*s)",
-		                   STR_FMT(other_id), STR_FMT(n->resource_id), STR_FMT(r->id));
+		n->ok = problem_of(n->why, PROBLEM_CONFLICT, "policyId",
+			"policy %.*s is attached to %.*s already (%.*s)", STR_FMT(other_id),
+			STR_FMT(n->resource_id), STR_FMT(r->id));
 	else if (other == n->class && !other->many_per_resource)
-		n->ok = problem_of(n->why, PROBLEM_CONFLICT, "attachResourceId", "%.*s has a %s policy already, %.*s (%.*s)",
-		                   STR_FMT(n->resource_id), other->name, STR_FMT(other_id), STR_FMT(r->id));
+		n->ok = problem_of(n->why, PROBLEM_CONFLICT, "attachResourceId",
+			"%.*s has a %s policy already, %.*s (%.*s)", STR_FMT(n->resource_id), other->name,
+			STR_FMT(other_id), STR_FMT(r->id));
 	else if (other && other != n->class && other->stage == STAGE_TERMINAL && n->class->stage == STAGE_TERMINAL)
-		n->ok = problem_of(n->why, PROBLEM_CONFLICT, "attachResourceId", "%.*s has a %s policy already (%.*s), which answers "
-		                   "in place of this one", STR_FMT(n->resource_id), other->name, STR_FMT(r->id));
+		n->ok = problem_of(n->why, PROBLEM_CONFLICT, "attachResourceId",
+			"%.*s has a %s policy already (%.*s), which answers "
+			"in place of this one",
+			STR_FMT(n->resource_id), other->name, STR_FMT(r->id));
 	return n->ok;
 }
 
@@ -167,15 +179,19 @@ static const struct json *find_document(const struct attach_target *t, const cha
 	return r ? r->doc : NULL;
 }
 
-bool policy_check_attach(const struct model *m, const struct decoded_config *config, enum scope scope, struct str resource_id,
-                         struct problem *why)
+bool policy_check_attach(const struct model *m, const struct decoded_config *config, enum scope scope,
+	struct str resource_id, struct problem *why)
 {
 	const struct resource *r = model_get(m, find_rule(scope)->kind, resource_id);
 
 	if (!config->class->attach || !r)
 		return true;
 	struct attach_target target = {
-		.scope = scope, .resource = r->doc, .gateway_id = gateway_of(r), .find = find_document, .arg = (void *)(uintptr_t)m,
+		.scope = scope,
+		.resource = r->doc,
+		.gateway_id = gateway_of(r),
+		.find = find_document,
+		.arg = (void *)(uintptr_t)m,
 	};
 
 	if (config->class->attach(config->conf, &target, why))
@@ -202,8 +218,8 @@ static bool check_scope(const struct policy_class *class, const struct attach_ru
 	if (class->scopes & rule->scope)
 		return true;
 	list_scopes(class->scopes, fits);
-	return problem(why, "attachResourceType", "%s cannot be attached to %s; it can be attached to %s", class->name,
-	               scope_name(rule->scope), fits);
+	return problem(why, "attachResourceType", "%s cannot be attached to %s; it can be attached to %s",
+		class->name, scope_name(rule->scope), fits);
 }
 
 /* ---------- together ---------- */
@@ -220,7 +236,8 @@ static bool check_ids_given(const struct attachment_doc *in, const struct attach
 }
 
 /* Ids of attachments are looked up, so what is not there is 404. */
-static bool check_exists(const struct draft *d, const struct attachment_doc *in, const struct attach_rule *rule, struct problem *why)
+static bool check_exists(const struct draft *d, const struct attachment_doc *in,
+	const struct attach_rule *rule, struct problem *why)
 {
 	const struct json *ids = json_get(d->doc, "attachResourceIds");
 	const struct resource *environment;
@@ -235,10 +252,11 @@ static bool check_exists(const struct draft *d, const struct attachment_doc *in,
 		if (!environment)
 			return not_found(why, "environmentId", "environment", in->environmentId);
 		if (in->gatewayId.n && !str_equal(json_text(environment->doc, "gatewayId"), in->gatewayId))
-			return problem(why, "environmentId", "environment %.*s belongs to gateway \"%.*s\"", STR_FMT(environment->id),
-			               STR_FMT(json_text(environment->doc, "gatewayId")));
+			return problem(why, "environmentId", "environment %.*s belongs to gateway \"%.*s\"",
+				STR_FMT(environment->id), STR_FMT(json_text(environment->doc, "gatewayId")));
 	}
-	return model_get(d->model, RESOURCE_POLICY, in->policyId) || not_found(why, "policyId", "policy", in->policyId);
+	return model_get(d->model, RESOURCE_POLICY, in->policyId) ||
+	       not_found(why, "policyId", "policy", in->policyId);
 }
 
 static bool check_resources(struct draft *d, const struct attachment_doc *in, const struct attach_rule *rule,
@@ -266,7 +284,8 @@ static void fill_in(struct draft *d, const struct attachment_doc *in, const stru
 	if (!rule->needs_environment)
 		json_put(d->arena, d->doc, "environmentId", json_new_text(d->arena, STR("*")));
 	if (!in->gatewayId.n)
-		json_put(d->arena, d->doc, "gatewayId", json_new_text(d->arena, arena_copy(d->arena, gateway_of(first))));
+		json_put(d->arena, d->doc, "gatewayId",
+			json_new_text(d->arena, arena_copy(d->arena, gateway_of(first))));
 }
 
 static bool complete(struct draft *d, struct problem *why)
@@ -280,10 +299,12 @@ static bool complete(struct draft *d, struct problem *why)
 		return check_type(in->attachResourceType, why);
 	const struct attach_rule *rule = find_rule(scope);
 
-	if (!list_ids(d, in->attachResourceId, why) || !check_ids_given(in, rule, why) || !check_exists(d, in, rule, why))
+	if (!list_ids(d, in->attachResourceId, why) || !check_ids_given(in, rule, why) ||
+		!check_exists(d, in, rule, why))
 		return false;
 	const struct json *policy = model_get(d->model, RESOURCE_POLICY, in->policyId)->doc;
-	bool ok = policy_config_decode(json_text(policy, "className"), json_text(policy, "config"), &config, &a, why) != NULL;
+	bool ok = policy_config_decode(json_text(policy, "className"), json_text(policy, "config"), &config,
+			  &a, why) != NULL;
 
 	ok = ok && check_scope(config.class, rule, why);
 	if (ok && config.class->prepare && !config.class->prepare(config.conf, &a, why)) {
@@ -309,14 +330,25 @@ static void render(const struct control *c, const struct resource *r, struct jso
 	if (status.last_error.n)
 		json_put(a, shown, "lastError", json_new_text(a, arena_copy(a, status.last_error)));
 	if (policy)
-		json_put(a, item, "className", json_new_text(a, arena_copy(a, json_text(policy->doc, "className"))));
+		json_put(a, item, "className",
+			json_new_text(a, arena_copy(a, json_text(policy->doc, "className"))));
 	json_put(a, item, "status", shown);
 }
 
 static const char *const read_only[] = { "attachResourceIds", "className", "status", NULL };
 
 const struct resource_class attachment_class = {
-	.kind = RESOURCE_ATTACHMENT, .name = "policyAttachment", .noun = "PolicyAttachment", .plural = "PolicyAttachments",
-	.id_field = "policyAttachmentId", .id_prefix = "pr-", .path = "/api/v1/policy-attachments", .read_only = read_only,
-	.fields = fields, .size = sizeof(struct attachment_doc), .doc = "A policy on resources.", .complete = complete, .render = render,
+	.kind = RESOURCE_ATTACHMENT,
+	.name = "policyAttachment",
+	.noun = "PolicyAttachment",
+	.plural = "PolicyAttachments",
+	.id_field = "policyAttachmentId",
+	.id_prefix = "pr-",
+	.path = "/api/v1/policy-attachments",
+	.read_only = read_only,
+	.fields = fields,
+	.size = sizeof(struct attachment_doc),
+	.doc = "A policy on resources.",
+	.complete = complete,
+	.render = render,
 };

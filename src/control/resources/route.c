@@ -4,15 +4,19 @@
 #include "control/resources/match.h"
 
 static const struct field fields[] = {
-	TEXT(struct route_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"orders\""), DOC("Name, unique in the gateway.")),
-	TEXT(struct route_doc, gatewayId, REQUIRED, IMMUTABLE, RANGE(1, 64), REFERS("gateway"), DOC("Gateway it belongs to.")),
+	TEXT(struct route_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"orders\""),
+		DOC("Name, unique in the gateway.")),
+	TEXT(struct route_doc, gatewayId, REQUIRED, IMMUTABLE, RANGE(1, 64), REFERS("gateway"),
+		DOC("Gateway it belongs to.")),
 	TEXT(struct route_doc, environmentId, IMMUTABLE, RANGE(1, 64), REFERS("environment"),
-	     DOC("Environment; the gateway's default when left out.")),
-	TEXTS(struct route_doc, domainIds, RANGE(0, 64), TEXT_MAX(64), REFERS("domain"), DOC("Domains; none = every host of the gateway.")),
-	TEXT(struct route_doc, description, RANGE(0, 1024), FORMAT(format_description), DOC("Text for people.")),
+		DOC("Environment; the gateway's default when left out.")),
+	TEXTS(struct route_doc, domainIds, RANGE(0, 64), TEXT_MAX(64), REFERS("domain"),
+		DOC("Domains; none = every host of the gateway.")),
+	TEXT(struct route_doc, description, RANGE(0, 1024), FORMAT(format_description),
+		DOC("Text for people.")),
 	OBJECT(struct route_doc, match, route_match_fields, REQUIRED, DOC("Requests it takes.")),
 	OBJECT(struct route_doc, backend, backend_fields, PRESENT(struct route_doc, has_backend),
-	       DOC("Where they go; without one only a policy can answer.")),
+		DOC("Where they go; without one only a policy can answer.")),
 	FIELDS_END
 };
 

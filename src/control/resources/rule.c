@@ -18,13 +18,17 @@ static bool check_type(struct str s, struct problem *why)
 }
 
 static const struct field fields[] = {
-	TEXT(struct rule_doc, consumerId, IMMUTABLE, RANGE(1, 64), REFERS("consumer"), DOC("Consumer; from the path.")),
-	TEXT(struct rule_doc, resourceType, REQUIRED, FORMAT(check_type), EXAMPLE("\"Route\""), DOC("Route, Api, Operation, LLMApi or AgentApi.")),
-	TEXT(struct rule_doc, resourceId, REQUIRED, RANGE(1, 64), EXAMPLE("\"route-1\""), DOC("What may be called.")),
-	TEXT(struct rule_doc, environmentId, RANGE(1, 64), REFERS("environment"), DOC("Environment; the resource's when left out.")),
+	TEXT(struct rule_doc, consumerId, IMMUTABLE, RANGE(1, 64),
+		REFERS("consumer"), DOC("Consumer; from the path.")),
+	TEXT(struct rule_doc, resourceType, REQUIRED, FORMAT(check_type), EXAMPLE("\"Route\""),
+		DOC("Route, Api, Operation, LLMApi or AgentApi.")),
+	TEXT(struct rule_doc, resourceId, REQUIRED, RANGE(1, 64), EXAMPLE("\"route-1\""),
+		DOC("What may be called.")),
+	TEXT(struct rule_doc, environmentId, RANGE(1, 64), REFERS("environment"),
+		DOC("Environment; the resource's when left out.")),
 	CHOICE(struct rule_doc, expireMode, modes, DEFAULT("\"LongTerm\""), ANY_CASE, DOC("How long.")),
-	INT(struct rule_doc, expireTimestamp, RANGE(1, 9007199254740991), WHEN("expireMode", EXPIRE_SHORT_TERM), UNIT("ms since 1970"),
-	    DOC("When it ends.")),
+	INT(struct rule_doc, expireTimestamp, RANGE(1, 9007199254740991),
+		WHEN("expireMode", EXPIRE_SHORT_TERM), UNIT("ms since 1970"), DOC("When it ends.")),
 	FIELDS_END
 };
 
@@ -40,18 +44,27 @@ static bool complete(struct draft *d, struct problem *why)
 
 	json_put(d->arena, d->doc, "resourceType", json_new_text(d->arena, str_of(scope_name(scope))));
 	if (!r)
-		return problem(why, "resourceId", "no %s has the id \"%.*s\"", scope_name(scope), STR_FMT(in->resourceId));
+		return problem(why, "resourceId", "no %s has the id \"%.*s\"", scope_name(scope),
+			STR_FMT(in->resourceId));
 	struct str environment = json_text(r->doc, "environmentId");
 
 	if (in->environmentId.n && !str_equal(in->environmentId, environment))
-		return problem(why, "environmentId", "%s %.*s is in environment \"%.*s\"", scope_name(scope), STR_FMT(r->id),
-		               STR_FMT(environment));
+		return problem(why, "environmentId", "%s %.*s is in environment \"%.*s\"", scope_name(scope),
+			STR_FMT(r->id), STR_FMT(environment));
 	json_put(d->arena, d->doc, "environmentId", json_new_text(d->arena, arena_copy(d->arena, environment)));
 	return true;
 }
 
 const struct resource_class rule_class = {
-	.kind = RESOURCE_RULE, .name = "authorizationRule", .noun = "AuthorizationRule", .plural = "AuthorizationRules",
-	.id_field = "authorizationRuleId", .id_prefix = "rule-", .path = "/api/v1/consumers/{consumerId}/authorization-rules",
-	.fields = fields, .size = sizeof(struct rule_doc), .doc = "What a consumer may call.", .complete = complete,
+	.kind = RESOURCE_RULE,
+	.name = "authorizationRule",
+	.noun = "AuthorizationRule",
+	.plural = "AuthorizationRules",
+	.id_field = "authorizationRuleId",
+	.id_prefix = "rule-",
+	.path = "/api/v1/consumers/{consumerId}/authorization-rules",
+	.fields = fields,
+	.size = sizeof(struct rule_doc),
+	.doc = "What a consumer may call.",
+	.complete = complete,
 };

@@ -52,17 +52,20 @@ static bool check_address_text(struct str s, struct problem *why)
 	struct str host;
 	uint16_t port;
 
-	return service_split_address(s, &host, &port) || problem(why, "", "must be an address such as \"10.0.0.1:8080\" or \"[::1]:8080\"");
+	return service_split_address(s, &host, &port) ||
+	       problem(why, "", "must be an address such as \"10.0.0.1:8080\" or \"[::1]:8080\"");
 }
 
 static bool check_protocol(struct str s, struct problem *why)
 {
-	return choice_find(ai_protocols, s, true) || problem(why, "", "must be OpenAI/v1, Anthropic/v1 or DashScope/v1");
+	return choice_find(ai_protocols, s, true) ||
+	       problem(why, "", "must be OpenAI/v1, Anthropic/v1 or DashScope/v1");
 }
 
 static const struct field address_fields[] = {
-	TEXT(struct service_address, address, REQUIRED, RANGE(1, 270), FORMAT(check_address_text), EXAMPLE("\"127.0.0.1:9001\""),
-	     DOC("Host and port; without a port it has every port of the service.")),
+	TEXT(struct service_address, address, REQUIRED, RANGE(1, 270), FORMAT(check_address_text),
+		EXAMPLE("\"127.0.0.1:9001\""),
+		DOC("Host and port; without a port it has every port of the service.")),
 	INT(struct service_address, weight, RANGE(0, 10000), DEFAULT("100"), DOC("Share of the requests.")),
 	ANY(struct service_address, labels, DOC("Texts by name.")),
 	TEXT(struct service_address, version, RANGE(1, 64), DOC("Version it runs.")),
@@ -70,54 +73,71 @@ static const struct field address_fields[] = {
 };
 
 static const struct field port_fields[] = {
-	TEXT(struct service_port_entry, name, RANGE(1, 63), FORMAT(format_title), EXAMPLE("\"http\""), DOC("Name of the port.")),
+	TEXT(struct service_port_entry, name, RANGE(1, 63), FORMAT(format_title), EXAMPLE("\"http\""),
+		DOC("Name of the port.")),
 	INT(struct service_port_entry, port, REQUIRED, RANGE(1, 65535), EXAMPLE("9001"), DOC("Port number.")),
-	CHOICE(struct service_port_entry, protocol, service_protocols, DEFAULT("\"HTTP\""), ANY_CASE, DOC("Protocol of the port.")),
+	CHOICE(struct service_port_entry, protocol, service_protocols, DEFAULT("\"HTTP\""), ANY_CASE,
+		DOC("Protocol of the port.")),
 	FIELDS_END
 };
 
 static const struct field version_fields[] = {
-	TEXT(struct service_version, name, REQUIRED, RANGE(1, 64), FORMAT(format_title), EXAMPLE("\"v2\""), DOC("Name of the version.")),
+	TEXT(struct service_version, name, REQUIRED, RANGE(1, 64), FORMAT(format_title), EXAMPLE("\"v2\""),
+		DOC("Name of the version.")),
 	ANY(struct service_version, labels, DOC("Endpoints that have all these labels belong to it.")),
 	FIELDS_END
 };
 
 static const struct field health_fields[] = {
 	BOOL(struct health_check_config, enable, REQUIRED, DOC("Whether endpoints are checked.")),
-	CHOICE(struct health_check_config, protocol, health_protocols, DEFAULT("\"TCP\""), ANY_CASE, DOC("How they are checked.")),
-	TEXT(struct health_check_config, httpPath, DEFAULT("\"/\""), RANGE(1, 2048), FORMAT(format_path), DOC("Path asked for.")),
-	TEXT(struct health_check_config, httpHost, RANGE(1, 255), FORMAT(format_host), DOC("Host sent; the endpoint's address when left out.")),
-	INT(struct health_check_config, interval, RANGE(1, 3600), DEFAULT("5"), UNIT("seconds"), DOC("Time between two checks.")),
-	INT(struct health_check_config, timeout, RANGE(1, 300), DEFAULT("2"), UNIT("seconds"), DOC("Longest wait for an answer.")),
-	INT(struct health_check_config, healthyThreshold, RANGE(1, 100), DEFAULT("2"), DOC("Good checks in a row until it is used.")),
-	INT(struct health_check_config, unhealthyThreshold, RANGE(1, 100), DEFAULT("3"), DOC("Bad checks in a row until it is not.")),
+	CHOICE(struct health_check_config, protocol, health_protocols, DEFAULT("\"TCP\""), ANY_CASE,
+		DOC("How they are checked.")),
+	TEXT(struct health_check_config, httpPath, DEFAULT("\"/\""), RANGE(1, 2048), FORMAT(format_path),
+		DOC("Path asked for.")),
+	TEXT(struct health_check_config, httpHost, RANGE(1, 255), FORMAT(format_host),
+		DOC("Host sent; the endpoint's address when left out.")),
+	INT(struct health_check_config, interval, RANGE(1, 3600), DEFAULT("5"), UNIT("seconds"),
+		DOC("Time between two checks.")),
+	INT(struct health_check_config, timeout, RANGE(1, 300), DEFAULT("2"), UNIT("seconds"),
+		DOC("Longest wait for an answer.")),
+	INT(struct health_check_config, healthyThreshold, RANGE(1, 100), DEFAULT("2"),
+		DOC("Good checks in a row until it is used.")),
+	INT(struct health_check_config, unhealthyThreshold, RANGE(1, 100), DEFAULT("3"),
+		DOC("Bad checks in a row until it is not.")),
 	FIELDS_END
 };
 
 static const struct field outlier_fields[] = {
-	BOOL(struct outlier_detection_config, enable, REQUIRED, DOC("Whether endpoints that fail are left out for a while.")),
-	INT(struct outlier_detection_config, consecutive5xx, RANGE(1, 1000), DEFAULT("5"), DOC("Failures in a row that eject.")),
-	INT(struct outlier_detection_config, interval, RANGE(1, 3600), DEFAULT("10"), UNIT("seconds"), DOC("Time between two looks.")),
+	BOOL(struct outlier_detection_config, enable, REQUIRED,
+		DOC("Whether endpoints that fail are left out for a while.")),
+	INT(struct outlier_detection_config, consecutive5xx, RANGE(1, 1000), DEFAULT("5"),
+		DOC("Failures in a row that eject.")),
+	INT(struct outlier_detection_config, interval, RANGE(1, 3600), DEFAULT("10"), UNIT("seconds"),
+		DOC("Time between two looks.")),
 	INT(struct outlier_detection_config, baseEjectionTime, RANGE(1, 3600), DEFAULT("30"), UNIT("seconds"),
-	    DOC("Time out of use; grows with each ejection.")),
-	INT(struct outlier_detection_config, maxEjectionPercent, RANGE(0, 100), DEFAULT("50"), UNIT("percent"),
-	    DOC("At most this share is out of use.")),
+		DOC("Time out of use; grows with each ejection.")),
+	INT(struct outlier_detection_config, maxEjectionPercent, RANGE(0, 100), DEFAULT("50"),
+		UNIT("percent"), DOC("At most this share is out of use.")),
 	FIELDS_END
 };
 
 static const struct field ai_fields[] = {
-	TEXT(struct ai_service_config, provider, REQUIRED, RANGE(1, 64), FORMAT(format_title), EXAMPLE("\"openai\""), DOC("Model provider.")),
-	TEXT(struct ai_service_config, address, REQUIRED, RANGE(1, 2048), FORMAT(format_url), EXAMPLE("\"https://api.openai.com\""),
-	     DOC("Its address.")),
-	TEXTS(struct ai_service_config, apiKeys, SECRET, RANGE(0, 64), TEXT_MAX(4096), FORMAT(format_line), EXAMPLE("[\"sk-1\"]"),
-	      DOC("Keys sent to it, in turn; never returned.")),
-	TEXTS(struct ai_service_config, protocols, RANGE(0, 8), FORMAT(check_protocol), DEFAULT("[\"OpenAI/v1\"]"), DOC("What it speaks.")),
+	TEXT(struct ai_service_config, provider, REQUIRED, RANGE(1, 64), FORMAT(format_title),
+		EXAMPLE("\"openai\""), DOC("Model provider.")),
+	TEXT(struct ai_service_config, address, REQUIRED, RANGE(1, 2048), FORMAT(format_url),
+		EXAMPLE("\"https://api.openai.com\""), DOC("Its address.")),
+	TEXTS(struct ai_service_config, apiKeys, SECRET, RANGE(0, 64), TEXT_MAX(4096), FORMAT(format_line),
+		EXAMPLE("[\"sk-1\"]"), DOC("Keys sent to it, in turn; never returned.")),
+	TEXTS(struct ai_service_config, protocols, RANGE(0, 8), FORMAT(check_protocol),
+		DEFAULT("[\"OpenAI/v1\"]"), DOC("What it speaks.")),
 	FIELDS_END
 };
 
 static const struct field credential_fields[] = {
-	TEXT(struct app_credential, appId, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"app-1\""), DOC("Id of the app.")),
-	TEXT(struct app_credential, apiKey, REQUIRED, SECRET, RANGE(1, 4096), FORMAT(format_line), DOC("Its key; never returned.")),
+	TEXT(struct app_credential, appId, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"app-1\""),
+		DOC("Id of the app.")),
+	TEXT(struct app_credential, apiKey, REQUIRED, SECRET, RANGE(1, 4096), FORMAT(format_line),
+		DOC("Its key; never returned.")),
 	FIELDS_END
 };
 
@@ -126,12 +146,15 @@ struct dify { struct str apiKey, botType; };
 struct custom { struct str apiKey; };
 
 static const struct field dash_scope_fields[] = {
-	LIST(struct dash_scope, appCredentials, struct app_credential, credential_fields, REQUIRED, RANGE(1, 256), DOC("Apps and keys.")),
+	LIST(struct dash_scope, appCredentials, struct app_credential, credential_fields, REQUIRED,
+		RANGE(1, 256), DOC("Apps and keys.")),
 	FIELDS_END
 };
 static const struct field dify_fields[] = {
-	TEXT(struct dify, apiKey, REQUIRED, SECRET, RANGE(1, 4096), FORMAT(format_line), DOC("Key; never returned.")),
-	TEXT(struct dify, botType, RANGE(1, 64), FORMAT(format_line), EXAMPLE("\"Chat\""), DOC("Kind of app.")),
+	TEXT(struct dify, apiKey, REQUIRED, SECRET, RANGE(1, 4096),
+		FORMAT(format_line), DOC("Key; never returned.")),
+	TEXT(struct dify, botType, RANGE(1, 64), FORMAT(format_line), EXAMPLE("\"Chat\""),
+		DOC("Kind of app.")),
 	FIELDS_END
 };
 static const struct field custom_fields[] = {
@@ -140,30 +163,38 @@ static const struct field custom_fields[] = {
 };
 
 static const struct field agent_fields[] = {
-	TEXT(struct agent_service_config, address, REQUIRED, RANGE(1, 2048), FORMAT(format_url), EXAMPLE("\"https://dashscope.aliyuncs.com\""),
-	     DOC("Its address.")),
-	OBJECT(struct agent_service_config, dashScopeConfig, dash_scope_fields, PRESENT(struct agent_service_config, has_dashScopeConfig),
-	       DOC("Model Studio apps.")),
-	OBJECT(struct agent_service_config, difyConfig, dify_fields, PRESENT(struct agent_service_config, has_difyConfig), DOC("Dify.")),
-	OBJECT(struct agent_service_config, customConfig, custom_fields, PRESENT(struct agent_service_config, has_customConfig),
-	       DOC("Any other.")),
+	TEXT(struct agent_service_config, address, REQUIRED, RANGE(1, 2048), FORMAT(format_url),
+		EXAMPLE("\"https://dashscope.aliyuncs.com\""), DOC("Its address.")),
+	OBJECT(struct agent_service_config, dashScopeConfig, dash_scope_fields,
+		PRESENT(struct agent_service_config, has_dashScopeConfig), DOC("Model Studio apps.")),
+	OBJECT(struct agent_service_config, difyConfig, dify_fields,
+		PRESENT(struct agent_service_config, has_difyConfig), DOC("Dify.")),
+	OBJECT(struct agent_service_config, customConfig, custom_fields,
+		PRESENT(struct agent_service_config, has_customConfig), DOC("Any other.")),
 	FIELDS_END
 };
 
 static const struct field fields[] = {
-	TEXT(struct service_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"orders\""), DOC("Name, unique in the gateway.")),
-	TEXT(struct service_doc, gatewayId, REQUIRED, IMMUTABLE, RANGE(1, 64), REFERS("gateway"), DOC("Gateway it belongs to.")),
-	CHOICE(struct service_doc, sourceType, source_types, DEFAULT("\"VIP\""), IMMUTABLE, ANY_CASE, DOC("Where its addresses come from.")),
+	TEXT(struct service_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"orders\""),
+		DOC("Name, unique in the gateway.")),
+	TEXT(struct service_doc, gatewayId, REQUIRED, IMMUTABLE, RANGE(1, 64), REFERS("gateway"),
+		DOC("Gateway it belongs to.")),
+	CHOICE(struct service_doc, sourceType, source_types, DEFAULT("\"VIP\""), IMMUTABLE, ANY_CASE,
+		DOC("Where its addresses come from.")),
 	ANY(struct service_doc, addresses, EXAMPLE("[\"127.0.0.1:9001\"]"),
-	    DOC("Endpoints: \"host:port\", or objects of address, weight, labels and version.")),
-	LIST(struct service_doc, ports, struct service_port_entry, port_fields, RANGE(0, PORTS_MAX), DOC("Ports.")),
-	LIST(struct service_doc, versions, struct service_version, version_fields, RANGE(0, 64), DOC("Versions, by label.")),
-	OBJECT(struct service_doc, healthCheckConfig, health_fields, PRESENT(struct service_doc, has_healthCheckConfig), DOC("Active checks.")),
-	OBJECT(struct service_doc, outlierDetectionConfig, outlier_fields, PRESENT(struct service_doc, has_outlierDetectionConfig),
-	       DOC("Passive checks.")),
-	OBJECT(struct service_doc, aiServiceConfig, ai_fields, PRESENT(struct service_doc, has_aiServiceConfig), DOC("For sourceType AI.")),
-	OBJECT(struct service_doc, agentServiceConfig, agent_fields, PRESENT(struct service_doc, has_agentServiceConfig),
-	       DOC("For sourceType AGENT.")),
+		DOC("Endpoints: \"host:port\", or objects of address, weight, labels and version.")),
+	LIST(struct service_doc, ports, struct service_port_entry, port_fields, RANGE(0, PORTS_MAX),
+		DOC("Ports.")),
+	LIST(struct service_doc, versions, struct service_version, version_fields, RANGE(0, 64),
+		DOC("Versions, by label.")),
+	OBJECT(struct service_doc, healthCheckConfig, health_fields,
+		PRESENT(struct service_doc, has_healthCheckConfig), DOC("Active checks.")),
+	OBJECT(struct service_doc, outlierDetectionConfig, outlier_fields,
+		PRESENT(struct service_doc, has_outlierDetectionConfig), DOC("Passive checks.")),
+	OBJECT(struct service_doc, aiServiceConfig, ai_fields,
+		PRESENT(struct service_doc, has_aiServiceConfig), DOC("For sourceType AI.")),
+	OBJECT(struct service_doc, agentServiceConfig, agent_fields,
+		PRESENT(struct service_doc, has_agentServiceConfig), DOC("For sourceType AGENT.")),
 	FIELDS_END
 };
 
@@ -189,7 +220,8 @@ bool service_addresses(const struct service_doc *s, struct arena *a, struct item
 	if (s->addresses->type != JSON_ARRAY)
 		return problem(why, "addresses", "must be a list");
 	if (s->addresses->n > ADDRESSES_MAX)
-		return problem(why, "addresses", "must have at most %d items, not %u", ADDRESSES_MAX, s->addresses->n);
+		return problem(why, "addresses", "must have at most %d items, not %u", ADDRESSES_MAX,
+			s->addresses->n);
 	*out = (struct items){ NEW_N(a, struct service_address, s->addresses->n), s->addresses->n };
 	for (const struct json *v = s->addresses->child; v; v = v->next, i++) {
 		if (decode_address(v, ITEM(*out, struct service_address, i), a, why))
@@ -278,7 +310,8 @@ static bool check_source(const struct service_doc *s, size_t n_addresses, struct
 	bool is_ai = s->sourceType == SOURCE_AI, is_agent = s->sourceType == SOURCE_AGENT;
 
 	if (!is_ai && !is_agent && n_addresses == 0)
-		return problem(why, "addresses", "must have an address when sourceType is \"%s\"", choice_text(source_types, s->sourceType));
+		return problem(why, "addresses", "must have an address when sourceType is \"%s\"",
+			choice_text(source_types, s->sourceType));
 	if (is_ai && !s->has_aiServiceConfig)
 		return problem(why, "aiServiceConfig", "is required when sourceType is \"AI\"");
 	if (is_agent && !s->has_agentServiceConfig)
@@ -334,7 +367,9 @@ static void list_wanted(struct ports *p, const struct json *doc, struct arena *a
 		struct str host;
 		uint16_t port;
 
-		if (service_split_address(v->type == JSON_STRING ? v->string : json_text(v, "address"), &host, &port) && port)
+		if (service_split_address(
+			    v->type == JSON_STRING ? v->string : json_text(v, "address"), &host, &port) &&
+			port)
 			want_port(p, port, STR(""), STR("HTTP"));
 	}
 	for (unsigned i = 0; i < p->n; i++)
@@ -367,13 +402,16 @@ static bool is_wanted(const struct ports *p, int64_t port)
 	return false;
 }
 
-static bool put_port(struct write *w, const struct resource *service, const struct wanted_port *wanted, struct resource *have,
-                     struct problem *why)
+static bool put_port(struct write *w, const struct resource *service, const struct wanted_port *wanted,
+	struct resource *have, struct problem *why)
 {
 	struct arena a = { 0 };
 	struct json *body = json_new(&a, JSON_OBJECT);
 	struct rest_input in = {
-		.class = resource_classes[RESOURCE_SERVICE_PORT], .body = body, .parent_id = service->id, .internal = true,
+		.class = resource_classes[RESOURCE_SERVICE_PORT],
+		.body = body,
+		.parent_id = service->id,
+		.internal = true,
 	};
 
 	json_put(&a, body, "gatewayId", json_new_text(&a, json_text(service->doc, "gatewayId")));
@@ -422,9 +460,21 @@ static bool owns(const struct resource *r, const struct resource *user)
 }
 
 const struct resource_class service_class = {
-	.kind = RESOURCE_SERVICE, .name = "service", .noun = "Service", .plural = "Services", .attach_type = "Service",
-	.id_field = "serviceId", .id_prefix = "svc-", .path = "/api/v1/services", .scope = { "gatewayId" },
-	.has_unique_name = true, .fields = fields, .size = sizeof(struct service_doc),
+	.kind = RESOURCE_SERVICE,
+	.name = "service",
+	.noun = "Service",
+	.plural = "Services",
+	.attach_type = "Service",
+	.id_field = "serviceId",
+	.id_prefix = "svc-",
+	.path = "/api/v1/services",
+	.scope = { "gatewayId" },
+	.has_unique_name = true,
+	.fields = fields,
+	.size = sizeof(struct service_doc),
 	.doc = "Endpoints that requests are sent to.",
-	.check = check, .created = created, .replaced = replaced, .owns = owns,
+	.check = check,
+	.created = created,
+	.replaced = replaced,
+	.owns = owns,
 };

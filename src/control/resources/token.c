@@ -17,9 +17,10 @@ static bool check_action(struct str s, struct problem *why)
 }
 
 static const struct field fields[] = {
-	TEXT(struct token_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title), EXAMPLE("\"ci\""), DOC("Name, unique.")),
-	TEXTS(struct token_doc, actions, REQUIRED, RANGE(1, 256), TEXT_MAX(128), FORMAT(check_action), EXAMPLE("[\"apig:*\"]"),
-	      DOC("Actions it may do; * stands for any text.")),
+	TEXT(struct token_doc, name, REQUIRED, RANGE(1, 512),
+		FORMAT(format_title), EXAMPLE("\"ci\""), DOC("Name, unique.")),
+	TEXTS(struct token_doc, actions, REQUIRED, RANGE(1, 256), TEXT_MAX(128), FORMAT(check_action),
+		EXAMPLE("[\"apig:*\"]"), DOC("Actions it may do; * stands for any text.")),
 	TEXT(struct token_doc, digest, READ_ONLY, SECRET, DOC("SHA-256 of the token; never returned.")),
 	FIELDS_END
 };
@@ -46,7 +47,17 @@ static bool complete(struct draft *d, struct problem *why)
 static const char *const read_only[] = { "digest", NULL };
 
 const struct resource_class token_class = {
-	.kind = RESOURCE_TOKEN, .name = "token", .noun = "Token", .plural = "Tokens",
-	.id_field = "tokenId", .id_prefix = "token-", .path = "/api/v1/tokens", .has_unique_name = true, .read_only = read_only,
-	.fields = fields, .size = sizeof(struct token_doc), .doc = "A token for this API.", .complete = complete,
+	.kind = RESOURCE_TOKEN,
+	.name = "token",
+	.noun = "Token",
+	.plural = "Tokens",
+	.id_field = "tokenId",
+	.id_prefix = "token-",
+	.path = "/api/v1/tokens",
+	.has_unique_name = true,
+	.read_only = read_only,
+	.fields = fields,
+	.size = sizeof(struct token_doc),
+	.doc = "A token for this API.",
+	.complete = complete,
 };

@@ -1,7 +1,8 @@
 /*
  * types.h -- the decoded form of every resource's document, members spelt as in the API.
  *
- * Filled by resource_decode(). Absent texts are {NULL, 0} or empty, absent lists have no items; an absent object is zero and
+ * Filled by resource_decode(). Absent texts are {NULL, 0} or empty, absent lists have no items; an absent
+ * object is zero and
  * its has_ flag is false.
  */
 #pragma once
@@ -120,8 +121,12 @@ struct service_doc {
 	struct agent_service_config agentServiceConfig;
 	bool has_healthCheckConfig, has_outlierDetectionConfig, has_aiServiceConfig, has_agentServiceConfig;
 };
-/* Decodes the addresses of a document: struct service_address items. false only for a document that was never checked. */
-MUST_USE bool service_addresses(const struct service_doc *s, struct arena *a, struct items *out, struct problem *why);
+/*
+ * Decodes the addresses of a document: struct service_address items. false only for a document that was never
+ * checked.
+ */
+MUST_USE bool service_addresses(
+	const struct service_doc *s, struct arena *a, struct items *out, struct problem *why);
 /* Splits "host:port", "host", "[::1]:port", "::1": port 0 when there is none. */
 MUST_USE bool service_split_address(struct str address, struct str *host, uint16_t *port);
 
@@ -176,7 +181,7 @@ struct api_doc {
 };
 
 struct operation_doc {
-	struct str httpApiId, name, method, path;   /* path below the API's basePath, with {parameters} */
+	struct str httpApiId, name, method, path;   /* path below the API's basePath, with { parameters } */
 	struct str gatewayId, environmentId;        /* of the API; filled in by us */
 	struct str description;
 	struct backend backend;
