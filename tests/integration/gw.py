@@ -337,12 +337,15 @@ class Gateway:
 			connection = None
 		if not connection:
 			connection = self.connections[key] = Connection(port)
+		keeps = False
 		try:
-			return connection.request(method, target, headers, body, **options)
-		except BaseException:
-			del self.connections[key]
-			connection.close()
-			raise
+			answer = connection.request(method, target, headers, body, **options)
+			keeps = "close" not in answer.all("Connection")
+			return answer
+		finally:
+			if not keeps:
+				del self.connections[key]
+				connection.close()
 
 	def get(self, target, headers=(), **options):
 		return self.request("GET", target, headers, **options)
