@@ -29,6 +29,7 @@ class Record:
 
 	def __init__(self, row):
 		self.port = row["port"]
+		self.address = row["address"]
 		self.connection = row["connection"]
 		self.turn = row["turn"]
 		self.wire = row["wire"].encode("latin-1")
@@ -55,16 +56,21 @@ class Record:
 
 
 class Backend:
-	"""A process with `n` ports. `address` is the first one's, `addresses` those of all."""
+	"""A process with `n` ports: `address` is the first one's, `addresses` those of all. `peers` are four addresses with one port, on
+	127.0.0.1 to 127.0.0.4: the endpoints of one service, because a route names the port when a service has several. `address`:
+	where the first port shall be."""
 
-	def __init__(self, n=1):
+	def __init__(self, n=1, address="0"):
 		program = find_program("test_upstream", ROOT / "tests/tools/upstream", ["-lcrypto"])
-		self.process = subprocess.Popen([program, *["0"] * (n + 1)], stdout=subprocess.PIPE, text=True)
+		self.process = subprocess.Popen([program, "0", address, *["0"] * n, *(f"127.0.0.{i}:=" for i in (2, 3, 4))],
+			stdout=subprocess.PIPE, text=True)
 		line = self.process.stdout.readline().split()
 		assert line and line[0] == "ready", f"test_upstream said {line}"
 		self.control_port, *self.ports = map(int, line[1:])
+		self.peers = [f"127.0.0.{i}:{self.ports[n]}" for i in (1, 2, 3, 4)]
+		self.ports = self.ports[:n]
 		self.addresses = [f"127.0.0.1:{port}" for port in self.ports]
-		self.port, self.address = self.ports[0], self.addresses[0]
+		self.port, self.address = self.ports[0], address if ":" in address else self.addresses[0]
 		self.control = Connection(self.control_port)
 
 	def __enter__(self):

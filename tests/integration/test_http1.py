@@ -257,8 +257,8 @@ def test_upstream_connections_are_reused_across_clients(site, backend):
 def test_upstream_connection_that_ends_is_not_reused(site, backend, path):
 	for _ in range(4):
 		assert site.get(path).status == 200
-	assert backend.stats()["connections"] >= 4
 	assert site.get("/size/5").body == pattern(5), "no byte of an earlier answer"
+	assert backend.stats()["connections"] >= 4, "the first request may have found a kept one, the others cannot"
 
 
 def test_connection_close_is_honoured(site, backend):
@@ -377,7 +377,6 @@ def test_access_record_tells_what_happened(site, backend):
 	record = site.wait_record(path="/echo/recorded")
 	assert record["method"] == "POST"
 	assert record["status"] == 200
-	assert answer.json["fields" if "fields" in answer.json else "headers"]
 	text = str(record)
 	assert backend.address in text, "which upstream"
 	assert any(name.lower() == "x-request-id" and value in text for name, value in answer.json["headers"])

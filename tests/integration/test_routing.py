@@ -224,10 +224,11 @@ def test_two_gateways_share_an_address(gw, place, find):
 	port = free_port()
 	one, two = gw.gateway(port, hosts=["one.test"]), gw.gateway(port, hosts=["two.test"])
 	place("first", "/", site=one)
-	place("second", "/", site=two)
+	second = place("second", "/", site=two)
 	assert find("/", host="one.test", at=one) == "first"
 	assert find("/", host="two.test", at=one) == "second"
 	assert find("/", host="three.test", at=one) == 404
+	gw.delete(second)
 	gw.delete(two)
 	assert find("/", host="one.test", at=one) == "first"
 	assert find("/", host="two.test", at=one) == 404
@@ -272,6 +273,7 @@ def test_operations_with_parameters(rest, find):
 
 
 def test_api_sends_to_its_backend(gw, site, rest, backend):
+	rest.operation("GET", "/other")
 	made = gw.create("Operation", f"{rest.path}/operations", "operationId", {"name": "echo", "method": "GET", "path": "/{id}/echo"})
 	answer = gw.get("/pets/5/echo?x=1", site=site)
 	assert answer.json["target"] == "/pets/5/echo?x=1"
@@ -297,26 +299,37 @@ def test_weight_zero_gets_nothing(gw, site, backend):
 
 
 def test_endpoints_take_turns(gw, site, backend):
-	gw.route("/turns", gw.service(backend.addresses[:3], site), site=site)
-	seen = [gw.get("/turns/echo", site=site).json["port"] for _ in range(30)]
-	assert [seen.count(port) for port in backend.ports[:3]] == [10, 10, 10]
+	gw.route("/turns", gw.service(backend.peers[:3], site), site=site)
+	seen = [gw.get("/turns/echo", site=site).json["address"] for _ in range(30)]
+	assert [seen.count(address) for address in backend.peers[:3]] == [10, 10, 10]
 
 
 def test_endpoint_weights(gw, site, backend):
-	addresses = [{"address": backend.addresses[0], "weight": 300}, {"address": backend.addresses[1], "weight": 100}]
+	addresses = [{"address": backend.peers[0], "weight": 300}, {"address": backend.peers[1], "weight": 100}]
 	gw.route("/weights", gw.service(addresses, site), site=site)
-	seen = [gw.get("/weights/echo", site=site).json["port"] for _ in range(100)]
-	assert 65 <= seen.count(backend.ports[0]) <= 85
+	seen = [gw.get("/weights/echo", site=site).json["address"] for _ in range(100)]
+	assert 65 <= seen.count(backend.peers[0]) <= 85
 
 
 def test_port_and_version_select_endpoints(gw, site, backend):
-	addresses = [{"address": backend.addresses[0], "version": "v1"}, {"address": backend.addresses[1], "version": "v2"}]
+	addresses = [{"address": backend.peers[0], "version": "v1"}, {"address": backend.peers[1], "version": "v2"}]
 	service = gw.service(addresses, site, versions=[{"name": "v1"}, {"name": "v2"}])
-	for version, port in zip(("v1", "v2"), backend.ports):
+	for version, address in zip(("v1", "v2"), backend.peers):
 		gw.route(f"/{version}", {"scene": "SingleService", "services": [{"serviceId": service.id, "version": version}]}, site=site)
-		assert {gw.get(f"/{version}/echo", site=site).json["port"] for _ in range(10)} == {port}
+		assert {gw.get(f"/{version}/echo", site=site).json["address"] for _ in range(10)} == {address}
+	service = gw.service(backend.addresses[:2], site)
 	gw.route("/port", {"scene": "SingleService", "services": [{"serviceId": service.id, "port": backend.ports[1]}]}, site=site)
 	assert {gw.get("/port/echo", site=site).json["port"] for _ in range(10)} == {backend.ports[1]}
+
+
+def test_port_must_be_named_when_an_address_stands_for_several(gw, site, backend):
+	ports = [{"name": f"p{port}", "port": port, "protocol": "HTTP"} for port in backend.ports[:2]]
+	service = gw.service(["127.0.0.1"], site, ports=ports)
+	status, answer, _ = gw.api("POST", "/api/v1/routes", {"name": "which-port", "gatewayId": site.id,
+		"match": {"path": {"type": "Prefix", "value": "/which"}},
+		"backend": {"scene": "SingleService", "services": [{"serviceId": service.id}]}})
+	assert status == 400
+	assert "backend.services[0].port" in answer["errorMessage"]
 
 
 def test_address_without_port_is_combined_with_the_ports(gw, site, backend):

@@ -141,7 +141,8 @@ static void do_slow(struct connection *c, const char *argument)
 
 static void do_endless(struct connection *c, const char *argument)
 {
-	do_chunked(c, argument);
+	(void)argument;
+	do_chunked(c, "1");
 	c->stream_left = STREAM_ENDLESS;
 }
 
@@ -300,7 +301,8 @@ static void do_echo(struct connection *c, const char *argument)
 	add_text(&body, "],\"trailers\":[");
 	if (c->trailer.n > 0)
 		add_echo_fields(&body, &c->trailer, 0);
-	add_text(&body, "],\"bodyBytes\":%llu,\"sha256\":\"", (unsigned long long)c->body_bytes);
+	add_text(&body, "],\"address\":\"%s\"", c->address);
+	add_text(&body, ",\"bodyBytes\":%llu,\"sha256\":\"", (unsigned long long)c->body_bytes);
 	add_hex(&body, c->digest, sizeof c->digest);
 	add_text(&body, "\",\"port\":%u,\"connection\":%u,\"turn\":%u}\n", c->port, c->number, c->turn);
 	answer(c, 200, "", body.p, body.n);

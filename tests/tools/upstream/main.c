@@ -12,14 +12,15 @@
 #include <unistd.h>
 #include "upstream.h"
 
-static struct { int fd; unsigned port; } listeners[PORTS_MAX];
+static struct { int fd; unsigned port; char address[32]; } listeners[PORTS_MAX];
 static unsigned n_listeners, n_connections, n_open, n_requests;
 static struct connection *connections;
 static int loop;
 
 static void add_record(struct bytes *out, const struct record *r)
 {
-	add_text(out, "{\"port\":%u,\"connection\":%u,\"turn\":%u,\"headBytes\":%zu,\"bodyBytes\":%llu,", r->port,
+	add_text(out, "{\"address\":\"%s\",", r->address);
+	add_text(out, "\"port\":%u,\"connection\":%u,\"turn\":%u,\"headBytes\":%zu,\"bodyBytes\":%llu,", r->port,
 		r->connection, r->turn, r->head_bytes, (unsigned long long)r->body_bytes);
 	add_text(out, "\"complete\":%s,\"malformed\":%s,", r->complete ? "true" : "false",
 		r->malformed ? "true" : "false");
@@ -137,11 +138,13 @@ static void end_request_body(struct connection *c, int outcome)
 /* Sends what is there. false = the connection is gone. */
 static bool write_out(struct connection *c)
 {
-	for (;;) {
+	for (unsigned rounds = 0;; rounds++) {
 		while (c->stream_left > 0 && c->out.n - c->out_sent < BACKLOG_BYTES && c->wake_ms == 0)
 			add_stream(c);
 		if (c->out_sent == c->out.n)
 			break;
+		if (rounds == 32)
+			return true;             /* others have their turn */
 		ssize_t n = send(c->fd, c->out.p + c->out_sent, c->out.n - c->out_sent, MSG_NOSIGNAL);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return true;
@@ -243,7 +246,8 @@ static void read_in(struct connection *c)
 
 static void watch(struct connection *c)
 {
-	uint32_t events = (c->is_stalled ? 0 : EPOLLIN) | (c->out_sent < c->out.n ? EPOLLOUT : 0);
+	bool has_output = c->out_sent < c->out.n || (c->stream_left > 0 && c->wake_ms == 0);
+	uint32_t events = (c->is_stalled ? 0 : EPOLLIN) | (has_output ? EPOLLOUT : 0);
 	struct epoll_event e = { .events = events, .data.ptr = c };
 
 	epoll_ctl(loop, EPOLL_CTL_MOD, c->fd, &e);
@@ -270,6 +274,7 @@ static void accept_all(unsigned which)
 		c->fd = fd;
 		c->is_control = which == 0;
 		c->port = listeners[which].port;
+		c->address = listeners[which].address;
 		c->hash = EVP_MD_CTX_new();
 		c->next = connections;
 		connections = c;
@@ -316,22 +321,30 @@ static int run_timers(void)
 	return next == INT64_MAX ? -1 : next <= now ? 0 : (int)(next - now);
 }
 
-static void open_listener(unsigned port)
+/* "PORT", "IP:PORT", or "IP:=" for the port of the listener before. */
+static void open_listener(const char *text)
 {
+	const char *colon = strchr(text, ':'), *port_text = colon ? colon + 1 : text;
+	unsigned port = *port_text == '=' ? listeners[n_listeners - 1].port : (unsigned)strtoul(port_text, NULL, 10);
+	char ip[16] = "127.0.0.1";
+
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
 	socklen_t n = sizeof a;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	struct epoll_event e = { .events = EPOLLIN, .data.ptr = &listeners[n_listeners] };
 
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (colon)
+		snprintf(ip, sizeof ip, "%.*s", (int)(colon - text), text);
+	inet_pton(AF_INET, ip, &a.sin_addr);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
 	if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 4096) < 0
 		|| getsockname(fd, (struct sockaddr *)&a, &n) < 0) {
-		fprintf(stderr, "test_upstream: port %u: %s\n", port, strerror(errno));
+		fprintf(stderr, "test_upstream: %s: %s\n", text, strerror(errno));
 		exit(1);
 	}
 	listeners[n_listeners].fd = fd;
 	listeners[n_listeners].port = ntohs(a.sin_port);
+	snprintf(listeners[n_listeners].address, sizeof listeners->address, "%s:%u", ip, ntohs(a.sin_port));
 	epoll_ctl(loop, EPOLL_CTL_ADD, fd, &e);
 	n_listeners++;
 }
@@ -343,11 +356,11 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	loop = epoll_create1(EPOLL_CLOEXEC);
 	if (argc < 3 || argc > PORTS_MAX) {
-		fprintf(stderr, "usage: test_upstream CONTROL_PORT PORT...\n");
+		fprintf(stderr, "usage: test_upstream CONTROL_PORT [IP:]PORT...\n");
 		return 2;
 	}
 	for (int i = 1; i < argc; i++)
-		open_listener((unsigned)strtoul(argv[i], NULL, 10));
+		open_listener(argv[i]);
 	printf("ready");
 	for (unsigned i = 0; i < n_listeners; i++)
 		printf(" %u", listeners[i].port);

@@ -134,6 +134,7 @@ void open_record(struct connection *c)
 		abort();
 	records[n_records] = (struct record){ .port = c->port, .connection = c->number, .turn = c->turn };
 	records[n_records].head_bytes = c->head.n;
+	records[n_records].address = c->address;
 	c->record = ++n_records;
 	remember(c, c->head.p, c->head.n);
 }

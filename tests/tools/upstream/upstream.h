@@ -1,7 +1,9 @@
 /*
  * upstream.h -- an HTTP/1.1 server for tests: answers as the path asks and remembers every request byte for byte.
  *
- *     test_upstream PORT...        0 = any free port; prints "ready CONTROL PORT..." when it listens on all of them
+ *     test_upstream PORT [IP:]PORT...     prints "ready CONTROL PORT..." when it listens on all of them
+ *
+ * Port 0 = any free one, "=" = the same as the one before (with another loopback address).
  *
  * The first port is the control port: GET /record (all requests so far), /clear, /stats. On the other ports the first
  * known word of the path says what happens; words before it are ignored, so that any route prefix may stand there:
@@ -34,6 +36,7 @@ struct record {
 	uint64_t body_bytes;
 	unsigned char digest[32];
 	bool complete, malformed;
+	const char *address;             /* of the listener */
 };
 
 enum phase { READING_HEAD, READING_BODY, ANSWERING, DRAINING };
@@ -45,6 +48,7 @@ struct connection {
 	int fd;
 	bool is_control, is_stalled, refuses_next;
 	bool woken;                      /* the action runs again, after its time */
+	const char *address;             /* of the listener */
 	unsigned port, number, turn;
 	enum phase phase;
 	struct bytes in, out, head, trailer;
