@@ -253,8 +253,10 @@ bool call_send(struct call *call, const struct message *head, struct str data, b
 	enum output_result result;
 	int n = 0;
 
-	if (!c || c->error || c->write_error)
+	if (!c || c->write_error)
 		return true;
+	if (c->error)
+		return false;              /* never was a connection: its failure is on the way */
 	if (head) {
 		call->req_framing = (uint8_t)head->framing;
 		parts[0].iov_base = scratch(call->client, h1_head_bound(head));

@@ -55,7 +55,8 @@ enum exchange_phase {
 
 struct name_lookup {
 	struct resolver_query query;
-	struct exchange *x;
+	struct exchange *x;               /* NULL: not under way */
+	unsigned at, tried;               /* the address being tried, and how many were before it */
 };
 
 struct worker;

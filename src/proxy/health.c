@@ -1,4 +1,5 @@
 #include "proxy/health.h"
+#include <errno.h>
 #include <stdatomic.h>
 #include "core/clock.h"
 #include "core/log.h"
@@ -82,6 +83,7 @@ struct probe {
 	struct prober *prober;
 	struct endpoint_cell *cell;       /* alive while the probe is: retired ones are dropped on adoption */
 	struct resolver_query query;
+	unsigned at;                      /* address of the name being tried */
 	struct health_check check;        /* texts in `texts` */
 	struct arena texts;
 	struct str service, endpoint, host_name;
@@ -199,10 +201,17 @@ static void connected(struct call *c)
 	conclude(b, true);
 }
 
+static void call_endpoint(struct probe *b, struct addr to);
+
 static void failed(struct call *c, enum call_failure what)
 {
-	(void)what;
-	conclude(of(c), false);
+	struct probe *b = of(c);
+
+	/* Like requests: the next address of a name when one refuses at once. */
+	if (what == CALL_CONNECT && b->host_name.p && c->error != ETIMEDOUT && ++b->at < b->query.n)
+		call_endpoint(b, addr_of_ip(&b->query.addresses[b->at], b->port));
+	else
+		conclude(b, false);
 }
 
 static const struct call_ops probe_ops = { .response = response, .body = body, .drained = connected, .failed = failed };
@@ -229,6 +238,7 @@ static void name_found(struct resolver_query *q)
 {
 	struct probe *b = CONTAINER(q, struct probe, query);
 
+	b->at = 0;
 	if (q->status == RESOLVER_OK)
 		call_endpoint(b, addr_of_ip(&q->addresses[0], b->port));
 	else

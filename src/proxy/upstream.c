@@ -4,6 +4,7 @@
  * Failure → status: no endpoint 503, connect failure 503, closed before a head 503, timeout 504, malformed 502; after the head was
  * sent the client's connection is cut, so that it cannot take a part for the whole.
  */
+#include <errno.h>
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
@@ -74,6 +75,11 @@ static bool may_repeat(const struct exchange *x)
 	}
 }
 
+static bool has_next_address(const struct exchange *x)
+{
+	return x->lookup && x->lookup->tried + 1 < x->lookup->query.n;
+}
+
 static void send_request(struct exchange *x)
 {
 	struct message head = x->stream.req;
@@ -83,7 +89,7 @@ static void send_request(struct exchange *x)
 	head.keep_alive = true;
 	if (!end)
 		stream_send_continue(&x->stream);
-	if (x->call.reused && data.n > 0 && may_repeat(x))
+	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || has_next_address(x)))
 		x->held = arena_copy(&x->arena, data);
 	else
 		x->held.n = 0;
@@ -120,17 +126,43 @@ static void connect_to(struct exchange *x, struct addr to, bool fresh)
 	send_request(x);
 }
 
+static void connect_to_name(struct exchange *x, bool fresh)
+{
+	const struct name_lookup *l = x->lookup;
+
+	connect_to(x, addr_of_ip(&l->query.addresses[l->at], x->endpoint->port), fresh);
+}
+
+/* A name may have addresses nobody listens at ("localhost"): the next one, when this one refused at once. False: none is left. */
+static bool try_next_address(struct exchange *x)
+{
+	struct name_lookup *l = x->lookup;
+
+	if (!has_next_address(x) || x->call.error == ETIMEDOUT)
+		return false;
+	l->tried++;
+	l->at = (l->at + 1) % l->query.n;
+	x->call_open = false;
+	connect_to_name(x, true);
+	return true;
+}
+
 static void name_found(struct resolver_query *q)
 {
 	struct name_lookup *l = CONTAINER(q, struct name_lookup, query);
 	struct exchange *x = l->x;
+	unsigned same = 1;
 
 	l->x = NULL;
 	if (q->status != RESOLVER_OK) {
 		exchange_fail_upstream(x, REASON_NAME_LOOKUP);
 		return;
 	}
-	connect_to(x, addr_of_ip(&q->addresses[worker_random(x->worker) % q->n], x->endpoint->port), false);
+	/* Load is spread over the addresses of the first one's family; those of the other follow when these refuse. */
+	while (same < q->n && ip_is_v4(&q->addresses[same]) == ip_is_v4(&q->addresses[0]))
+		same++;
+	l->at = worker_random(x->worker) % same;
+	connect_to_name(x, false);
 }
 
 static void look_up(struct exchange *x)
@@ -280,6 +312,8 @@ static void failed(struct call *c, enum call_failure what)
 		connect_to(x, to, true);
 		return;
 	}
+	if (what == CALL_CONNECT && try_next_address(x))
+		return;
 	exchange_end_call(x);
 	health_report(x->service, x->endpoint, 0);
 	if (x->service->failures[what])
