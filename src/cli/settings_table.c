@@ -242,7 +242,8 @@ static void print_feature(FILE *out, const struct feature *f)
 
 static const char settings_text[] =
 	"# Settings\n\nOf `sluice run`. A flag wins over the environment variable, the variable over the settings\n"
-	"file (`--config FILE` or `SLUICE_CONFIG`, YAML; `sluice check FILE` validates it), the file over the default.\n\n"
+	"file (`--config FILE` or `SLUICE_CONFIG`, YAML; `sluice check FILE` validates it), the file over the\n"
+	"default.\n\n"
 	"| In the file | Flag | Variable | Allowed | Default | Meaning |\n|---|---|---|---|---|---|\n";
 static const char features_text[] =
 	"\n## Gateway settings\n\nOf one gateway: `PUT /api/v1/gateways/{gatewayId}/gateway-features/{name}` with\n"

@@ -1,6 +1,6 @@
 /*
- * fuzz_yaml.c -- any bytes as a settings file: refused with a line that exists, or a tree that JSON can say too, and that the
- * table of settings judges. What it complains about is found in the tree again.
+ * fuzz_yaml.c -- any bytes as a settings file: refused with a reason, or a tree that JSON can say too and that the
+ * table of settings judges. What it complains about is on a line of the file.
  */
 /* room: cli */
 #include <stddef.h>
