@@ -27,7 +27,7 @@ struct write;
 struct draft {
 	const struct resource_class *class;
 	const struct model *model;
-	struct arena *arena;              /* of the new resource */
+	struct arena *arena;              /* for what is put into doc; gone after the draft */
 	struct json *doc;                 /* completed: every default is there */
 	const void *in;                   /* decoded struct of class->size bytes */
 	const struct resource *before;    /* NULL on create */

@@ -96,8 +96,8 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	if (!fields_decode(class->fields, doc, in, g->scratch, why) || !secrets_check_masks(class->kind, doc, why))
 		return false;
 	d->in = in;
-	d->arena = &r->arena;
-	d->doc = document_complete(class->fields, doc, &r->arena);
+	d->arena = g->scratch;
+	d->doc = document_complete(class->fields, doc, g->scratch);
 	if (before && !document_check_immutable(class->fields, d->doc, before->doc, why))
 		return false;
 	if (class->check && !class->check(in, why))
@@ -107,9 +107,10 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	if (class->complete) {
 		if (!class->complete(d, why))
 			return false;
-		d->doc = document_complete(class->fields, d->doc, &r->arena);   /* what was added, in its place */
+		d->doc = document_complete(class->fields, d->doc, g->scratch);   /* what was added, in its place */
 	}
-	r->doc = d->doc;
+	/* The resource holds the result only, for it may live long. */
+	r->doc = json_clone(&r->arena, d->doc);
 	r->name = json_text(r->doc, resource_name_field(class));
 	return refs_check(d, why);
 }

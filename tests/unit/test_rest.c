@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sqlite3.h>
 #include "control_node.h"
 #include "control/operator.h"
 #include "pem_samples.h"
@@ -289,6 +290,19 @@ static void test_service_ports_follow_the_service(void **state)
 		text("%s/%s", ports, json_text(json_get(list, "items")->child, "servicePortId").p), NULL);
 }
 
+static void test_port_in_use_stays(void **state)
+{
+	const char *path = text("/api/v1/services/%s", service.p);
+
+	(void)state;
+	create("/api/v1/routes", "routeId",
+		text("{'name':'r2','gatewayId':'%s','match':{'path':{'type':'Exact','value':'/b'}},'backend':{'scene':"
+		     "'SingleService','services':[{'serviceId':'%s','port':9001}]}}", gateway.p, service.p));
+	refuse(409, "ports", "PUT", path, "{'name':'orders','addresses':['127.0.0.1:9002']}");
+	assert_int_equal(call("PUT", path, "{'name':'orders','addresses':['127.0.0.1:9002','127.0.0.1:9001']}", NULL), 200);
+	assert_int_equal(count_items(text("%s/ports", path)), 2);
+}
+
 static void test_service_rules(void **state)
 {
 	const char *start = text("{'name':'s2','gatewayId':'%s'", gateway.p);
@@ -547,6 +561,75 @@ static void test_secrets_stay_and_are_never_shown(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+/* The template with its two "%s" filled in. */
+static const char *fill(struct str template, const char *first, const char *second)
+{
+	struct sbuf out = { 0 };
+	struct str part, rest = template;
+	const char *values[] = { first, second };
+	unsigned n = 0;
+
+	for (bool begin = true; str_split(&rest, '%', &part); begin = false) {
+		if (!begin)
+			sbuf_addf(&out, "%s", values[n++]);
+		sbuf_add(&out, begin ? part : (struct str){ part.p + 1, part.n - 1 });
+	}
+	const char *filled = arena_copy(&node.arena, sbuf_str(&out)).p;
+
+	sbuf_free(&out);
+	return filled;
+}
+
+static void test_secrets_in_a_config(void **state)
+{
+	struct str policy = make_policy("OIDCAuth",
+		"{'issuer':'https://id.example.com','clientId':'c','clientSecret':'oidc-secret-1','redirectUri':"
+		"'https://a.example.com/cb','scopes':['openid'],'enable':true}");
+	const char *path = text("/api/v2/policies/%s", policy.p);
+	struct str without = STR("{'name':'p','className':'OIDCAuth','config':'{\\'issuer\\':\\'https://id.example.com\\',"
+		"\\'clientId\\':\\'%s\\',%s\\'redirectUri\\':\\'https://a.example.com/cb\\',\\'scopes\\':[\\'openid\\'],"
+		"\\'enable\\':true}'}");
+	char command[256];
+	struct json *item;
+
+	(void)state;
+	assert_int_equal(call("GET", path, NULL, &item), 200);
+	assert_null(strstr(json_text(item, "config").p, "clientSecret"));
+	refuse(400, "Invalid parameter: config.clientSecret", "POST", "/api/v2/policies", fill(without, "c", ""));
+	assert_int_equal(call("PUT", path, fill(without, "d", ""), &item), 200);
+	assert_non_null(strstr(json_text(item, "config").p, "\"d\""));
+	refuse(400, "Invalid parameter: config.clientSecret", "PUT", path,
+		fill(without, "d", "\\'clientSecret\\':\\'******\\',"));
+	restart();
+	assert_int_equal(call("PUT", path, fill(without, "e", ""), &item), 200);
+	snprintf(command, sizeof command, "! grep -aq oidc-secret-1 %s/*", node.dir);
+	assert_int_equal(system(command), 0);
+}
+
+/* ---------- the store ---------- */
+
+static void test_store_that_fails_changes_nothing(void **state)
+{
+	char path[128];
+	sqlite3 *db;
+	struct json *item;
+
+	(void)state;
+	snprintf(path, sizeof path, "%s/sluice.db", node.dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	refuse(503, "the store", "POST", "/api/v1/consumers", "{'name':'c'}");
+	refuse(500, "the store", "POST", MESHES, gateway_body("more", "'a.com'", ""));
+	refuse(503, "the store", "DELETE", text("/api/v1/routes/%s", route.p), NULL);
+	assert_int_equal(count_items("/api/v1/consumers"), 0);
+	assert_int_equal(count_items(MESHES), 1);
+	assert_int_equal(call("GET", text("/api/v1/routes/%s", route.p), NULL, &item), 200);
+	assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	create("/api/v1/consumers", "consumerId", "{'name':'c'}");
+	assert_int_equal(call("DELETE", text("/api/v1/routes/%s", route.p), NULL, NULL), 200);
+}
+
 static void test_wrong_key_is_noticed(void **state)
 {
 	struct problem why = { 0 };
@@ -643,7 +726,7 @@ int main(void)
 		TEST(test_gateway_is_deleted_both_ways),
 		TEST(test_features),
 		TEST(test_service_ports_follow_the_service),
-		TEST(test_service_rules),
+		TEST(test_port_in_use_stays), TEST(test_service_rules),
 		TEST(test_route_rules),
 		TEST(test_used_resources_stay),
 		TEST(test_api_and_operations),
@@ -652,6 +735,7 @@ int main(void)
 		TEST(test_attachment_to_several),
 		TEST(test_service_in_an_attached_config_stays),
 		TEST(test_secrets_stay_and_are_never_shown),
+		TEST(test_secrets_in_a_config), TEST(test_store_that_fails_changes_nothing),
 		TEST(test_wrong_key_is_noticed),
 		TEST(test_paging_and_filters),
 		TEST(test_rehearsal_changes_nothing),

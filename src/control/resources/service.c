@@ -424,6 +424,45 @@ static bool put_port(struct write *w, const struct resource *service, const stru
 	return ok;
 }
 
+/* ---------- ports that go ---------- */
+
+struct port_user {
+	struct str service_id;
+	int64_t port;
+	struct resource *found;
+};
+
+static bool names_port(const struct json *services, const struct port_user *u)
+{
+	for (const struct json *v = services ? services->child : NULL; v; v = v->next) {
+		const struct json *port = json_get(v, "port");
+
+		if (port && port->integer == u->port && str_equal(json_text(v, "serviceId"), u->service_id))
+			return true;
+	}
+	return false;
+}
+
+static bool look_for_user(void *arg, struct resource *r)
+{
+	struct port_user *u = arg;
+
+	if (names_port(json_get(json_get(r->doc, "backend"), "services"), u) || names_port(json_get(r->doc, "services"), u))
+		u->found = r;
+	return !u->found;
+}
+
+static bool remove_port(struct write *w, const struct resource *service, struct resource *port, struct problem *why)
+{
+	struct port_user u = { service->id, json_get(port->doc, "port")->integer, NULL };
+
+	model_referrers(w->control->model, RESOURCE_SERVICE, service->id, look_for_user, &u);
+	if (!u.found)
+		return rest_delete(w, port, why);
+	return problem_of(why, PROBLEM_CONFLICT, "ports", "port %lld is used by %s %.*s (\"%.*s\")", (long long)u.port,
+		resource_classes[u.found->kind]->name, STR_FMT(u.found->id), STR_FMT(u.found->name));
+}
+
 /* First what is gone, so that its names are free. */
 static bool sync_ports(struct write *w, struct resource *r, struct problem *why)
 {
@@ -435,7 +474,7 @@ static bool sync_ports(struct write *w, struct resource *r, struct problem *why)
 	model_referrers(w->control->model, RESOURCE_SERVICE, r->id, collect_port, p);
 	for (unsigned i = 0; ok && i < p->n_have; i++)
 		if (!is_wanted(p, json_get(p->have[i]->doc, "port")->integer))
-			ok = rest_delete(w, p->have[i], why);
+			ok = remove_port(w, r, p->have[i], why);
 	for (unsigned i = 0; ok && i < p->n; i++)
 		ok = put_port(w, r, &p->wanted[i], find_port(p, p->wanted[i].port), why);
 	arena_free(&a);
