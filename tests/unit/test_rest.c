@@ -299,7 +299,9 @@ static void test_port_in_use_stays(void **state)
 		text("{'name':'r2','gatewayId':'%s','match':{'path':{'type':'Exact','value':'/b'}},'backend':{'scene':"
 		     "'SingleService','services':[{'serviceId':'%s','port':9001}]}}", gateway.p, service.p));
 	refuse(409, "ports", "PUT", path, "{'name':'orders','addresses':['127.0.0.1:9002']}");
-	assert_int_equal(call("PUT", path, "{'name':'orders','addresses':['127.0.0.1:9002','127.0.0.1:9001']}", NULL), 200);
+	assert_int_equal(
+		call("PUT", path, "{'name':'orders','addresses':['127.0.0.1:9002','127.0.0.1:9001']}", NULL),
+		200);
 	assert_int_equal(count_items(text("%s/ports", path)), 2);
 }
 
@@ -586,9 +588,11 @@ static void test_secrets_in_a_config(void **state)
 		"{'issuer':'https://id.example.com','clientId':'c','clientSecret':'oidc-secret-1','redirectUri':"
 		"'https://a.example.com/cb','scopes':['openid'],'enable':true}");
 	const char *path = text("/api/v2/policies/%s", policy.p);
-	struct str without = STR("{'name':'p','className':'OIDCAuth','config':'{\\'issuer\\':\\'https://id.example.com\\',"
-		"\\'clientId\\':\\'%s\\',%s\\'redirectUri\\':\\'https://a.example.com/cb\\',\\'scopes\\':[\\'openid\\'],"
-		"\\'enable\\':true}'}");
+	struct str without =
+		STR("{'name':'p','className':'OIDCAuth','config':'{\\'issuer\\':\\'https://id.example.com\\',"
+		    "\\'clientId\\':\\'%s\\',%s\\'redirectUri\\':\\'https://a.example.com/"
+		    "cb\\',\\'scopes\\':[\\'openid\\'],"
+		    "\\'enable\\':true}'}");
 	char command[256];
 	struct json *item;
 

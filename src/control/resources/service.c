@@ -447,7 +447,8 @@ static bool look_for_user(void *arg, struct resource *r)
 {
 	struct port_user *u = arg;
 
-	if (names_port(json_get(json_get(r->doc, "backend"), "services"), u) || names_port(json_get(r->doc, "services"), u))
+	if (names_port(json_get(json_get(r->doc, "backend"), "services"), u) ||
+		names_port(json_get(r->doc, "services"), u))
 		u->found = r;
 	return !u->found;
 }
