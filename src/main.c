@@ -28,6 +28,7 @@ static struct {
 	struct mailbox *boxes;
 	struct control *control;
 	pthread_mutex_t lock;             /* signals against the end: workers and control are there while !is_over */
+	pthread_t drain;                  /* started with the first signal */
 	bool is_over;
 } program = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -52,6 +53,8 @@ static bool take_signal(int sig, bool is_first)
 		control_set_ready(program.control, false);
 		for (unsigned i = 0; i < program.n_workers; i++)
 			worker_stop(program.workers[i], !is_first);
+		if (is_first)
+			program.drain = thread_start("drain", drain, NULL);
 	}
 	pthread_mutex_unlock(&program.lock);
 	return !is_over;
@@ -63,11 +66,8 @@ static void *wait_for_signals(void *arg)
 	bool is_first = true;
 	int sig;
 
-	while (sigwait(set, &sig) == 0 && take_signal(sig, is_first)) {
-		if (is_first)
-			thread_start("drain", drain, NULL);
+	while (sigwait(set, &sig) == 0 && take_signal(sig, is_first))
 		is_first = false;
-	}
 	return NULL;
 }
 
@@ -208,6 +208,8 @@ static void stop(void)
 	pthread_mutex_lock(&program.lock);
 	program.is_over = true;
 	pthread_mutex_unlock(&program.lock);
+	/* It stopped the control loop, and may not be out of that call yet. */
+	pthread_join(program.drain, NULL);
 	for (unsigned i = 0; i < program.n_workers; i++)
 		worker_join(program.workers[i]);
 	control_free(program.control);
