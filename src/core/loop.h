@@ -33,7 +33,8 @@ void loop_free(struct loop *l);
 /* Runs until loop_stop(). `turn` is called at the top of each turn (a worker adopts snapshots there); may be NULL. */
 void loop_run(struct loop *l, void (*turn)(void *arg), void *arg);
 void loop_run_once(struct loop *l, int max_wait_ms);
-uint64_t loop_turn(const struct loop *l);             /* number of the present turn: its events were collected at its start */
+/* number of the present turn: its events were collected at its start */
+uint64_t loop_turn(const struct loop *l);
 void loop_stop(struct loop *l);                       /* own thread only */
 void loop_wake(struct loop *l);                       /* any thread: ends the wait of the loop */
 /* false with errno set when the kernel refuses. events = 0 means the edge-triggered default for streams. */

@@ -193,7 +193,8 @@ void upstream_detach(struct client_connection *c, bool keep)
 
 	c->call = NULL;
 	call->connection = NULL;
-	if (!keep || !p || p->n >= POOL_MAX || (call->pool_closed && __atomic_load_n(call->pool_closed, __ATOMIC_RELAXED))) {
+	if (!keep || !p || p->n >= POOL_MAX ||
+	    (call->pool_closed && __atomic_load_n(call->pool_closed, __ATOMIC_RELAXED))) {
 		upstream_close(c);
 		return;
 	}
@@ -238,7 +239,8 @@ static int frame(const struct call *call, struct iovec *parts, char size_line[20
 	if (data.n > 0) {
 		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
 		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
-		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 } : (struct iovec){ "\r\n", 2 };
+		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 }
+				 : (struct iovec){ "\r\n", 2 };
 	} else if (end) {
 		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
 	}
@@ -276,7 +278,10 @@ bool call_send(struct call *call, const struct message *head, struct str data, b
 	}
 	result = output_send(&c->out, c->watch.fd, parts, n);
 	if (result == OUTPUT_FAILED) {
-		/* An answer may lie in the receive buffer already (an upstream that refuses a body): read before failing. */
+		/*
+		 * An answer may lie in the receive buffer already (an upstream that refuses a body): read before
+		 * failing.
+		 */
 		c->write_error = errno;
 		c->is_readable = true;
 		loop_defer(call->client->loop, &c->task);

@@ -1,12 +1,14 @@
 /*
  * client.h -- requests to upstreams: a pool of connections for each endpoint and thread, and calls over them.
  *
- * A `struct call` is one request and its response on one connection. Its owner embeds it and is called through `struct call_ops`,
- * on the loop's thread, never from inside call_start() or call_send(). Exactly one of `finished` (after the last body byte was handed over) and `failed`
- * ends a call; after that, or after call_cancel(), the call is not touched any more.
+ * A `struct call` is one request and its response on one connection. Its owner embeds it and is called through
+ * `struct call_ops`, on the loop's thread, never from inside call_start() or call_send(). Exactly one of `finished`
+ * (after the last body byte was handed over) and `failed` ends a call; after that, or after call_cancel(), the call
+ * is not touched any more.
  *
- * Pools keep idle connections last in, first out; an idle connection that the upstream closes or writes to is dropped at once. What it wrote
- * before a call took the connection is never taken for the answer: the call fails with CALL_RESET as on a connection found closed.
+ * Pools keep idle connections last in, first out; an idle connection that the upstream closes or writes to is dropped
+ * at once. What it wrote before a call took the connection is never taken for the answer: the call fails with
+ * CALL_RESET as on a connection found closed.
  */
 #pragma once
 #include <stdbool.h>
@@ -33,8 +35,9 @@ enum call_failure {                       /* what failed; the proxy maps it to a
 
 struct call_ops {
 	/*
-	 * The final response head is in c->res, with the first decoded body bytes; end = the body is complete. Interim responses
-	 * (1xx) are consumed. The buffer may be written to; what is not used during the call must be copied.
+	 * The final response head is in c->res, with the first decoded body bytes; end = the body is complete.
+	 * Interim responses (1xx) are consumed. The buffer may be written to; what is not used during the call must
+	 * be copied.
 	 */
 	void (*response)(struct call *c, char *data, size_t n, bool end);
 	void (*body)(struct call *c, char *data, size_t n, bool end);   /* never while paused */
@@ -54,7 +57,8 @@ struct call {
 	const struct call_ops *ops;
 	struct arena *arena;              /* for the response head */
 	struct pool *pool;
-	const bool *pool_closed;          /* read atomically: when true the connection is closed and not pooled; may be NULL */
+	/* read atomically: when true the connection is closed and not pooled; may be NULL */
+	const bool *pool_closed;
 	struct addr addr;
 	enum method method;               /* of the request: decides the framing of the response */
 	int64_t connect_timeout_ms, idle_timeout_ms;
@@ -72,11 +76,14 @@ struct call {
 
 struct client *client_new(struct loop *loop, size_t receive_bytes);
 void client_free(struct client *c);
-/* Opens or reuses a connection. Fields client, ops, arena, pool, addr, method and the timeouts must be set. Events follow later in the turn at the earliest. */
+/*
+ * Opens or reuses a connection. Fields client, ops, arena, pool, addr, method and the timeouts must be set. Events
+ * follow later in the turn at the earliest.
+ */
 void call_start(struct call *c, bool fresh);      /* fresh: do not take one from the pool */
 /*
- * Sends head (exactly once, first; head->framing says how the body is framed), data, end. May be called before the connection
- * is there: the bytes wait. false = backed up, wait for drained(). All bytes are taken.
+ * Sends head (exactly once, first; head->framing says how the body is framed), data, end. May be called before the
+ * connection is there: the bytes wait. false = backed up, wait for drained(). All bytes are taken.
  */
 bool call_send(struct call *c, const struct message *head, struct str data, bool end);
 void call_pause(struct call *c);                  /* no body() until call_resume() */

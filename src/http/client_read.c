@@ -29,8 +29,8 @@ static void malformed(struct client_connection *c, enum h1_fault fault)
 }
 
 /*
- * Body bytes p[0..n) to the call; `is_first` together with the head. The connection is let go of before the owner hears of the end, so
- * that it may be used at once. False: nothing more is to be read for this call.
+ * Body bytes p[0..n) to the call; `is_first` together with the head. The connection is let go of before the owner
+ * hears of the end, so that it may be used at once. False: nothing more is to be read for this call.
  */
 static bool deliver(struct client_connection *c, char *p, size_t n, bool is_first)
 {
@@ -45,7 +45,10 @@ static bool deliver(struct client_connection *c, char *p, size_t n, bool is_firs
 		return false;
 	}
 	if (result == H1_DONE)
-		/* Bytes beyond the response belong to no request: the connection cannot be trusted, this response can. */
+		/*
+		 * Bytes beyond the response belong to no request: the connection cannot be trusted, this response
+		 * can.
+		 */
 		upstream_detach(c, c->keep_alive && call->request_done && used == n && !c->is_readable && !c->is_eof &&
 					   !c->write_error && output_is_empty(&c->out));
 	if (is_first)
@@ -232,7 +235,10 @@ void upstream_ready(struct watch *w, uint32_t events)
 		c->is_eof = true;
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->is_readable = true;
-	/* Events are collected before a turn begins: these bytes were there before the call took the connection out of the pool. */
+	/*
+	 * Events are collected before a turn begins: these bytes were there before the call took the connection out
+	 * of the pool.
+	 */
 	if (c->call && c->call->reused && c->turn == loop_turn(c->client->loop) && (events & EPOLLIN)) {
 		upstream_fail(c, CALL_RESET, EPROTO);
 		return;

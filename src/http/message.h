@@ -93,8 +93,8 @@ struct str message_upgrade(const struct message *m);
 void message_add(struct message *m, struct str name, struct str value);
 void message_add_id(struct message *m, enum header_id id, struct str value);
 /*
- * The same for values of our own making (the bytes are not checked): the forwarded fields of every request. push_id adds a line; put_id
- * leaves exactly one.
+ * The same for values of our own making (the bytes are not checked): the forwarded fields of every request. push_id
+ * adds a line; put_id leaves exactly one.
  */
 void message_push_id(struct message *m, enum header_id id, struct str value);
 void message_put_id(struct message *m, enum header_id id, struct str value);
@@ -105,7 +105,8 @@ unsigned message_remove(struct message *m, struct str name);   /* returns how ma
 void message_remove_id(struct message *m, enum header_id id);
 void message_grow(struct message *m);      /* room for at least one more row; rows move, pointers to them end */
 /*
- * The same for a name that was looked up before: id is header_lookup(name), and name is a token. What policies do to every request.
+ * The same for a name that was looked up before: id is header_lookup(name), and name is a token. What policies do to
+ * every request.
  */
 struct header *message_find_as(const struct message *m, enum header_id id, struct str name);
 void message_add_as(struct message *m, enum header_id id, struct str name, struct str value);

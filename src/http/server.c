@@ -5,8 +5,9 @@
  *        │                       └─response sent first──► DRAIN (bounded) ──► HEAD
  *        └─bad bytes──► answer, LINGER ──► closed
  *
- * A connection reads only in HEAD, BODY (not paused), DRAIN and LINGER. Bytes go through one receive buffer of the server; a
- * connection keeps bytes of its own only for a partial head and for requests that were sent ahead (pipelining).
+ * A connection reads only in HEAD, BODY (not paused), DRAIN and LINGER. Bytes go through one receive buffer of the
+ * server; a connection keeps bytes of its own only for a partial head and for requests that were sent ahead
+ * (pipelining).
  */
 #include "http/server.h"
 #include <errno.h>
@@ -34,7 +35,8 @@ const struct server_settings server_default_settings = {
 
 static atomic_ullong connection_count;
 
-struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings, void *owner)
+struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings,
+			  void *owner)
 {
 	struct server *s = MEM_NEW(struct server);
 

@@ -1,16 +1,17 @@
 /*
- * server.h -- connections of clients: bytes in, requests out, responses back. Used by the data plane and the control API.
+ * server.h -- connections of clients: bytes in, requests out, responses back. Used by the data plane and the control
+ * API.
  *
- * A `struct stream` is one request and its response, whatever HTTP version carries it. Its owner (an exchange, an API call)
- * embeds it as first member and is called through `struct server_ops`; all calls happen on the loop's thread, none of them from
- * inside stream_send(). Bytes are handed over where they lie (a receive buffer shared by the whole thread): what the owner
- * does not use during the call it must copy. Idle connections hold no buffer.
+ * A `struct stream` is one request and its response, whatever HTTP version carries it. Its owner (an exchange, an API
+ * call) embeds it as first member and is called through `struct server_ops`; all calls happen on the loop's thread,
+ * none of them from inside stream_send(). Bytes are handed over where they lie (a receive buffer shared by the whole
+ * thread): what the owner does not use during the call it must copy. Idle connections hold no buffer.
  *
  *      request(head, first body bytes) ─► body(...)* ─►   owner   ─► stream_send(head, bytes, end)
  *                                         stream_pause/stream_resume            drained()
  *
- * The end: `closed` is called exactly once for each stream, when its response was handed to the kernel or cannot be. After
- * that the stream is no longer touched here: the owner frees itself.
+ * The end: `closed` is called exactly once for each stream, when its response was handed to the kernel or cannot be.
+ * After that the stream is no longer touched here: the owner frees itself.
  */
 #pragma once
 #include <stdbool.h>
@@ -34,11 +35,14 @@ enum stream_end {
 };
 
 struct server_ops {
-	/* Room for a new request; zeroed stream with `arena` set (it stays the owner's). NULL = out of budget: the client gets 503. */
+	/*
+	 * Room for a new request; zeroed stream with `arena` set (it stays the owner's). NULL = out of budget: the
+	 * client gets 503.
+	 */
 	struct stream *(*open)(struct server_connection *c);
 	/*
-	 * A whole head is in s->req. data[0..n) are the first decoded body bytes, `end` tells that the body is complete.
-	 * Not called for what the parser refused: that is answered here, see `refused`.
+	 * A whole head is in s->req. data[0..n) are the first decoded body bytes, `end` tells that the body is
+	 * complete. Not called for what the parser refused: that is answered here, see `refused`.
 	 */
 	void (*request)(struct stream *s, char *data, size_t n, bool end);
 	/* More of the body; never while paused. The buffer may be written to. */
@@ -46,7 +50,10 @@ struct server_ops {
 	/* Output that was backed up (stream_send returned false) is gone: the source may go on. */
 	void (*drained)(struct stream *s);
 	void (*closed)(struct stream *s, enum stream_end how);
-	/* The parser or a limit refused a request with this fault and status (counted and logged by the owner). May be NULL. */
+	/*
+	 * The parser or a limit refused a request with this fault and status (counted and logged by the owner). May
+	 * be NULL.
+	 */
 	void (*refused)(struct server_connection *c, enum h1_fault fault, int status);
 	/* A connection was accepted: false closes it without a byte (L4 lists, limits). May be NULL. */
 	bool (*accepted)(struct server_connection *c);
@@ -94,7 +101,8 @@ struct stream {
 	uint64_t res_left;                /* bytes still owed when FRAMING_LENGTH */
 };
 
-struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings, void *owner);
+struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings,
+			  void *owner);
 void server_free(struct server *s);                       /* closes what is open */
 void *server_owner(const struct server *s);
 unsigned server_connections(const struct server *s);      /* open now */
@@ -114,11 +122,12 @@ struct server *connection_server(const struct server_connection *c);
 uint64_t connection_id(const struct server_connection *c);           /* unique in the process */
 
 /*
- * Sends (parts of) the response: `head` exactly once and first (framing and keep_alive of it are settled here from the client's
- * version and the request), then data, then end. The bytes are all taken; false = they are backed up, send no more until
- * drained(). With framing FRAMING_CHUNKED each call with data makes one chunk (HTTP/1.0 clients get FRAMING_CLOSE instead).
- * HEAD requests and 204/304: give the head, `end`, and no data. One system call in the usual case.
- * After a call with `end` the stream may be gone when the loop comes round: do not touch it except through closed().
+ * Sends (parts of) the response: `head` exactly once and first (framing and keep_alive of it are settled here from
+ * the client's version and the request), then data, then end. The bytes are all taken; false = they are backed up,
+ * send no more until drained(). With framing FRAMING_CHUNKED each call with data makes one chunk (HTTP/1.0 clients
+ * get FRAMING_CLOSE instead). HEAD requests and 204/304: give the head, `end`, and no data. One system call in the
+ * usual case. After a call with `end` the stream may be gone when the loop comes round: do not touch it except
+ * through closed().
  */
 bool stream_send(struct stream *s, struct message *head, struct str data, bool end);
 /* An interim response (100, 103): only before the final head. */
@@ -126,5 +135,8 @@ void stream_send_continue(struct stream *s);
 /* Stops and restarts body() calls: back-pressure to the client. */
 void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);
-/* Ends the connection now, without an end of the body the client could take for complete. closed() follows, later in the turn. */
+/*
+ * Ends the connection now, without an end of the body the client could take for complete. closed() follows, later in
+ * the turn.
+ */
 void stream_abort(struct stream *s);

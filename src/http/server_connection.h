@@ -44,7 +44,8 @@ struct server_connection {
 	struct server_listener *listener;
 	struct stream *stream;            /* the request being served, or NULL */
 	struct output out;
-	char *in;                         /* bytes [in_at, in_n) were received and not used yet; NULL when there are none */
+	/* bytes [in_at, in_n) were received and not used yet; NULL when there are none */
+	char *in;
 	uint32_t in_at, in_n, in_cap;
 	struct addr peer;
 	uint64_t id, requests;

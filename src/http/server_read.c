@@ -1,8 +1,8 @@
 /*
  * server_read.c -- what arrives at a connection: heads, bodies, the client's end. See the drawing in server.c.
  *
- * connection_pump() is the only reader. Everything that may have changed what can be read (an edge, a resumed or finished stream)
- * ends in a call of it; it returns when the kernel is empty or the state does not read.
+ * connection_pump() is the only reader. Everything that may have changed what can be read (an edge, a resumed or
+ * finished stream) ends in a call of it; it returns when the kernel is empty or the state does not read.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,8 +20,8 @@ static void drop_kept(struct server_connection *c)
 }
 
 /*
- * Keeps bytes for later, after what is kept already. Those that are the end of the kept bytes being looked at (take_kept) stay where they
- * lie: many small requests in one piece are not copied once for each of them.
+ * Keeps bytes for later, after what is kept already. Those that are the end of the kept bytes being looked at
+ * (take_kept) stay where they lie: many small requests in one piece are not copied once for each of them.
  */
 static void stash(struct server_connection *c, const char *p, size_t n)
 {
@@ -172,7 +172,9 @@ static void take_head(struct server_connection *c, char *p, size_t n)
 				c->head_ms = clock_ms();
 				loop_arm(c->server->loop, &c->timer, settings->header_timeout_ms);
 			}
-			/* Empty lines are no request: they do not start its time, nor do they renew the connection's. */
+			/*
+			 * Empty lines are no request: they do not start its time, nor do they renew the connection's.
+			 */
 			if (!c->is_partial)
 				c->head_ms = 0;
 			return;
@@ -314,7 +316,8 @@ void connection_pump(struct server_connection *c)
 	} while (connection_settle(c));
 	c->is_pumping = false;
 	/* The client closed its side while its request is served: it will not read the answer. */
-	if (c->is_eof && (c->state == CONNECTION_WAIT || (c->state == CONNECTION_BODY && c->stream && c->stream->paused)))
+	if (c->is_eof &&
+	    (c->state == CONNECTION_WAIT || (c->state == CONNECTION_BODY && c->stream && c->stream->paused)))
 		connection_close(c);
 	else if (reads <= READS_PER_TURN && connection_is_idle(c) && is_unwanted(c))
 		connection_close(c);

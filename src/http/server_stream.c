@@ -1,8 +1,8 @@
 /*
  * server_stream.c -- the response side of a connection: heads, bodies, their framing, and what follows the last byte.
  *
- * stream_send() never calls the owner: what it leaves to do (the end, a broken peer) is done by connection_settle(), from
- * the pump that is on the stack or from the loop's ready list.
+ * stream_send() never calls the owner: what it leaves to do (the end, a broken peer) is done by connection_settle(),
+ * from the pump that is on the stack or from the loop's ready list.
  */
 #include <string.h>
 #include <sys/socket.h>
@@ -26,7 +26,10 @@ static bool can_keep(struct server_connection *c, struct stream *s)
 		return false;
 	if (s->request_done)
 		return true;
-	/* A client that still waits for 100 (Continue) will send its body or not: the bytes after it cannot be told apart. */
+	/*
+	 * A client that still waits for 100 (Continue) will send its body or not: the bytes after it cannot be told
+	 * apart.
+	 */
 	c->drain_after = c->body.framing == FRAMING_LENGTH && c->body.left <= DRAIN_BYTES && !s->req.expect_continue;
 	return c->drain_after;
 }
@@ -88,7 +91,8 @@ static int frame(struct stream *s, struct iovec *parts, char size_line[20], stru
 	if (data.n > 0) {
 		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
 		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
-		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 } : (struct iovec){ "\r\n", 2 };
+		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 }
+				 : (struct iovec){ "\r\n", 2 };
 	} else if (end) {
 		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
 	}

@@ -1,8 +1,8 @@
 /*
  * balance.c -- which endpoint gets the request: round robin over those that fit the target and are up.
  *
- * The position is shared by all workers, so the rotation is exact for the process. Unequal weights are spread by a golden-ratio
- * sequence: shares are exact in the long run and never bunched, and no state but the position is kept.
+ * The position is shared by all workers, so the rotation is exact for the process. Unequal weights are spread by a
+ * golden-ratio sequence: shares are exact in the long run and never bunched, and no state but the position is kept.
  */
 #include "core/clock.h"
 #include "proxy/exchange.h"

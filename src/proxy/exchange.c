@@ -72,7 +72,8 @@ static void count_refused(struct server_connection *c, enum h1_fault fault, int 
 
 	metric_add(metrics.refused[fault], 1);
 	addr_print(connection_peer(c), peer);
-	log_info("request.refused", F_TEXT("peer", peer), F_INT("status", status), F_TEXT("reason", h1_fault_tag(fault)));
+	log_info("request.refused", F_TEXT("peer", peer), F_INT("status", status),
+		 F_TEXT("reason", h1_fault_tag(fault)));
 }
 
 /* ---------- birth ---------- */

@@ -6,8 +6,9 @@
  *                          └────────────────────► response leg ◄── upstream's head ◄───────────────┘
  *                                                      └─► send ─► closed: done hooks, metrics, record
  *
- * An exchange belongs to one worker and pins that worker's view: its configuration does not change while it lives. It waits for at most one
- * thing (x->wait); everything it allocated dies with its arena. Policies see it through policy.h only.
+ * An exchange belongs to one worker and pins that worker's view: its configuration does not change while it lives. It
+ * waits for at most one thing (x->wait); everything it allocated dies with its arena. Policies see it through
+ * policy.h only.
  */
 #pragma once
 #include "core/arena.h"
@@ -123,7 +124,8 @@ void exchange_begin_response(struct exchange *x);                 /* x->res is t
 void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502, 503, 504 by reason */
 /* Our own answer for a reason of proxy/ (no route, no endpoint, ...): runs the response leg. */
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code);
-void exchange_dispatch(struct exchange *x);                       /* request leg is through: pick, service leg, attempt */
+/* request leg is through: pick, service leg, attempt */
+void exchange_dispatch(struct exchange *x);
 void exchange_start_call(struct exchange *x);                     /* attempt leg is through */
 void exchange_end_call(struct exchange *x);                       /* the attempt is over, whatever became of it */
 void exchange_send_response(struct exchange *x);

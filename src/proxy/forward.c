@@ -1,8 +1,8 @@
 /*
  * forward.c -- who the client is, and what a forwarded request says about it.
  *
- * X-Forwarded-* of a peer that nobody declared trusted are not believed: its For list is passed on with the peer appended (the peer
- * entry is ours and true), Proto, Host and Port are overwritten.
+ * X-Forwarded-* of a peer that nobody declared trusted are not believed: its For list is passed on with the peer
+ * appended (the peer entry is ours and true), Proto, Host and Port are overwritten.
  */
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
@@ -10,8 +10,9 @@
 #define HOPS_MAX 64
 
 /*
- * Splits all X-Forwarded-For values into entries, in order, and keeps the last HOPS_MAX: entry i is hops[i % HOPS_MAX]. Only the right
- * end was written by hops that are believed; a client must not push them out by a long list of its own. Returns how many there were.
+ * Splits all X-Forwarded-For values into entries, in order, and keeps the last HOPS_MAX: entry i is hops[i %
+ * HOPS_MAX]. Only the right end was written by hops that are believed; a client must not push them out by a long list
+ * of its own. Returns how many there were.
  */
 static unsigned list_hops(const struct message *req, struct str hops[HOPS_MAX])
 {

@@ -13,8 +13,8 @@
 /* ---------- outlier detection ---------- */
 
 /*
- * Whether one more endpoint may go: at most max_ejection_percent of the service's, but where that is less than one of several, one.
- * The only endpoint goes at 100 percent only.
+ * Whether one more endpoint may go: at most max_ejection_percent of the service's, but where that is less than one of
+ * several, one. The only endpoint goes at 100 percent only.
  */
 static bool may_eject(const struct service *s, int64_t now_ms)
 {
@@ -68,7 +68,8 @@ void health_report(const struct service *s, const struct endpoint *e, int status
 			atomic_store_explicit(&cell->consecutive_5xx, 0, memory_order_relaxed);
 		return;
 	}
-	if (atomic_fetch_add_explicit(&cell->consecutive_5xx, 1, memory_order_relaxed) + 1 >= s->outlier.consecutive_5xx)
+	if (atomic_fetch_add_explicit(&cell->consecutive_5xx, 1, memory_order_relaxed) + 1 >=
+	    s->outlier.consecutive_5xx)
 		eject(s, e);
 }
 
@@ -221,7 +222,9 @@ static void call_endpoint(struct probe *b, struct addr to)
 	struct call *c = &b->call;
 
 	arena_free(&b->arena);
-	*c = (struct call){ .client = worker_client(b->prober->worker), .ops = &probe_ops, .arena = &b->arena, .addr = to };
+	*c = (struct call){
+		.client = worker_client(b->prober->worker), .ops = &probe_ops, .arena = &b->arena, .addr = to
+	};
 	c->method = METHOD_GET;
 	c->connect_timeout_ms = c->idle_timeout_ms = b->check.timeout_ms;
 	call_start(c, true);

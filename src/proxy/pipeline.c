@@ -1,8 +1,9 @@
 /*
  * pipeline.c -- walks one exchange through its policies.
  *
- * The chains of the gateway, the domain and the route are merged while walking: the next step is the one with the lowest order, broad
- * level first. Steps of classes that a narrower level replaces are passed over. `done` is owed from the moment a step is entered.
+ * The chains of the gateway, the domain and the route are merged while walking: the next step is the one with the
+ * lowest order, broad level first. Steps of classes that a narrower level replaces are passed over. `done` is owed
+ * from the moment a step is entered.
  */
 #include "core/clock.h"
 #include "proxy/exchange.h"

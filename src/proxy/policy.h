@@ -1,15 +1,17 @@
 /*
- * policy.h -- what a policy is. proxy/ runs policies through this and never names one; policy/ has one file for each type.
+ * policy.h -- what a policy is. proxy/ runs policies through this and never names one; policy/ has one file for each
+ * type.
  *
- * A hook looks at the exchange and ends with a verdict. Verdicts are made only by the functions below, each of which first
- * makes its verdict true: nobody can say WAIT without a wait armed, or REPLY without a response.
+ * A hook looks at the exchange and ends with a verdict. Verdicts are made only by the functions below, each of which
+ * first makes its verdict true: nobody can say WAIT without a wait armed, or REPLY without a response.
  *
  *      level      where it is attached: Gateway, Domain, Route (or Api, Operation, LLMApi, AgentApi); Service apart
  *      leg        when it runs: connect, request, service, attempt, response, data, done
  *      stage      the order within the request leg: the enum below is the only place that says it
  *
- * A step belongs to one (attachment, resource) pair. Each resource has its own compiled chains; an exchange walks the chains of its
- * gateway, domain and route merged by stage, broad level first, so a change at one level recompiles that level only.
+ * A step belongs to one (attachment, resource) pair. Each resource has its own compiled chains; an exchange walks the
+ * chains of its gateway, domain and route merged by stage, broad level first, so a change at one level recompiles
+ * that level only.
  */
 #pragma once
 #include <stdbool.h>
@@ -28,7 +30,9 @@ struct step;
 enum verdict { NEXT, WAIT, REPLY, FAIL };
 typedef enum verdict hook(struct exchange *x, const struct step *s);
 typedef void done_hook(struct exchange *x, const struct step *s);
-/* Judges a TCP peer at accept (Gateway) or after the match (Domain, Route): false closes without a byte. Synchronous. */
+/*
+ * Judges a TCP peer at accept (Gateway) or after the match (Domain, Route): false closes without a byte. Synchronous.
+ */
 typedef bool connect_hook(const struct ip *peer, const struct step *s);
 
 /* Order of the request leg; product contract "one execution order". Printed in the manual from here. */
@@ -53,14 +57,16 @@ enum scope {                              /* attachResourceType; bit set */
 	SCOPE_ROUTES = SCOPE_ROUTE | SCOPE_API | SCOPE_OPERATION | SCOPE_LLM_API | SCOPE_AGENT_API,
 };
 const char *scope_name(enum scope one);                   /* "Gateway" ... */
-bool scope_parse(struct str text, enum scope *out);       /* also the aliases HttpApi, GatewayRoute, GatewayService, GatewayServicePort */
+/* also the aliases HttpApi, GatewayRoute, GatewayService, GatewayServicePort */
+bool scope_parse(struct str text, enum scope *out);
 
 enum level { LEVEL_GATEWAY, LEVEL_DOMAIN, LEVEL_ROUTE, LEVEL_COUNT, LEVEL_SERVICE = LEVEL_COUNT };
 
 /* What happens when a class sits at several levels. */
 enum combine {
 	COMBINE_ADD,                      /* every level acts */
-	COMBINE_OVERRIDE,                 /* most specific enabled or disabled attachment wins whole; disabled = opt-out */
+	/* most specific enabled or disabled attachment wins whole; disabled = opt-out */
+	COMBINE_OVERRIDE,
 	COMBINE_SPECIFIC,                 /* most specific enabled attachment wins whole; disabled = as if absent */
 };
 
@@ -94,7 +100,8 @@ struct policy_class {
 	enum stage stage, service_stage;  /* service_stage: of its `service` hook */
 	enum response_stage response_stage;
 	enum combine combine;
-	bool many_per_resource;           /* several attachments of this class on one resource combine (IpAccessControl) */
+	/* several attachments of this class on one resource combine (IpAccessControl) */
+	bool many_per_resource;
 	bool is_enforced;                 /* false: stored and validated, attachment status Degraded */
 	bool fails_open;                  /* fail(): let the request pass, or answer fail_status */
 	int fail_status;
@@ -109,12 +116,19 @@ struct policy_class {
 	const char *outcomes[POLICY_OUTCOMES];   /* what policy_count() counts */
 	/* Rules between fields; paths relative to config. */
 	bool (*check)(const void *conf, struct problem *why);
-	/* Derives members of *conf after decoding (patterns, sets); memory of `a` lives as long as conf. Must accept whatever check accepts. */
+	/*
+	 * Derives members of *conf after decoding (patterns, sets); memory of `a` lives as long as conf. Must accept
+	 * whatever check accepts.
+	 */
 	bool (*prepare)(void *conf, struct arena *a, struct problem *why);
-	/* What the config refers to, against the resource it is attached to. field path relative to config, or "attachResourceType". */
+	/*
+	 * What the config refers to, against the resource it is attached to. field path relative to config, or
+	 * "attachResourceType".
+	 */
 	bool (*attach)(const void *conf, const struct attach_target *t, struct problem *why);
 	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
-	bool cell_keeps;                  /* the cell survives changes of the config too (in-flight counts must drain) */
+	/* the cell survives changes of the config too (in-flight counts must drain) */
+	bool cell_keeps;
 	void (*apply)(const void *conf, struct settings *settings);
 	connect_hook *connect;
 	hook *request, *service, *attempt, *response, *data;
@@ -186,7 +200,8 @@ struct wait {
 void wait_done(struct wait *w);           /* by whoever completes it, from any callback on the worker's thread */
 
 /* --- what a hook may ask and say --- */
-void *exchange_state(struct exchange *x, const struct step *s);   /* zeroed state_size bytes of this step, made on first use */
+/* zeroed state_size bytes of this step, made on first use */
+void *exchange_state(struct exchange *x, const struct step *s);
 void policy_count(const struct step *s, unsigned outcome);
 struct arena *exchange_arena(struct exchange *x);
 struct message *exchange_request(struct exchange *x);
@@ -198,8 +213,9 @@ void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-reco
 const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
 /*
- * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent str when
- * missing or not safe for a header. property_known: whether the name may be used (response: in the response direction).
+ * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent
+ * str when missing or not safe for a header. property_known: whether the name may be used (response: in the response
+ * direction).
  */
 struct str exchange_property(struct exchange *x, struct str name);
 bool property_known(struct str name, bool response);

@@ -1,8 +1,8 @@
 /*
  * record.c -- the access record: one JSON line for each exchange, written straight into the log ring; and its counters.
  *
- * Values that came from a peer are escaped and cut; nothing of bodies or credentials is written (query strings may carry tokens and are
- * left out).
+ * Values that came from a peer are escaped and cut; nothing of bodies or credentials is written (query strings may
+ * carry tokens and are left out).
  */
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -41,9 +41,11 @@ static size_t plain_length(const char *p, size_t n)
 	for (; i + 16 <= n; i += 16) {
 		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
 		/* Signed compare: bytes from 0x80 on are below 0x20 as well. */
-		__m128i odd = _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+		__m128i odd =
+			_mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
 
-		odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
+		odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+						     _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
 		int bits = _mm_movemask_epi8(odd);
 		if (bits)
 			return i + (size_t)__builtin_ctz((unsigned)bits);
@@ -102,7 +104,9 @@ static char *digits(char *out, uint64_t v)
 	return out;
 }
 
-/* For values that cannot hold a quote, a backslash or a control byte: our own words, and what the parser has checked. */
+/*
+ * For values that cannot hold a quote, a backslash or a control byte: our own words, and what the parser has checked.
+ */
 static char *plain(char *out, struct str value)
 {
 	out = put(out, (struct str){ value.p, value.n < TEXT_MAX ? value.n : TEXT_MAX });

@@ -1,8 +1,9 @@
 /*
- * upstream.c -- an exchange and its upstream: pick a service and an endpoint, call, hand the answer on, and say what went wrong.
+ * upstream.c -- an exchange and its upstream: pick a service and an endpoint, call, hand the answer on, and say what
+ * went wrong.
  *
- * Failure → status: no endpoint 503, connect failure 503, closed before a head 503, timeout 504, malformed 502; after the head was
- * sent the client's connection is cut, so that it cannot take a part for the whole.
+ * Failure → status: no endpoint 503, connect failure 503, closed before a head 503, timeout 504, malformed 502; after
+ * the head was sent the client's connection is cut, so that it cannot take a part for the whole.
  */
 #include <errno.h>
 #include "core/clock.h"
@@ -133,7 +134,10 @@ static void connect_to_name(struct exchange *x, bool fresh)
 	connect_to(x, addr_of_ip(&l->query.addresses[l->at], x->endpoint->port), fresh);
 }
 
-/* A name may have addresses nobody listens at ("localhost"): the next one, when this one refused at once. False: none is left. */
+/*
+ * A name may have addresses nobody listens at ("localhost"): the next one, when this one refused at once. False: none
+ * is left.
+ */
 static bool try_next_address(struct exchange *x)
 {
 	struct name_lookup *l = x->lookup;
@@ -238,7 +242,10 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	exchange_begin_response(x);
 	if (x->phase != EXCHANGE_RESPONSE)
 		return;
-	/* A step of the response leg waits: the bytes must outlive the receive buffer. Behind an answer of our own nobody wants them. */
+	/*
+	 * A step of the response leg waits: the bytes must outlive the receive buffer. Behind an answer of our own
+	 * nobody wants them.
+	 */
 	if (x->is_local) {
 		exchange_end_call(x);
 		return;
@@ -320,7 +327,8 @@ static void failed(struct call *c, enum call_failure what)
 		metric_add(x->service->failures[what], 1);
 	log_warn("upstream.failed", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
 		 F_TEXT("reason", reasons[reason_of(what)].tag), F_INT("errno", c->error),
-		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""), F_STR("requestId", x->request_id));
+		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""),
+		 F_STR("requestId", x->request_id));
 	exchange_fail_upstream(x, reason_of(what));
 }
 

@@ -92,8 +92,8 @@ static void free_listener(struct server_listener *l)
 }
 
 /*
- * It stays on the list while connections that came through it are open: their next requests need the binding of the view of that time,
- * or to learn that there is none any more.
+ * It stays on the list while connections that came through it are open: their next requests need the binding of the
+ * view of that time, or to learn that there is none any more.
  */
 static void shut_listener(struct worker_listener *l)
 {
@@ -117,7 +117,8 @@ static void open_listeners(struct worker *w, const struct snapshot *s)
 		l->key = (struct str){ key, n->key.n };
 		l->worker = w;
 		l->listener.local = n->addr;
-		l->port = (struct str){ l->port_text, (size_t)snprintf(l->port_text, sizeof l->port_text, "%u", addr_port(&n->addr)) };
+		l->port = (struct str){ l->port_text, (size_t)snprintf(l->port_text, sizeof l->port_text, "%u",
+								       addr_port(&n->addr)) };
 		l->listener.owner = l;
 		l->listener.unused = free_listener;
 		list_append(&w->listeners, &l->node);

@@ -1,8 +1,9 @@
 /*
- * worker.h -- a thread that serves traffic: its loop, its sockets, its upstream connections, its hold on the configuration.
+ * worker.h -- a thread that serves traffic: its loop, its sockets, its upstream connections, its hold on the
+ * configuration.
  *
- * Workers share nothing on the request path but cells (atomics) and immutable snapshots. They never block, never take a lock, never
- * parse configuration.
+ * Workers share nothing on the request path but cells (atomics) and immutable snapshots. They never block, never take
+ * a lock, never parse configuration.
  */
 #pragma once
 #include <stdint.h>
