@@ -16,7 +16,7 @@ def find_program(name, folder, libraries=()):
 	if built.exists():
 		return str(built)
 	made = pathlib.Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{name}"
-	newest = max(path.stat().st_mtime for path in folder.iterdir())
+	newest = max(path.stat().st_mtime for path in [*folder.glob("*.c"), *folder.glob("*.h")])
 	if not made.exists() or made.stat().st_mtime < newest:
 		sources = sorted(folder.glob("*.c"))
 		subprocess.run(["cc", "-O2", "-g", "-D_GNU_SOURCE", *sources, "-o", f"{made}.{os.getpid()}", *libraries], check=True)

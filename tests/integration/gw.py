@@ -69,8 +69,9 @@ def find_addresses(target):
 class Gateway:
 	"""`settings`: flags of `sluice run`, with _ for -, e.g. header_timeout_ms=300. `file`: members of the settings file."""
 
-	def __init__(self, data=None, program=PROGRAM, start=True, file=None, environment=None, **settings):
+	def __init__(self, data=None, program=PROGRAM, start=True, file=None, environment=None, prefix=(), **settings):
 		self.program = program
+		self.prefix = list(prefix)    # a command that runs the program: taskset, valgrind
 		self.own_folder = tempfile.mkdtemp(prefix="sluice-test-")
 		self.data = str(data or os.path.join(self.own_folder, "data"))
 		self.settings = {"workers": 2, "drain_timeout_ms": 5000, **settings}
@@ -106,13 +107,13 @@ class Gateway:
 		self.log_path = os.path.join(self.own_folder, f"stderr.{self.starts}")
 		admin = [] if "admin" in self.settings else ["--admin=127.0.0.1:0"]
 		with open(self.log_path, "wb") as log:
-			self.process = subprocess.Popen([self.program, "run", *self.arguments, f"--data={self.data}", *admin, *flags],
+			self.process = subprocess.Popen([*self.prefix, self.program, "run", *self.arguments, f"--data={self.data}", *admin, *flags],
 				stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment})
 		if wait:
 			self.wait_ready()
 		return self
 
-	def wait_ready(self, seconds=30):
+	def wait_ready(self, seconds=60):
 		def is_ready():
 			assert self.process.poll() is None, f"exited with {self.process.returncode}: {self.stderr()}"
 			return "ready" in self.stderr().split("\n") and self.events("start")

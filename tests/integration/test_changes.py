@@ -83,7 +83,7 @@ def test_routes_gateways_and_services_come_and_go_under_load(gw):
 	finally:
 		result = load.stop()
 	assert (result["errors"], result["closed"]) == (0, 0), result
-	assert result["status"]["2xx"] == result["requests"] > 100
+	assert result["status"]["2xx"] == result["requests"] > 20
 
 
 def test_changed_addresses_are_used_at_once(gw):

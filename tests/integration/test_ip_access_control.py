@@ -4,7 +4,7 @@ import time
 import pytest
 from gw import numbers
 from policy_kit import (as_text, burst, check_error, cors, direct, headers, ip_list, op, outcomes, preflight, rate, rest_api, seen)
-from wire import wait_until
+from wire import Connection, wait_until
 
 
 @pytest.fixture
@@ -456,3 +456,42 @@ def test_record_and_metrics(gw, path):
 	assert [ask(gw, path, source=source) for source in ("127.0.0.1", "127.0.0.2", "127.0.0.2")] == [200, 403, 403]
 	assert gw.wait_record(path=str(path), status=403)["flag"] == "IP"
 	assert outcomes(gw, attachment) == {(path.route.name, "admitted"): 1, (path.route.name, "denied"): 2}
+
+
+def can_reach(host):
+	try:
+		Connection(1, host=host, timeout=1)
+	except ConnectionRefusedError:
+		return True
+	except OSError:
+		return False
+	return True
+
+
+def test_ipv6_peer(gw, backend):
+	if not can_reach("::1"):
+		pytest.skip("no IPv6 here")
+	site = gw.gateway(externalIPs=["::1"], ipv6Enable=True)
+	path = new_path(gw, backend, site=site)
+	attachment = gw.attach("IpAccessControl", ip_list("White", "::/127", "Gateway"), to=site)
+	with Connection(site.port, host="::1") as connection:
+		assert connection.get(path).status == 200
+		gw.change_policy(attachment, ip_list("White", "0.0.0.0/0", "Gateway"))
+		assert connection.get(path).status == 403
+
+
+def test_example_6_mapped_peer(gw, backend):
+	"""An address that is nobody's here makes the node bind the wildcard; where that takes IPv4 clients too, they come mapped."""
+	if not can_reach("::1"):
+		pytest.skip("no IPv6 here")
+	site = gw.gateway(externalIPs=["2001:db8::1"], ipv6Enable=True)
+	path = new_path(gw, backend, site=site)
+	gw.attach("IpAccessControl", ip_list("White", "127.0.0.1", "Gateway"), to=site)
+	with Connection(site.port, host="::1") as connection:
+		assert connection.get(path).status == 403
+	try:
+		connection = Connection(site.port)
+	except ConnectionRefusedError:
+		return    # the wildcard of IPv6 alone
+	assert connection.get(path).status == 200
+	connection.close()
