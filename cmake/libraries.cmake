@@ -13,5 +13,6 @@ set(sluice_libs_cli PkgConfig::YAML)
 # Sanitizers bring their own allocator.
 if(SLUICE_JEMALLOC AND NOT SLUICE_SANITIZE AND NOT SLUICE_FUZZ)
 	pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
-	set(sluice_libs_allocator PkgConfig::JEMALLOC)
+	# No symbol names it before the optimiser across files has run: the linker would leave it out as not needed.
+	set(sluice_libs_allocator -Wl,--no-as-needed PkgConfig::JEMALLOC -Wl,--as-needed)
 endif()

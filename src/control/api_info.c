@@ -39,7 +39,7 @@ static struct json *class_item(const struct policy_class *class, bool with_schem
 	struct json *item = json_new(a, JSON_OBJECT);
 	struct sbuf example = { 0 };
 
-	json_write(&example, fields_example(class->fields, false, a));
+	json_write(&example, fields_example(class->fields, true, a));
 	json_put(a, item, "className", text(a, class->name));
 	json_put(a, item, "classId", text(a, class->name));
 	json_put(a, item, "alias", text(a, class->alias));

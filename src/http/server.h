@@ -54,7 +54,7 @@ struct server_ops {
 	 * The parser or a limit refused a request with this fault and status (counted and logged by the owner). May
 	 * be NULL.
 	 */
-	void (*refused)(struct server_connection *c, enum h1_fault fault, int status);
+	void (*refused)(struct server_connection *c, enum h1_fault fault, int status, struct str request_id);
 	/* A connection was accepted: false closes it without a byte (L4 lists, limits). May be NULL. */
 	bool (*accepted)(struct server_connection *c);
 	/* A connection was closed. May be NULL. */

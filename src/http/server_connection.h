@@ -55,6 +55,7 @@ struct server_connection {
 	int64_t body_ms;                  /* when the body began, or went on after a pause of ours */
 	uint64_t body_bytes;              /* received of it since then */
 	struct h1_scan scan;
+	bool has_skipped;                 /* the one empty line that may come before a request */
 	struct h1_body body;
 	uint64_t lingered;
 	uint8_t state;

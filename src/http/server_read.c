@@ -44,19 +44,35 @@ static void stash(struct server_connection *c, const char *p, size_t n)
 	c->in_n += (uint32_t)n;
 }
 
+static const char *refusal_code(int status)
+{
+	switch (status) {
+	case 408: return "ErrRequestTimeout";
+	case 414:
+	case 431: return "ErrRequestTooLarge";
+	case 501:
+	case 505: return "ErrNotSupported";
+	case 503: return "ErrOverloaded";
+	default: return "ErrBadRequest";
+	}
+}
+
 /* Answers what the parser or a limit refused, and ends the connection: nothing after it can be believed. */
 void connection_refuse(struct server_connection *c, enum h1_fault fault, int status)
 {
-	char text[256];
+	char text[512], body[256], id[40];
 	const char *reason = h1_reason(status);
-	int n = snprintf(text, sizeof text,
-			 "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %zu\r\n"
-			 "Connection: close\r\n\r\n%s\n",
-			 status, reason, strlen(reason) + 1, reason);
-	struct iovec part = { text, (size_t)n };
+	struct iovec part = { text, 0 };
+	int n;
 
+	snprintf(id, sizeof id, "%08x%08x%08x%08x", arc4random(), arc4random(), arc4random(), arc4random());
+	n = snprintf(body, sizeof body, "{\"errorCode\":\"%s\",\"errorMessage\":\"%s: %s\",\"requestId\":\"%s\"}",
+		     refusal_code(status), reason, h1_fault_tag(fault), id);
+	part.iov_len = (size_t)snprintf(text, sizeof text,
+		"HTTP/1.1 %d %s\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n"
+		"X-Request-Id: %s\r\nConnection: close\r\n\r\n%s", status, reason, n, id, body);
 	if (c->server->ops->refused)
-		c->server->ops->refused(c, fault, status);
+		c->server->ops->refused(c, fault, status, (struct str){ id, strlen(id) });
 	drop_kept(c);
 	/* Who does not even take these few bytes will not read them. */
 	if (output_send(&c->out, c->watch.fd, &part, 1) != OUTPUT_ALL)
@@ -138,6 +154,7 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 	}
 	h1_body_init(&c->body, s->req.framing, s->req.content_length);
 	c->scan = (struct h1_scan){ 0 };
+	c->has_skipped = false;
 	c->state = CONNECTION_BODY;
 	c->is_aborted = false;
 	c->since_ms = c->body_ms = clock_ms();
@@ -151,9 +168,10 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 /* Bytes of a head at p[0..n), from its first byte on. */
 static void take_head(struct server_connection *c, char *p, size_t n)
 {
-	size_t skip = c->scan.seen ? 0 : h1_skip_empty(p, n), size = 0;
+	size_t skip = c->scan.seen || c->has_skipped ? 0 : h1_skip_empty(p, n), size = 0;
 	const struct server_settings *settings = &c->server->settings;
 
+	c->has_skipped = c->has_skipped || skip > 0;
 	switch (h1_find_head(&c->scan, p + skip, n - skip, &size)) {
 	case H1_BAD:
 		connection_refuse(c, c->scan.fault, h1_fault_status(c->scan.fault));

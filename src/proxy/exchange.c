@@ -66,14 +66,14 @@ static void count_disconnect(struct server_connection *c)
 	metric_add(metrics.connections, -1);
 }
 
-static void count_refused(struct server_connection *c, enum h1_fault fault, int status)
+static void count_refused(struct server_connection *c, enum h1_fault fault, int status, struct str request_id)
 {
-	char peer[ADDR_TEXT];
+	const struct worker *w = server_owner(connection_server(c));
+	struct ip peer = addr_ip(connection_peer(c));
 
 	metric_add(metrics.refused[fault], 1);
-	addr_print(connection_peer(c), peer);
-	log_info("request.refused", F_TEXT("peer", peer), F_INT("status", status),
-		 F_TEXT("reason", h1_fault_tag(fault)));
+	if (worker_settings(w)->access_log)
+		record_refused(&peer, status, h1_fault_tag(fault), request_id);
 }
 
 /* ---------- birth ---------- */

@@ -129,6 +129,8 @@ void exchange_dispatch(struct exchange *x);
 void exchange_start_call(struct exchange *x);                     /* attempt leg is through */
 void exchange_end_call(struct exchange *x);                       /* the attempt is over, whatever became of it */
 void exchange_send_response(struct exchange *x);
+/* The access record of what the parser or a limit refused before it was an exchange. */
+void record_refused(const struct ip *peer, int status, const char *tag, struct str request_id);
 void exchange_record(struct exchange *x, enum stream_end how);    /* access record and counters */
 
 void exchange_metrics(void);                                      /* control thread, before workers start */

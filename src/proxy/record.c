@@ -146,6 +146,15 @@ static char *policy_part(const struct exchange *x, char *out)
 	return out;
 }
 
+static char *start(char *out, struct str request_id)
+{
+	out = PUT(out, "{\"time\":\"");
+	log_time(out);
+	out += 24;
+	out = PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
+	return PLAIN(out, "requestId", request_id);
+}
+
 static void write_record(const struct exchange *x, int status, int64_t now_us)
 {
 	const struct reason *r = &reasons[x->reason];
@@ -154,11 +163,7 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 
 	if (!line)
 		return;
-	out = PUT(out, "{\"time\":\"");
-	log_time(out);
-	out += 24;
-	out = PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
-	out = PLAIN(out, "requestId", x->request_id);
+	out = start(out, x->request_id);
 	out = PLAIN(out, "client", x->client_text);
 	out = PLAIN(out, "method", x->stream.req.method_name);
 	out = TEXT(out, "host", x->host);
@@ -178,6 +183,21 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	if (*flag)
 		out = PLAIN(out, "flag", str_of(flag));
 	out = PLAIN(out, "reason", str_of(r->text));
+	out = PUT(out, "}\n");
+	log_commit((size_t)(out - line));
+}
+
+void record_refused(const struct ip *peer, int status, const char *tag, struct str request_id)
+{
+	char ip[46], *line = log_reserve(RECORD_MAX), *out = line;
+
+	if (!line)
+		return;
+	out = start(out, request_id);
+	out = PLAIN(out, "client", ((struct str){ ip, ip_print(peer, ip) }));
+	out = NUMBER(out, "status", status);
+	out = PLAIN(out, "flag", STR("BR"));
+	out = PLAIN(out, "reason", str_of(tag));
 	out = PUT(out, "}\n");
 	log_commit((size_t)(out - line));
 }

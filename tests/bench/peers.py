@@ -3,7 +3,6 @@
 Variants: "plain" has 10 routes; "full" the same with a rate limit, header edits in both directions and a buffered access log; "many"
 has 10,000 routes.
 """
-import json
 import os
 import pathlib
 import shutil
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration"))
@@ -172,7 +170,7 @@ class Haproxy(Peer):
 		return f"""
 global
 	nbthread 1
-	maxconn 16000
+	maxconn 8000
 	pidfile {self.folder}/pid
 defaults
 	mode http
@@ -195,11 +193,3 @@ backend none
 
 
 GATEWAYS = [Sluice, Nginx, Haproxy]
-
-
-def seconds_since(start):
-	return time.monotonic() - start
-
-
-def parse(line):
-	return json.loads(line)

@@ -100,10 +100,11 @@ static void end_request(struct stream *s, enum stream_end how)
 	mem_free(r);
 }
 
-static void note_refused(struct server_connection *c, enum h1_fault fault, int status)
+static void note_refused(struct server_connection *c, enum h1_fault fault, int status, struct str request_id)
 {
 	(void)c;
 	(void)fault;
+	assert_int_equal(request_id.n, 32);
 	n_refused++;
 	last_refused = status;
 }

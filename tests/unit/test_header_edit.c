@@ -45,7 +45,8 @@ static void lines_are(const char *name, ...)
 
 static void edit(enum header_action action, const char *name, const char *value)
 {
-	header_edit(&message, &(struct header_change){ action, header_lookup(str_of(name)), str_of(name) }, str_of(value));
+	header_edit(&message, &(struct header_change){ action, header_lookup(str_of(name)), str_of(name) },
+		    str_of(value));
 }
 
 static void add_creates_or_joins(void **state)

@@ -642,8 +642,8 @@ static const struct json *find_resource(const struct attach_target *t, const cha
 {
 	static const char *const documents[] = {
 		"{'kind':'service','id':'svc-1','gatewayId':'gw-1'}",
-		"{'kind':'service','id':'svc-ai','gatewayId':'gw-1',"
-		"'aiServiceConfig':{'provider':'qwen','apiKeys':['k']}}",
+		("{'kind':'service','id':'svc-ai','gatewayId':'gw-1',"
+		 "'aiServiceConfig':{'provider':'qwen','apiKeys':['k']}}"),
 		"{'kind':'service','id':'svc-far','gatewayId':'gw-2'}",
 		"{'kind':'domain','id':'dom-1','gatewayId':'gw-1'}",
 	};

@@ -71,7 +71,7 @@ static void put_letter(struct inbox *in, unsigned sender, unsigned number)
 
 static void test_takes_oldest_first(void **state)
 {
-	struct inbox in = { 0 };
+	struct inbox in = { NULL };
 	struct letter a = { .number = 1 }, b = { .number = 2 };
 
 	(void)state;
@@ -102,7 +102,7 @@ static void *send_letters(void *arg)
 
 static void test_many_producers(void **state)
 {
-	struct inbox in = { 0 };
+	struct inbox in = { NULL };
 	struct sender senders[SENDERS];
 	pthread_t threads[SENDERS];
 	unsigned next[SENDERS] = { 0 }, total = 0;
