@@ -14,5 +14,5 @@ set(sluice_libs_cli PkgConfig::YAML)
 if(SLUICE_JEMALLOC AND NOT SLUICE_SANITIZE AND NOT SLUICE_FUZZ)
 	pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
 	# No symbol names it before the optimiser across files has run: the linker would leave it out as not needed.
-	set(sluice_libs_allocator -Wl,--no-as-needed PkgConfig::JEMALLOC -Wl,--as-needed)
+	set(sluice_libs_allocator "-Wl,--no-as-needed,${JEMALLOC_LINK_LIBRARIES},--as-needed")
 endif()
