@@ -21,7 +21,8 @@
 
 static inline char *put(char *out, struct str s)
 {
-	memcpy(out, s.p, s.n);
+	if (s.n)
+		memcpy(out, s.p, s.n);
 	return out + s.n;
 }
 /* Of a literal: the compiler knows the length and copies without a call. */

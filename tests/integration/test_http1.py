@@ -283,6 +283,15 @@ def test_http10_client_is_answered_and_closed(site, backend):
 		assert connection.is_closed()
 
 
+def test_http10_client_without_a_host(site, backend):
+	with site.connect() as connection:
+		answer = connection.get("/echo", version="1.0", host=None)
+		assert answer.status == 200
+		assert connection.is_closed()
+	assert len(backend.last().all("Host")) == 1, "towards the upstream we speak 1.1"
+	assert site.wait_record(path="/echo", method="GET", host="")
+
+
 def test_http10_client_gets_no_chunks(site, backend):
 	with site.connect() as connection:
 		answer = connection.get("/chunked/100000", version="1.0")
