@@ -30,8 +30,6 @@ struct reason {
 };
 extern const struct reason reasons[REASON_COUNT];
 
-#define OWED_MAX 32                      /* steps with a done hook or state on one exchange */
-
 /* A step that was entered: its done hook is owed, and its memory. */
 struct owed {
 	const struct step *step;
@@ -86,8 +84,8 @@ struct exchange {
 	const struct step *step;          /* being run or waited for */
 	hook *then;                       /* what runs when the wait is over */
 	struct wait *wait;
-	struct owed owed[OWED_MAX];
-	unsigned n_owed;
+	struct owed *owed;                /* in the arena; as many as the configuration asks for */
+	unsigned n_owed, owed_room;
 	uint8_t phase;
 	/* response */
 	struct message res;

@@ -65,12 +65,25 @@ static const struct step *next_step(struct exchange *x)
 	}
 }
 
+static void make_room(struct exchange *x)
+{
+	unsigned room = x->owed_room ? x->owed_room * 2 : 8;
+	struct owed *owed = arena_take(&x->arena, room * sizeof *owed);
+
+	for (unsigned i = 0; i < x->n_owed; i++)
+		owed[i] = x->owed[i];
+	x->owed = owed;
+	x->owed_room = room;
+}
+
+/* The result is good until the next call. */
 static struct owed *owe(struct exchange *x, const struct step *s)
 {
 	for (unsigned i = x->n_owed; i-- > 0;)
 		if (x->owed[i].step == s)
 			return &x->owed[i];
-	BUG_ON(x->n_owed == OWED_MAX);
+	if (x->n_owed == x->owed_room)
+		make_room(x);
 	x->owed[x->n_owed] = (struct owed){ .step = s };
 	return &x->owed[x->n_owed++];
 }
