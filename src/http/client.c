@@ -60,6 +60,7 @@ void upstream_close(struct client_connection *c)
 	timer_disarm(&c->timer);
 	if (c->watch.fd >= 0) {
 		loop_remove(c->client->loop, &c->watch);
+		transport_free(&c->transport);
 		close(c->watch.fd);
 	}
 	output_free(&c->out);
@@ -132,7 +133,7 @@ static struct client_connection *open_connection(struct call *call)
 	list_append(&call->client->connections, &c->all);
 	timer_init(&c->timer, timeout);
 	task_init(&c->task, run_later);
-	c->watch.fd = addr_connect(&call->addr);
+	c->watch.fd = c->transport.fd = addr_connect(&call->addr);
 	if (c->watch.fd < 0 || !loop_add(call->client->loop, &c->watch, 0)) {
 		c->error = errno ? errno : EMFILE;
 		if (c->watch.fd >= 0)
@@ -156,15 +157,11 @@ static struct client_connection *take_idle(struct pool *p)
 	return c;
 }
 
-void call_start(struct call *call, bool fresh)
+static void h1_start(struct call *call, bool fresh)
 {
 	struct client_connection *c = fresh ? NULL : take_idle(call->pool);
 
 	call->reused = c != NULL;
-	call->request_done = call->response_started = call->paused = false;
-	call->sent = call->received = 0;
-	call->error = 0;
-	call->connected_us = 0;
 	if (!c)
 		c = open_connection(call);
 	c->call = call;
@@ -179,10 +176,9 @@ void call_start(struct call *call, bool fresh)
 		loop_arm(call->client->loop, &c->timer, call->idle_timeout_ms);
 }
 
-void call_cancel(struct call *call)
+static void h1_cancel(struct call *call)
 {
-	if (call->connection)
-		upstream_close(call->connection);
+	upstream_close(call->connection);
 }
 
 /* The response is complete: the connection is free for the next call, or closed. */
@@ -247,7 +243,7 @@ static int frame(const struct call *call, struct iovec *parts, char size_line[20
 	return n;
 }
 
-bool call_send(struct call *call, const struct message *head, struct str data, bool end)
+static bool h1_send(struct call *call, const struct message *head, struct str data, bool end)
 {
 	struct client_connection *c = call->connection;
 	char size_line[20];
@@ -276,7 +272,7 @@ bool call_send(struct call *call, const struct message *head, struct str data, b
 		output_append(&c->out, parts, n);
 		return false;
 	}
-	result = output_send(&c->out, c->watch.fd, parts, n);
+	result = output_send(&c->out, &c->transport, parts, n);
 	if (result == OUTPUT_FAILED) {
 		/*
 		 * An answer may lie in the receive buffer already (an upstream that refuses a body): read before
@@ -292,6 +288,31 @@ bool call_send(struct call *call, const struct message *head, struct str data, b
 	return result == OUTPUT_ALL;
 }
 
+static void h1_resume(struct call *call)
+{
+	struct client_connection *c = call->connection;
+
+	c->since_ms = clock_ms();
+	loop_defer(call->client->loop, &c->task);
+}
+
+static const struct call_class h1_call_class = { .send = h1_send, .resume = h1_resume, .cancel = h1_cancel };
+
+void call_start(struct call *call, bool fresh)
+{
+	call->request_done = call->response_started = call->paused = false;
+	call->sent = call->received = 0;
+	call->error = 0;
+	call->connected_us = 0;
+	call->class = &h1_call_class;
+	h1_start(call, fresh);
+}
+
+bool call_send(struct call *call, const struct message *head, struct str data, bool end)
+{
+	return call->class->send(call, head, data, end);
+}
+
 void call_pause(struct call *call)
 {
 	call->paused = true;
@@ -299,13 +320,15 @@ void call_pause(struct call *call)
 
 void call_resume(struct call *call)
 {
-	struct client_connection *c = call->connection;
-
 	if (!call->paused)
 		return;
 	call->paused = false;
-	if (c) {
-		c->since_ms = clock_ms();
-		loop_defer(call->client->loop, &c->task);
-	}
+	if (call->connection)
+		call->class->resume(call);
+}
+
+void call_cancel(struct call *call)
+{
+	if (call->connection)
+		call->class->cancel(call);
 }

@@ -51,7 +51,15 @@ struct pool {
 	unsigned n;
 };
 
+/* What carries a call: HTTP/1.1 or HTTP/2. The functions below go through it. */
+struct call_class {
+	bool (*send)(struct call *c, const struct message *head, struct str data, bool end);
+	void (*resume)(struct call *c);
+	void (*cancel)(struct call *c);
+};
+
 struct call {
+	const struct call_class *class;   /* set by call_start() */
 	struct client *client;
 	struct client_connection *connection;    /* NULL while not connected and after the end */
 	const struct call_ops *ops;

@@ -27,6 +27,7 @@ struct client_connection {
 	struct client *client;
 	struct call *call;                /* NULL while idle */
 	struct pool *pool;
+	struct transport transport;
 	struct output out;
 	char *in;                         /* a partial response head */
 	uint32_t in_n, in_cap;

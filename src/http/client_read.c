@@ -150,10 +150,8 @@ static void ended(struct client_connection *c, int error)
 /* False: the kernel has nothing now, or the connection is gone. */
 static bool receive(struct client_connection *c)
 {
-	ssize_t n = recv(c->watch.fd, c->client->buffer, c->client->receive_bytes, 0);
+	ssize_t n = transport_receive(&c->transport, c->client->buffer, c->client->receive_bytes);
 
-	if (n < 0 && errno == EINTR)
-		return true;
 	if (n < 0 && errno == EAGAIN) {
 		c->is_readable = false;
 		if (c->write_error)
@@ -168,7 +166,7 @@ static bool receive(struct client_connection *c)
 		upstream_close(c);         /* bytes on an idle connection belong to no request */
 		return false;
 	}
-	if ((size_t)n < c->client->receive_bytes && !c->is_eof && !c->write_error)
+	if (transport_is_drained(&c->transport, (size_t)n, c->client->receive_bytes) && !c->is_eof && !c->write_error)
 		c->is_readable = false;
 	c->since_ms = clock_ms();
 	return take(c, c->client->buffer, (size_t)n);
@@ -213,7 +211,7 @@ static void connected(struct client_connection *c)
 
 static void flush(struct client_connection *c)
 {
-	enum output_result result = output_flush(&c->out, c->watch.fd);
+	enum output_result result = output_flush(&c->out, &c->transport);
 
 	if (result == OUTPUT_FAILED) {
 		c->write_error = errno;

@@ -1,7 +1,6 @@
 #include "http/output.h"
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include "core/mem.h"
 
 void output_free(struct output *o)
@@ -47,40 +46,30 @@ static int skip(struct iovec **parts, int n, size_t sent)
 	return n;
 }
 
-enum output_result output_send(struct output *o, int fd, struct iovec *parts, int n)
+enum output_result output_send(struct output *o, struct transport *t, struct iovec *parts, int n)
 {
+	ssize_t sent;
+
 	if (!output_is_empty(o)) {
 		output_append(o, parts, n);
 		return OUTPUT_WAITS;
 	}
-	for (;;) {
-		ssize_t sent;
-
-		if (n == 1) {
-			sent = send(fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL);
-		} else {
-			struct msghdr m = { .msg_iov = parts, .msg_iovlen = (size_t)n };
-			sent = sendmsg(fd, &m, MSG_NOSIGNAL);
-		}
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0 && errno != EAGAIN)
-			return OUTPUT_FAILED;
-		n = skip(&parts, n, sent < 0 ? 0 : (size_t)sent);
-		if (n == 0)
-			return OUTPUT_ALL;
-		output_append(o, parts, n);
-		return OUTPUT_WAITS;
-	}
+	sent = transport_send(t, parts, n);
+	if (sent < 0 && errno != EAGAIN)
+		return OUTPUT_FAILED;
+	n = skip(&parts, n, sent < 0 ? 0 : (size_t)sent);
+	if (n == 0)
+		return OUTPUT_ALL;
+	output_append(o, parts, n);
+	return OUTPUT_WAITS;
 }
 
-enum output_result output_flush(struct output *o, int fd)
+enum output_result output_flush(struct output *o, struct transport *t)
 {
 	while (!output_is_empty(o)) {
-		ssize_t sent = send(fd, o->p + o->at, o->n - o->at, MSG_NOSIGNAL);
+		struct iovec part = { o->p + o->at, o->n - o->at };
+		ssize_t sent = transport_send(t, &part, 1);
 
-		if (sent < 0 && errno == EINTR)
-			continue;
 		if (sent < 0)
 			return errno == EAGAIN ? OUTPUT_WAITS : OUTPUT_FAILED;
 		o->at += (size_t)sent;

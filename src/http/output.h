@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/uio.h>
+#include "net/transport.h"
 
 /* What waits to be written. Zero-initialise; no memory is held while nothing waits. */
 struct output {
@@ -24,7 +25,7 @@ static inline bool output_is_empty(const struct output *o)
 }
 
 /* Takes all bytes of the vector, after what waits already. */
-enum output_result output_send(struct output *o, int fd, struct iovec *parts, int n);
-enum output_result output_flush(struct output *o, int fd);
+enum output_result output_send(struct output *o, struct transport *t, struct iovec *parts, int n);
+enum output_result output_flush(struct output *o, struct transport *t);
 void output_append(struct output *o, const struct iovec *parts, int n);
 void output_free(struct output *o);

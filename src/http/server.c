@@ -121,6 +121,7 @@ static void release(struct garbage *g)
 static void turn_away(struct server_connection *c)
 {
 	setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
+	transport_free(&c->transport);
 	close(c->watch.fd);
 	mem_free(c);
 }
@@ -130,8 +131,9 @@ static void start(struct server_listener *l, int fd, const struct addr *peer)
 	struct server *s = l->server;
 	struct server_connection *c = MEM_NEW(struct server_connection);
 
-	c->watch.fd = fd;
+	c->watch.fd = c->transport.fd = fd;
 	c->watch.ready = connection_ready;
+	c->protocol = &h1_protocol;
 	c->server = s;
 	c->listener = l;
 	c->peer = *peer;
@@ -237,35 +239,126 @@ void server_unlisten(struct server_listener *l)
 void connection_close(struct server_connection *c)
 {
 	struct server *s = c->server;
-	struct stream *stream = c->stream;
 
 	if (c->state == CONNECTION_CLOSED)
 		return;
 	c->state = CONNECTION_CLOSED;
-	c->stream = NULL;
 	loop_remove(s->loop, &c->watch);
+	transport_free(&c->transport);
 	close(c->watch.fd);
 	timer_disarm(&c->timer);
 	list_remove(&c->task.node);
 	list_remove(&c->node);
 	s->n_connections--;
 	output_free(&c->out);
-	mem_free(c->in);
-	c->in = NULL;
-	if (stream) {
-		stream->connection = NULL;
-		s->ops->closed(stream, c->is_aborted ? STREAM_ABORTED : STREAM_CLIENT_GONE);
-	}
+	c->protocol->ended(c);
 	if (s->ops->disconnected)
 		s->ops->disconnected(c);
 	listener_unref(c->listener);
 	loop_free_later(s->loop, &c->garbage_link);
 }
 
+void connection_speak(struct server_connection *c, const struct connection_protocol *protocol)
+{
+	c->protocol = protocol;
+	if (c->server->is_draining && protocol->drain)
+		protocol->drain(c);
+	loop_defer(c->server->loop, &c->task);
+}
+
+/* ---------- events ---------- */
+
+ssize_t connection_receive(struct server_connection *c)
+{
+	struct server *s = c->server;
+	ssize_t n = transport_receive(&c->transport, s->buffer, s->settings.receive_bytes);
+
+	if (n < 0 && errno == EAGAIN) {
+		c->is_readable = false;
+		return 0;
+	}
+	if (n <= 0)
+		return -1;
+	if (transport_is_drained(&c->transport, (size_t)n, s->settings.receive_bytes) && !c->is_eof)
+		c->is_readable = false;
+	return n;
+}
+
+/* EPOLLOUT with bytes waiting. */
+void connection_flush(struct server_connection *c)
+{
+	size_t before = c->out.n - c->out.at;
+	enum output_result result = output_flush(&c->out, &c->transport);
+
+	if (result == OUTPUT_FAILED) {
+		connection_close(c);
+		return;
+	}
+	if (c->out.n - c->out.at != before)
+		c->write_ms = clock_ms();
+	if (result == OUTPUT_ALL)
+		c->protocol->flushed(c);
+}
+
+void connection_ready(struct watch *w, uint32_t events)
+{
+	struct server_connection *c = CONTAINER(w, struct server_connection, watch);
+
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		c->is_eof = true;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		c->is_readable = true;
+	if ((events & EPOLLOUT) && !output_is_empty(&c->out))
+		connection_flush(c);
+	if (c->state != CONNECTION_CLOSED)
+		c->protocol->ready(c, events);
+}
+
+void connection_run(struct task *t)
+{
+	struct server_connection *c = CONTAINER(t, struct server_connection, task);
+
+	if (c->state != CONNECTION_CLOSED)
+		c->protocol->run(c);
+}
+
+void connection_timeout(struct timer *t)
+{
+	struct server_connection *c = CONTAINER(t, struct server_connection, timer);
+	const struct server_settings *s = &c->server->settings;
+	bool waits = !output_is_empty(&c->out);
+	int64_t now = clock_ms(), ends = waits ? c->write_ms + s->write_stall_ms : c->protocol->patience(c);
+
+	/* The timer is left alone while requests come and go; here it is set to what matters now. */
+	if (ends == 0 || ends > now)
+		loop_arm(c->server->loop, t, ends ? ends - now : s->body_idle_ms);
+	else if (waits)
+		connection_close(c);
+	else
+		c->protocol->expired(c);
+}
+
+/* Whether an idle connection is to go: the server ends, or a sweep was waiting for this moment. */
+static bool is_unwanted(struct server_connection *c)
+{
+	if (c->server->is_draining)
+		return true;
+	if (!c->is_accused)
+		return false;
+	c->is_accused = false;
+	return c->server->judge(c);
+}
+
+void connection_dismiss(struct server_connection *c)
+{
+	if (c->state != CONNECTION_CLOSED && c->protocol->is_idle(c) && is_unwanted(c))
+		connection_close(c);
+}
+
 /* Half-closes and reads what still comes for a short while, so that our answer is not destroyed by a reset. */
 void connection_linger(struct server_connection *c)
 {
-	shutdown(c->watch.fd, SHUT_WR);
+	transport_shutdown(&c->transport);
 	c->state = CONNECTION_LINGER;
 	c->since_ms = clock_ms();
 	c->lingered = 0;
@@ -278,11 +371,13 @@ void server_drain(struct server *s)
 	LIST_EACH(node, &s->connections) {
 		struct server_connection *c = CONTAINER(node, struct server_connection, node);
 
-		if (!connection_is_idle(c))
+		if (c->protocol->drain)
+			c->protocol->drain(c);
+		else if (!c->protocol->is_idle(c))
 			continue;
 		/* A request may have come that no event told of yet; without one this closes. */
 		c->is_readable = true;
-		connection_pump(c);
+		c->protocol->run(c);
 	}
 }
 
@@ -292,7 +387,7 @@ void server_sweep(struct server *s, bool (*f)(struct server_connection *c))
 	LIST_EACH(node, &s->connections) {
 		struct server_connection *c = CONTAINER(node, struct server_connection, node);
 
-		c->is_accused = !connection_is_idle(c);
+		c->is_accused = !c->protocol->is_idle(c);
 		if (!c->is_accused && f(c))
 			connection_close(c);
 	}

@@ -87,8 +87,17 @@ struct server_listener {
 	void (*unused)(struct server_listener *l);   /* refs went to 0: may be freed now */
 };
 
+/* What carries a stream: HTTP/1.1 or HTTP/2. The functions below go through it. */
+struct stream_class {
+	bool (*send)(struct stream *s, struct message *head, struct str data, bool end);
+	void (*send_continue)(struct stream *s);
+	void (*resume)(struct stream *s);
+	void (*abort)(struct stream *s);
+};
+
 struct stream {
-	struct server_connection *connection;
+	const struct stream_class *class;
+	struct server_connection *connection;     /* NULL once the stream ended */
 	struct arena *arena;
 	struct message req;
 	int64_t start_us;                 /* clock_us() when the first byte of the head was seen */

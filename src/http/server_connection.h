@@ -34,6 +34,34 @@ struct server {
 	bool (*judge)(struct server_connection *c);   /* of the last sweep, for those that were busy then */
 };
 
+/*
+ * What a connection speaks at present: the TLS handshake, HTTP/1.1 or HTTP/2. server.c owns descriptor, timer, output
+ * and the end; a protocol owns everything else, and may hand over to another one (connection_speak).
+ */
+struct connection_protocol {
+	/* An edge came; c->is_readable and c->is_eof are set, what waited to be written was tried. */
+	void (*ready)(struct server_connection *c, uint32_t events);
+	/* From the ready list: what a stream call, or a full turn, left to do. */
+	void (*run)(struct server_connection *c);
+	/* All that waited is in the kernel. */
+	void (*flushed)(struct server_connection *c);
+	/*
+	 * When patience with what is going on now ends, clock_ms(); 0 = no limit. Output that waits is judged by
+	 * server.c.
+	 */
+	int64_t (*patience)(const struct server_connection *c);
+	/* It ended. */
+	void (*expired)(struct server_connection *c);
+	/* The connection is closed: its streams end (closed() of each). */
+	void (*ended)(struct server_connection *c);
+	/* Nothing is under way: may be closed without loss. */
+	bool (*is_idle)(const struct server_connection *c);
+	/* The server drains: no new streams. */
+	void (*drain)(struct server_connection *c);
+};
+extern const struct connection_protocol h1_protocol;
+extern const struct stream_class h1_stream_class;
+
 struct server_connection {
 	struct watch watch;
 	struct timer timer;
@@ -42,7 +70,10 @@ struct server_connection {
 	struct list node;
 	struct server *server;
 	struct server_listener *listener;
-	struct stream *stream;            /* the request being served, or NULL */
+	const struct connection_protocol *protocol;
+	void *session;                    /* of a protocol that needs more than the members below */
+	struct stream *stream;            /* HTTP/1: the request being served, or NULL */
+	struct transport transport;
 	struct output out;
 	/* bytes [in_at, in_n) were received and not used yet; NULL when there are none */
 	char *in;
@@ -69,18 +100,22 @@ struct server_connection {
 	bool is_accused;                  /* a sweep found it busy: to be judged when it is idle */
 };
 
-static inline bool connection_is_idle(const struct server_connection *c)
-{
-	return c->state == CONNECTION_HEAD && !c->stream && c->in_at == c->in_n;
-}
-
 void connection_ready(struct watch *w, uint32_t events);
 void connection_timeout(struct timer *t);
 void connection_run(struct task *t);
+/* Ends everything, now. Freed at the end of the turn. */
 void connection_close(struct server_connection *c);
 void connection_linger(struct server_connection *c);
-void connection_pump(struct server_connection *c);
-void connection_refuse(struct server_connection *c, enum h1_fault fault, int status);
-bool connection_settle(struct server_connection *c);
 void connection_flush(struct server_connection *c);
+/* Another protocol takes over; kept and unread bytes are its to read. */
+void connection_speak(struct server_connection *c, const struct connection_protocol *protocol);
+/* Closes it if it is idle and unwanted (drain, sweep). For the end of a protocol's pump. */
+void connection_dismiss(struct server_connection *c);
+/* The server's receive: 0 = nothing there now (is_readable is off), -1 = the client's end or an error. */
+ssize_t connection_receive(struct server_connection *c);
+
+/* HTTP/1 only */
+void h1_pump(struct server_connection *c);
+void h1_refuse(struct server_connection *c, enum h1_fault fault, int status);
+bool h1_settle(struct server_connection *c);
 void server_rest_over(struct timer *t);

@@ -1,7 +1,7 @@
 /*
  * server_read.c -- what arrives at a connection: heads, bodies, the client's end. See the drawing in server.c.
  *
- * connection_pump() is the only reader. Everything that may have changed what can be read (an edge, a resumed or
+ * h1_pump() is the only reader. Everything that may have changed what can be read (an edge, a resumed or
  * finished stream) ends in a call of it; it returns when the kernel is empty or the state does not read.
  */
 #include <errno.h>
@@ -58,7 +58,7 @@ static const char *refusal_code(int status)
 }
 
 /* Answers what the parser or a limit refused, and ends the connection: nothing after it can be believed. */
-void connection_refuse(struct server_connection *c, enum h1_fault fault, int status)
+void h1_refuse(struct server_connection *c, enum h1_fault fault, int status)
 {
 	char text[512], body[256], id[40];
 	const char *reason = h1_reason(status);
@@ -75,7 +75,7 @@ void connection_refuse(struct server_connection *c, enum h1_fault fault, int sta
 		c->server->ops->refused(c, fault, status, (struct str){ id, strlen(id) });
 	drop_kept(c);
 	/* Who does not even take these few bytes will not read them. */
-	if (output_send(&c->out, c->watch.fd, &part, 1) != OUTPUT_ALL)
+	if (output_send(&c->out, &c->transport, &part, 1) != OUTPUT_ALL)
 		connection_close(c);
 	else
 		connection_linger(c);
@@ -92,7 +92,7 @@ static void refuse_body(struct server_connection *c)
 	}
 	c->stream = NULL;
 	s->connection = NULL;
-	connection_refuse(c, c->body.fault, h1_fault_status(c->body.fault));
+	h1_refuse(c, c->body.fault, h1_fault_status(c->body.fault));
 	c->server->ops->closed(s, STREAM_CLIENT_GONE);
 }
 
@@ -134,9 +134,10 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 	enum h1_fault fault;
 
 	if (!s) {
-		connection_refuse(c, H1_FAULT_NONE, 503);
+		h1_refuse(c, H1_FAULT_NONE, 503);
 		return;
 	}
+	s->class = &h1_stream_class;
 	s->connection = c;
 	s->start_us = clock_us();
 	s->req.arena = s->arena;
@@ -148,7 +149,7 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 	if (fault != H1_FAULT_NONE) {
 		c->stream = NULL;
 		s->connection = NULL;
-		connection_refuse(c, fault, h1_fault_status(fault));
+		h1_refuse(c, fault, h1_fault_status(fault));
 		server->ops->closed(s, STREAM_ABORTED);
 		return;
 	}
@@ -174,7 +175,7 @@ static void take_head(struct server_connection *c, char *p, size_t n)
 	c->has_skipped = c->has_skipped || skip > 0;
 	switch (h1_find_head(&c->scan, p + skip, n - skip, &size)) {
 	case H1_BAD:
-		connection_refuse(c, c->scan.fault, h1_fault_status(c->scan.fault));
+		h1_refuse(c, c->scan.fault, h1_fault_status(c->scan.fault));
 		return;
 	case H1_DONE:
 		if (size <= settings->limits.head_bytes) {
@@ -199,27 +200,7 @@ static void take_head(struct server_connection *c, char *p, size_t n)
 		}
 		break;
 	}
-	connection_refuse(c, H1_FAULT_HEAD_LARGE, h1_fault_status(H1_FAULT_HEAD_LARGE));
-}
-
-/* One receive into the shared buffer. 0 = nothing there now; -1 = the client's end or an error. */
-static ssize_t receive(struct server_connection *c)
-{
-	struct server *s = c->server;
-	ssize_t n;
-
-	do
-		n = recv(c->watch.fd, s->buffer, s->settings.receive_bytes, 0);
-	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN) {
-		c->is_readable = false;
-		return 0;
-	}
-	if (n <= 0)
-		return -1;
-	if ((size_t)n < s->settings.receive_bytes && !c->is_eof)
-		c->is_readable = false;
-	return n;
+	h1_refuse(c, H1_FAULT_HEAD_LARGE, h1_fault_status(H1_FAULT_HEAD_LARGE));
 }
 
 static void take_kept(struct server_connection *c);
@@ -303,7 +284,7 @@ static void pump_once(struct server_connection *c, int *reads)
 			loop_defer(c->server->loop, &c->task);
 			return;
 		}
-		ssize_t n = receive(c);
+		ssize_t n = connection_receive(c);
 		if (n < 0)
 			connection_close(c);
 		else if (n > 0)
@@ -311,18 +292,7 @@ static void pump_once(struct server_connection *c, int *reads)
 	}
 }
 
-/* Whether an idle connection is to go: the server ends, or a sweep was waiting for this moment. */
-static bool is_unwanted(struct server_connection *c)
-{
-	if (c->server->is_draining)
-		return true;
-	if (!c->is_accused)
-		return false;
-	c->is_accused = false;
-	return c->server->judge(c);
-}
-
-void connection_pump(struct server_connection *c)
+void h1_pump(struct server_connection *c)
 {
 	int reads = 0;
 
@@ -331,33 +301,35 @@ void connection_pump(struct server_connection *c)
 	c->is_pumping = true;
 	do {
 		pump_once(c, &reads);
-	} while (connection_settle(c));
+	} while (h1_settle(c));
 	c->is_pumping = false;
 	/* The client closed its side while its request is served: it will not read the answer. */
 	if (c->is_eof &&
 	    (c->state == CONNECTION_WAIT || (c->state == CONNECTION_BODY && c->stream && c->stream->paused)))
 		connection_close(c);
-	else if (reads <= READS_PER_TURN && connection_is_idle(c) && is_unwanted(c))
-		connection_close(c);
+	else if (reads <= READS_PER_TURN)
+		connection_dismiss(c);
 }
 
-void connection_ready(struct watch *w, uint32_t events)
+static void take_edge(struct server_connection *c, uint32_t events)
 {
-	struct server_connection *c = CONTAINER(w, struct server_connection, watch);
-
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		c->is_eof = true;
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		c->is_readable = true;
-	if ((events & EPOLLOUT) && !output_is_empty(&c->out))
-		connection_flush(c);
-	if (c->state == CONNECTION_CLOSED)
-		return;
-	if ((events & (EPOLLHUP | EPOLLERR)) && c->state != CONNECTION_LINGER && c->state != CONNECTION_HEAD) {
+	if ((events & (EPOLLHUP | EPOLLERR)) && c->state != CONNECTION_LINGER && c->state != CONNECTION_HEAD)
 		connection_close(c);
-		return;
-	}
-	connection_pump(c);
+	else
+		h1_pump(c);
+}
+
+static void run(struct server_connection *c)
+{
+	h1_settle(c);
+	h1_pump(c);
+}
+
+static void flushed(struct server_connection *c)
+{
+	if (c->stream && !c->stream->response_done)
+		c->server->ops->drained(c->stream);
+	h1_settle(c);
 }
 
 /* ---------- time ---------- */
@@ -376,8 +348,6 @@ static int64_t patience_ends(const struct server_connection *c)
 {
 	const struct server_settings *s = &c->server->settings;
 
-	if (!output_is_empty(&c->out))
-		return c->write_ms + s->write_stall_ms;
 	switch ((enum connection_state)c->state) {
 	case CONNECTION_HEAD:
 		if (c->is_partial)
@@ -397,28 +367,46 @@ static int64_t patience_ends(const struct server_connection *c)
 	return 0;
 }
 
-void connection_timeout(struct timer *t)
+static void expired(struct server_connection *c)
 {
-	struct server_connection *c = CONTAINER(t, struct server_connection, timer);
-	int64_t now = clock_ms(), ends = patience_ends(c);
+	struct stream *s = c->stream;
 
-	if (ends == 0 || ends > now) {
-		/* The timer is left alone while requests come and go; here it is set to what matters now. */
-		loop_arm(c->server->loop, t, ends ? ends - now : c->server->settings.body_idle_ms);
-		return;
-	}
-	if (output_is_empty(&c->out) && c->state == CONNECTION_HEAD && c->is_partial) {
-		connection_refuse(c, H1_FAULT_NONE, 408);
-		return;
-	}
-	if (output_is_empty(&c->out) && c->state == CONNECTION_BODY && c->stream && !c->stream->head_sent) {
-		struct stream *s = c->stream;
-
+	if (c->state == CONNECTION_HEAD && c->is_partial) {
+		h1_refuse(c, H1_FAULT_NONE, 408);
+	} else if (c->state == CONNECTION_BODY && s && !s->head_sent) {
 		c->stream = NULL;
 		s->connection = NULL;
-		connection_refuse(c, H1_FAULT_NONE, 408);
+		h1_refuse(c, H1_FAULT_NONE, 408);
 		c->server->ops->closed(s, STREAM_CLIENT_GONE);
-		return;
+	} else {
+		connection_close(c);
 	}
-	connection_close(c);
 }
+
+static void ended(struct server_connection *c)
+{
+	struct stream *s = c->stream;
+
+	c->stream = NULL;
+	mem_free(c->in);
+	c->in = NULL;
+	if (s) {
+		s->connection = NULL;
+		c->server->ops->closed(s, c->is_aborted ? STREAM_ABORTED : STREAM_CLIENT_GONE);
+	}
+}
+
+static bool is_idle(const struct server_connection *c)
+{
+	return c->state == CONNECTION_HEAD && !c->stream && c->in_at == c->in_n;
+}
+
+const struct connection_protocol h1_protocol = {
+	.ready = take_edge,
+	.run = run,
+	.flushed = flushed,
+	.patience = patience_ends,
+	.expired = expired,
+	.ended = ended,
+	.is_idle = is_idle,
+};

@@ -1,7 +1,7 @@
 /*
  * server_stream.c -- the response side of a connection: heads, bodies, their framing, and what follows the last byte.
  *
- * stream_send() never calls the owner: what it leaves to do (the end, a broken peer) is done by connection_settle(),
+ * stream_send() never calls the owner: what it leaves to do (the end, a broken peer) is done by h1_settle(),
  * from the pump that is on the stack or from the loop's ready list.
  */
 #include <string.h>
@@ -110,7 +110,20 @@ static bool account(struct stream *s, size_t n, bool end)
 	return !end || s->res_left == 0;
 }
 
-bool stream_send(struct stream *s, struct message *head, struct str data, bool end)
+static void h1_abort(struct stream *s)
+{
+	struct server_connection *c = s->connection;
+
+	if (!c)
+		return;
+	c->is_aborted = true;
+	/* A body that ends with the connection must not look complete: reset. */
+	if (s->head_sent && s->res_framing == FRAMING_CLOSE)
+		setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
+	break_off(c);
+}
+
+static bool h1_send(struct stream *s, struct message *head, struct str data, bool end)
 {
 	struct server_connection *c = s->connection;
 	char size_line[20];
@@ -126,7 +139,7 @@ bool stream_send(struct stream *s, struct message *head, struct str data, bool e
 		n = 1;
 	}
 	if (!account(s, data.n, end)) {
-		stream_abort(s);
+		h1_abort(s);
 		return true;
 	}
 	n += frame(s, parts + n, size_line, data, end);
@@ -136,7 +149,7 @@ bool stream_send(struct stream *s, struct message *head, struct str data, bool e
 		s->sent += parts[i].iov_len;
 	if (output_is_empty(&c->out))
 		c->write_ms = clock_ms();
-	enum output_result result = n > 0 ? output_send(&c->out, c->watch.fd, parts, n) :
+	enum output_result result = n > 0 ? output_send(&c->out, &c->transport, parts, n) :
 					    output_is_empty(&c->out) ? OUTPUT_ALL : OUTPUT_WAITS;
 	if (result == OUTPUT_FAILED) {
 		break_off(c);
@@ -149,7 +162,7 @@ bool stream_send(struct stream *s, struct message *head, struct str data, bool e
 	return result == OUTPUT_ALL;
 }
 
-void stream_send_continue(struct stream *s)
+static void h1_send_continue(struct stream *s)
 {
 	static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
 	struct server_connection *c = s->connection;
@@ -160,8 +173,37 @@ void stream_send_continue(struct stream *s)
 	s->req.expect_continue = false;
 	if (output_is_empty(&c->out))
 		c->write_ms = clock_ms();
-	if (output_send(&c->out, c->watch.fd, &part, 1) == OUTPUT_FAILED)
+	if (output_send(&c->out, &c->transport, &part, 1) == OUTPUT_FAILED)
 		break_off(c);
+}
+
+static void h1_resume(struct stream *s)
+{
+	struct server_connection *c = s->connection;
+
+	if (c) {
+		/* The pause was ours: pace and patience are measured from here. */
+		c->since_ms = c->body_ms = clock_ms();
+		c->body_bytes = 0;
+		loop_defer(c->server->loop, &c->task);
+	}
+}
+
+const struct stream_class h1_stream_class = {
+	.send = h1_send,
+	.send_continue = h1_send_continue,
+	.resume = h1_resume,
+	.abort = h1_abort,
+};
+
+bool stream_send(struct stream *s, struct message *head, struct str data, bool end)
+{
+	return s->class->send(s, head, data, end);
+}
+
+void stream_send_continue(struct stream *s)
+{
+	s->class->send_continue(s);
 }
 
 void stream_pause(struct stream *s)
@@ -171,30 +213,15 @@ void stream_pause(struct stream *s)
 
 void stream_resume(struct stream *s)
 {
-	struct server_connection *c = s->connection;
-
 	if (!s->paused)
 		return;
 	s->paused = false;
-	if (c) {
-		/* The pause was ours: pace and patience are measured from here. */
-		c->since_ms = c->body_ms = clock_ms();
-		c->body_bytes = 0;
-		loop_defer(c->server->loop, &c->task);
-	}
+	s->class->resume(s);
 }
 
 void stream_abort(struct stream *s)
 {
-	struct server_connection *c = s->connection;
-
-	if (!c)
-		return;
-	c->is_aborted = true;
-	/* A body that ends with the connection must not look complete: reset. */
-	if (s->head_sent && s->res_framing == FRAMING_CLOSE)
-		setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
-	break_off(c);
+	s->class->abort(s);
 }
 
 /* The response is in the kernel: the stream ends, the connection goes on or not. */
@@ -217,7 +244,7 @@ static void finish(struct server_connection *c)
 }
 
 /* Does what stream_send() left to do. True when the connection may read again. */
-bool connection_settle(struct server_connection *c)
+bool h1_settle(struct server_connection *c)
 {
 	if (c->state == CONNECTION_CLOSED)
 		return false;
@@ -230,32 +257,4 @@ bool connection_settle(struct server_connection *c)
 		return c->state != CONNECTION_CLOSED;
 	}
 	return false;
-}
-
-void connection_run(struct task *t)
-{
-	struct server_connection *c = CONTAINER(t, struct server_connection, task);
-
-	connection_settle(c);
-	connection_pump(c);
-}
-
-/* EPOLLOUT with bytes waiting. */
-void connection_flush(struct server_connection *c)
-{
-	struct stream *s = c->stream;
-	size_t before = c->out.n - c->out.at;
-	enum output_result result = output_flush(&c->out, c->watch.fd);
-
-	if (result == OUTPUT_FAILED) {
-		connection_close(c);
-		return;
-	}
-	if (c->out.n - c->out.at != before)
-		c->write_ms = clock_ms();
-	if (result != OUTPUT_ALL)
-		return;
-	if (s && !s->response_done)
-		c->server->ops->drained(s);
-	connection_settle(c);
 }
