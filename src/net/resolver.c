@@ -328,6 +328,25 @@ static bool normalise(struct str host, char out[RESOLVER_MAX_NAME + 1])
 	return true;
 }
 
+/* "localhost" and what ends in ".localhost": RFC 6761 keeps them from the servers, and a bare system has no hosts file. */
+static bool is_local(struct str name)
+{
+	const struct str local = STR("localhost");
+
+	if (name.n > 0 && name.p[name.n - 1] == '.')
+		name.n--;
+	if (name.n < local.n || memcmp(name.p + name.n - local.n, local.p, local.n) != 0)
+		return false;
+	return name.n == local.n || name.p[name.n - local.n - 1] == '.';
+}
+
+static void answer_local(struct resolver_query *q)
+{
+	answer_at_once(q, RESOLVER_OK);
+	BUG_ON(!ip_parse(STR("127.0.0.1"), &q->addresses[0]) || !ip_parse(STR("::1"), &q->addresses[1]));
+	q->n = 2;
+}
+
 bool resolver_lookup(struct resolver *r, struct str host, struct resolver_query *q)
 {
 	char name[RESOLVER_MAX_NAME + 1];
@@ -341,6 +360,10 @@ bool resolver_lookup(struct resolver *r, struct str host, struct resolver_query 
 	}
 	if (!normalise(host, name)) {
 		answer_at_once(q, RESOLVER_NOT_FOUND);
+		return true;
+	}
+	if (is_local(key)) {
+		answer_local(q);
 		return true;
 	}
 	e = map_get(&r->entries, key);

@@ -4,10 +4,10 @@
  * Answers are kept for their TTL (at least 1 s, at most 1 h), the absence of a name for 1 s. When the
  * servers fail, the last good answer serves for up to an hour more: the first question waits for the
  * failure, later ones get the stale answer at once while a new attempt is made each second. Equal questions
- * in flight are asked once. IP literals and /etc/hosts are answered without asking anybody. One resolver
- * per worker; nothing is shared between threads.
+ * in flight are asked once. IP literals, localhost and /etc/hosts are answered without asking anybody. One
+ * resolver per worker; nothing is shared between threads.
  *
- *   lookup ──► literal ─────────────────────────► answered
+ *   lookup ──► literal, localhost ──────────────► answered
  *         └──► cache: fresh, or known to fail ──► answered
  *                    └──► join who asks, or ask ──► c-ares ──► done()   good, or stale when the servers fail
  */
