@@ -1,12 +1,14 @@
 """Changes under load: each is in force when its call returns, and no request and no connection is lost for it."""
 import json
 import os
+import socket
 import subprocess
 import threading
 
 import pytest
 from backends import ROOT, Backend, find_program
 from gw import IS_SANITIZED, Gateway, free_port
+from wire import wait_until
 
 CHANGES = int(os.environ.get("SLUICE_CHANGES", "1000"))
 BENCH = find_program("test_httpbench", ROOT / "tests/bench")
@@ -24,6 +26,11 @@ class Load:
 		self.process = subprocess.Popen([BENCH, f"--port={port}", f"--upstream={self.upstream}", f"--path={self.path}",
 			f"--connections={self.connections}", f"--rate={self.rate}", "--warmup=0.1", "--forever"], stdin=subprocess.PIPE,
 			stdout=subprocess.PIPE)
+		wait_until(self.is_listening, 10, "the upstream of the load")
+
+	def is_listening(self):
+		with socket.socket() as probe:
+			return probe.connect_ex(("127.0.0.1", self.upstream)) == 0
 
 	def stop(self):
 		output, _ = self.process.communicate(timeout=20)

@@ -5,7 +5,8 @@ import pytest
 from backends import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/*/README.md")])
-ABOUT_CODE = [page for page in PAGES if page.name == "ARCHITECTURE.md" or "design" in page.parts or "src" in page.parts]
+ABOUT_CODE = [page for page in PAGES if page.name == "ARCHITECTURE.md"
+	or {"design", "src"} & set(page.relative_to(ROOT).parts)]
 SOURCES = [path for folder in ("src", "tests", "tools") for path in (ROOT / folder).rglob("*") if path.is_file()]
 
 
