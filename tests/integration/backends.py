@@ -13,10 +13,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def find_program(name, folder, libraries=()):
 	"""A test tool as CMake built it, or built here from the C files of its folder."""
 	built = pathlib.Path(os.environ.get("SLUICE_TEST_PROGRAMS", ROOT / "build/asan/tests")) / name
-	if built.exists():
-		return str(built)
 	made = pathlib.Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{name}"
 	newest = max(path.stat().st_mtime for path in [*folder.glob("*.c"), *folder.glob("*.h")])
+	if built.exists() and built.stat().st_mtime >= newest:
+		return str(built)
 	if not made.exists() or made.stat().st_mtime < newest:
 		sources = sorted(folder.glob("*.c"))
 		subprocess.run(["cc", "-O2", "-g", "-D_GNU_SOURCE", *sources, "-o", f"{made}.{os.getpid()}", *libraries], check=True)

@@ -20,7 +20,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 
 from backends import ROOT, Backend
 from wire import Connection, wait_until
@@ -360,8 +359,3 @@ class Gateway:
 		for name, value in seen["headers"]:
 			seen["fields"].setdefault(name.lower(), []).append(value)
 		return seen
-
-
-def wait_millis(millis):
-	"""Lets real time pass, for what has no state to poll: keep it short."""
-	time.sleep(millis / 1000)

@@ -3,7 +3,7 @@ import hashlib
 import re
 
 import pytest
-from wire import Closed, pattern, wait_until
+from wire import pattern, wait_until
 
 MEGABYTE = 1 << 20
 
