@@ -20,6 +20,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 
 from backends import ROOT, Backend
 from wire import Connection, wait_until
@@ -359,3 +360,8 @@ class Gateway:
 		for name, value in seen["headers"]:
 			seen["fields"].setdefault(name.lower(), []).append(value)
 		return seen
+
+
+def wait_millis(millis):
+	"""Lets real time pass, for what has no state to poll: keep it short."""
+	time.sleep(millis / 1000)
