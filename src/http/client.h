@@ -36,10 +36,12 @@ enum call_failure {                       /* what failed; the proxy maps it to a
 struct call_ops {
 	/*
 	 * The final response head is in c->res, with the first decoded body bytes; end = the body is complete.
-	 * Interim responses (1xx) are consumed. The buffer may be written to; what is not used during the call must
+	 * With status 101 c->is_tunnel is set, see there. The buffer may be written to; what is not used during the call must
 	 * be copied.
 	 */
 	void (*response)(struct call *c, char *data, size_t n, bool end);
+	/* A 103 (Early Hints) is in c->res; other interim responses are consumed. May be NULL. */
+	void (*interim)(struct call *c);
 	void (*body)(struct call *c, char *data, size_t n, bool end);   /* never while paused */
 	void (*drained)(struct call *c);                                /* the request body may go on */
 	void (*failed)(struct call *c, enum call_failure what);
@@ -77,6 +79,14 @@ struct call {
 	bool request_done;                /* call_send had `end` */
 	bool response_started;            /* any byte of a response was read */
 	bool paused;
+	/*
+	 * Bytes both ways without framing: set before call_start() for a plain TCP connection (no head is sent, none
+	 * comes), or by a 101 that answers a request with head->upgrade. `end` of call_send() and of body() closes one
+	 * direction; drained() comes after the last bytes too; the owner ends the call with call_cancel().
+	 */
+	bool is_tunnel;
+	struct str upgrade;               /* what the request asked for; kept by call_send() */
+	const struct message *trailers;   /* rows to follow the request body; set before the call with `end` */
 	uint8_t req_framing;
 	int error;                        /* errno of the failure, 0 = none */
 	enum h1_fault fault;              /* when CALL_MALFORMED */

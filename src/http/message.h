@@ -66,9 +66,11 @@ struct message {
 	bool length_known;                /* content_length was announced, even where no body follows (HEAD, 304) */
 	enum framing framing;
 	uint64_t content_length;          /* when FRAMING_LENGTH */
+	struct str upgrade;               /* the protocol to ask for, or (101) spoken from now on; absent = none */
 	uint64_t present;                 /* bit set of enum header_id */
 	struct header *headers;
 	unsigned n, cap;
+	struct message *trailers;         /* rows that came after the body, checked; NULL = none (yet) */
 };
 
 enum header_id header_lookup(struct str name);                 /* any case */

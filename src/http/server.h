@@ -57,6 +57,17 @@ struct server_ops {
 	void (*refused)(struct server_connection *c, enum h1_fault fault, int status, struct str request_id);
 	/* A connection was accepted: false closes it without a byte (L4 lists, limits). May be NULL. */
 	bool (*accepted)(struct server_connection *c);
+	/*
+	 * After connection_read_proxy_header(): connection_peer() is whom the PROXY header names. false closes, as of
+	 * accepted().
+	 */
+	bool (*identified)(struct server_connection *c);
+	/*
+	 * After connection_carry_bytes() and connection_peek_name(): `s` is a new stream that is all of the connection,
+	 * without a head. Bytes follow by body(); stream_send() has no head, and its `end` closes one direction only.
+	 * server_name: what a TLS client asks for; absent when it says nothing.
+	 */
+	void (*tunnel)(struct stream *s, struct str server_name);
 	/* A connection was closed. May be NULL. */
 	void (*disconnected)(struct server_connection *c);
 };
@@ -91,6 +102,7 @@ struct server_listener {
 struct stream_class {
 	bool (*send)(struct stream *s, struct message *head, struct str data, bool end);
 	void (*send_continue)(struct stream *s);
+	void (*send_interim)(struct stream *s, const struct message *head);   /* NULL: not passed on */
 	void (*resume)(struct stream *s);
 	void (*abort)(struct stream *s);
 };
@@ -108,6 +120,8 @@ struct stream {
 	bool paused;
 	uint8_t res_framing;              /* enum framing of the response */
 	uint64_t res_left;                /* bytes still owed when FRAMING_LENGTH */
+	/* Rows to follow the body, set before the call with `end`; left out where the framing cannot carry them. */
+	const struct message *trailers;
 };
 
 struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings,
@@ -130,6 +144,11 @@ const struct addr *connection_peer(const struct server_connection *c);
 struct server *connection_server(const struct server_connection *c);
 uint64_t connection_id(const struct server_connection *c);           /* unique in the process */
 
+/* What comes before HTTP or instead of it; for accepted() and identified(). */
+void connection_read_proxy_header(struct server_connection *c);      /* then identified() */
+void connection_carry_bytes(struct server_connection *c);            /* no HTTP: tunnel() at once */
+void connection_peek_name(struct server_connection *c);              /* tunnel() when the TLS client hello is there */
+
 /*
  * Sends (parts of) the response: `head` exactly once and first (framing and keep_alive of it are settled here from
  * the client's version and the request), then data, then end. The bytes are all taken; false = they are backed up,
@@ -139,8 +158,13 @@ uint64_t connection_id(const struct server_connection *c);           /* unique i
  * through closed().
  */
 bool stream_send(struct stream *s, struct message *head, struct str data, bool end);
-/* An interim response (100, 103): only before the final head. */
+/* An interim response: only before the final head. 100 when the client waits for it; another one as `head` says. */
 void stream_send_continue(struct stream *s);
+void stream_send_interim(struct stream *s, const struct message *head);
+/*
+ * A 101 head with head->upgrade makes the connection's bytes the stream's: what the client sends comes by body(), what
+ * is sent goes out unframed, `end` closes one direction, and the stream ends when both are closed and it is not paused.
+ */
 /* Stops and restarts body() calls: back-pressure to the client. */
 void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);
