@@ -174,6 +174,12 @@ static void match(struct exchange *x)
 	x->hidden[LEVEL_GATEWAY] = x->hidden[LEVEL_DOMAIN] | x->site->domain_policies->hides;
 }
 
+/* OPTIONS * asks about the server itself (RFC 9110 9.3.7): no route is meant, and nothing behind it is asked. */
+static bool is_about_server(const struct message *req)
+{
+	return req->method == METHOD_OPTIONS && str_equal(req->path, STR("*"));
+}
+
 static void begin(struct stream *s, char *data, size_t n, bool end)
 {
 	struct exchange *x = of(s);
@@ -191,6 +197,12 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 	forward_identify(x);
 	if (!x->site) {
 		exchange_reply_reason(x, 404, REASON_NO_GATEWAY, "ErrNotFound");
+		return;
+	}
+	if (is_about_server(req)) {
+		reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
+		message_add(&x->res, STR("allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+		exchange_begin_response(x);
 		return;
 	}
 	pipeline_start(x, LEG_REQUEST);

@@ -389,3 +389,12 @@ def test_access_record_tells_what_happened(site, backend):
 	text = str(record)
 	assert backend.address in text, "which upstream"
 	assert any(name.lower() == "x-request-id" and value in text for name, value in answer.json["headers"])
+
+
+def test_options_about_the_server_itself(site, backend):
+	with site.connect() as connection:
+		connection.send(b"OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		answer = connection.read_response()
+	assert answer.status == 200
+	assert "OPTIONS" in answer.header("Allow")
+	assert backend.requests() == []
