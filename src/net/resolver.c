@@ -328,7 +328,10 @@ static bool normalise(struct str host, char out[RESOLVER_MAX_NAME + 1])
 	return true;
 }
 
-/* "localhost" and what ends in ".localhost": RFC 6761 keeps them from the servers, and a bare system has no hosts file. */
+/*
+ * "localhost" and what ends in ".localhost". RFC 6761 keeps them from the servers, and a bare system has no hosts
+ * file.
+ */
 static bool is_local(struct str name)
 {
 	const struct str local = STR("localhost");
