@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include "cli/cli.h"
 #include "cli/settings.h"
 #include "control/control.h"
@@ -16,6 +15,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/metric.h"
+#include "net/descriptor.h"
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
@@ -100,6 +100,8 @@ static struct server_settings server_settings_of(const struct program_settings *
 	out.requests_per_connection = (uint64_t)s->requestsPerConnection;
 	out.receive_bytes = (size_t)s->receiveBufferBytes;
 	out.connections = (unsigned)s->maxConnections;
+	out.drain_idle_ms = s->drainIdleMs;
+	out.keeps_reserve = true;
 	return out;
 }
 
@@ -118,6 +120,8 @@ static void start_workers(void)
 	w->connect_timeout_ms = s->connectTimeoutMs;
 	w->upstream_idle_ms = s->upstreamIdleMs;
 	w->drain_ms = s->drainTimeoutMs;
+	w->memory_bytes = s->workerMemoryBytes;
+	w->overload_lag_ms = s->overloadLagMs;
 	w->access_log = s->accessLog;
 	w->dns_servers = text_or_null(s->dnsServers);
 	w->pin = s->pinWorkers;
@@ -155,16 +159,6 @@ static int fail_start(const struct problem *why)
 {
 	fprintf(stderr, "sluice: %s%s%s\n", why->field, *why->field ? ": " : "", why->text);
 	return 1;
-}
-
-static void raise_descriptors(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
 }
 
 static void announce(void)
@@ -229,7 +223,7 @@ static int run(char **args)
 	if (!settings_load(&program.settings, args, &program.arena, &why))
 		return fail_start(&why);
 	BUG_ON(!log_level_parse(program.settings.logLevel, &level));
-	raise_descriptors();
+	descriptor_start();
 	block_signals(&signals);
 	clock_update();
 	program.n_workers = program.settings.workers ? (unsigned)program.settings.workers : thread_cpus();

@@ -17,6 +17,7 @@ struct program_settings {
 	int64_t drainTimeoutMs, connectTimeoutMs, upstreamIdleMs;
 	int64_t headerTimeoutMs, bodyIdleMs, bodyMinRate, idleTimeoutMs, writeStallMs;
 	int64_t headBytes, headFields, targetBytes, requestsPerConnection, maxConnections, receiveBufferBytes;
+	int64_t workerMemoryBytes, overloadLagMs, drainIdleMs;
 	const struct json *gatewayFeatures;
 };
 extern const struct field settings_fields[];

@@ -1,6 +1,7 @@
 #include "core/arena.h"
 #include <stdarg.h>
 #include <stdio.h>
+#include "core/budget.h"
 #include "core/mem.h"
 
 #if defined(__has_feature)
@@ -44,6 +45,7 @@ static _Thread_local unsigned cached;
 
 static struct arena_block *take_block(size_t size)
 {
+	budget_add((int64_t)size);
 	if (size == BLOCK_SIZE && cache) {
 		struct arena_block *block = cache;
 
@@ -60,6 +62,7 @@ static struct arena_block *take_block(size_t size)
 
 static void give_block(struct arena_block *block)
 {
+	budget_add(-(int64_t)block->size);
 	if (block->size == BLOCK_SIZE && cached < CACHED_BLOCKS) {
 		POISON(block + 1, block->size - sizeof(*block));
 		block->next = cache;

@@ -5,6 +5,10 @@
  *                              └─────────────loop_wake (no call)──────────────► WOKEN
  * The loop sets it back to AWAKE after the wait, before `turn`: whoever handed something over before calling
  * loop_wake() is seen by that turn or finds AWAKE or ASLEEP again. The eventfd is edge-triggered and never read.
+ *
+ * Lag: a turn that takes fewer events than fit leaves nothing behind, so what comes meanwhile waits for as long as it
+ * lasts. After a full one the kernel has more in its queue: a write to the eventfd goes to the end of that queue, and
+ * tells when it is delivered how long the queue is.
  */
 #include "core/loop.h"
 #include <errno.h>
@@ -29,14 +33,24 @@ struct loop {
 	struct list ready;
 	struct garbage *garbage;
 	struct watch wake;
+	int64_t start_us;                          /* the present turn's events were collected */
+	int64_t probe_us;                          /* something was put at the end of the queue; 0 = nothing is there */
+	int64_t queue_us;                          /* how long the last one took to come out */
+	int64_t lag_us, slept_us;
 	_Alignas(64) atomic_int state;             /* written by other threads */
 	_Alignas(64) struct epoll_event events[EVENTS];
 };
 
-static void ignore(struct watch *w, uint32_t events)
+static const uint64_t one = 1;
+
+static void take_wake(struct watch *w, uint32_t events)
 {
-	(void)w;
+	struct loop *l = CONTAINER(w, struct loop, wake);
+
 	(void)events;
+	if (l->probe_us)
+		l->queue_us = clock_now_us() - l->probe_us;
+	l->probe_us = 0;
 }
 
 struct loop *loop_new(void)
@@ -49,8 +63,9 @@ struct loop *loop_new(void)
 	BUG_ON(l->wake_fd < 0);
 	list_init(&l->ready);
 	clock_update();
+	l->start_us = clock_us();
 	l->timers = timer_wheel_new(clock_ms());
-	l->wake = (struct watch){ .fd = l->wake_fd, .ready = ignore };
+	l->wake = (struct watch){ .fd = l->wake_fd, .ready = take_wake };
 	BUG_ON(!loop_add(l, &l->wake, EPOLLIN | EPOLLET));
 	return l;
 }
@@ -85,8 +100,25 @@ static int choose_wait_ms(struct loop *l, int max_wait_ms)
 	return wait_ms < INT_MAX ? (int)wait_ms : INT_MAX;
 }
 
+/* `end_us`: the turn before was over; n: events of this one. */
+static void measure(struct loop *l, int64_t end_us, int n)
+{
+	int64_t turn_us = end_us - l->start_us, queue_us = l->probe_us ? end_us - l->probe_us : l->queue_us;
+
+	l->lag_us = turn_us > queue_us ? turn_us : queue_us;
+	l->start_us = clock_us();
+	l->slept_us = l->start_us - end_us;
+	if (n < EVENTS) {
+		l->queue_us = 0;
+	} else if (!l->probe_us) {
+		l->probe_us = l->start_us;
+		BUG_ON(write(l->wake_fd, &one, sizeof(one)) != (ssize_t)sizeof(one));
+	}
+}
+
 static void wait_events(struct loop *l, int wait_ms)
 {
+	int64_t end_us = clock_now_us();
 	int awake = AWAKE;
 
 	if (wait_ms != 0 && !atomic_compare_exchange_strong(&l->state, &awake, ASLEEP))
@@ -98,6 +130,7 @@ static void wait_events(struct loop *l, int wait_ms)
 	l->turn++;
 	clock_update();
 	l->n_events = n > 0 ? n : 0;
+	measure(l, end_us, l->n_events);
 }
 
 static void deliver_events(struct loop *l)
@@ -150,6 +183,16 @@ void loop_run(struct loop *l, void (*turn)(void *arg), void *arg)
 	}
 }
 
+int64_t loop_lag_us(const struct loop *l)
+{
+	return l->lag_us;
+}
+
+int64_t loop_slept_us(const struct loop *l)
+{
+	return l->slept_us;
+}
+
 uint64_t loop_turn(const struct loop *l)
 {
 	return l->turn;
@@ -162,8 +205,6 @@ void loop_stop(struct loop *l)
 
 void loop_wake(struct loop *l)
 {
-	static const uint64_t one = 1;
-
 	if (atomic_exchange(&l->state, WOKEN) != ASLEEP)
 		return;
 	ssize_t n = write(l->wake_fd, &one, sizeof(one));

@@ -35,6 +35,12 @@ void loop_run(struct loop *l, void (*turn)(void *arg), void *arg);
 void loop_run_once(struct loop *l, int max_wait_ms);
 /* number of the present turn: its events were collected at its start */
 uint64_t loop_turn(const struct loop *l);
+/*
+ * How long what became ready waited for its turn, as measured last: the length of a turn, or of the queue of those
+ * that one turn cannot take. For the owner's `turn`.
+ */
+int64_t loop_lag_us(const struct loop *l);
+int64_t loop_slept_us(const struct loop *l);          /* of the wait before that: 0 = there was work at once */
 void loop_stop(struct loop *l);                       /* own thread only */
 void loop_wake(struct loop *l);                       /* any thread: ends the wait of the loop */
 /* false with errno set when the kernel refuses. events = 0 means the edge-triggered default for streams. */

@@ -10,12 +10,15 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/client_connection.h"
+#include "net/descriptor.h"
 #include "net/listener.h"
 
 #define POOL_MAX 512                     /* idle connections of one endpoint on one thread */
+#define IDLE_LOOKED_AT 256               /* connections, when an idle one is wanted */
 #define POOL_IDLE_MS 55000               /* below what upstreams usually allow (60 s and more) */
 
 struct client *client_new(struct loop *loop, size_t receive_bytes)
@@ -66,6 +69,8 @@ void upstream_close(struct client_connection *c)
 	output_free(&c->out);
 	mem_free(c->in);
 	c->in = NULL;
+	budget_add(-(int64_t)c->in_cap);
+	c->in_cap = 0;
 	loop_free_later(c->client->loop, &c->garbage);
 }
 
@@ -121,6 +126,41 @@ static void run_later(struct task *t)
 		upstream_pump(c);
 }
 
+unsigned client_close_idle(struct client *client, unsigned most)
+{
+	unsigned n = 0;
+
+	/* Those that are busy go to the end: the next call looks at others. */
+	for (int i = 0; i < IDLE_LOOKED_AT && n < most && !list_is_empty(&client->connections); i++) {
+		struct client_connection *c = CONTAINER(client->connections.next, struct client_connection, all);
+
+		list_remove(&c->all);
+		list_append(&client->connections, &c->all);
+		if (c->state != UPSTREAM_IDLE)
+			continue;
+		upstream_close(c);
+		n++;
+	}
+	return n;
+}
+
+/* -1 with errno when there is no descriptor for it, even after giving up a connection that nobody uses now. */
+static int connect_to(struct client *client, const struct addr *to)
+{
+	int fd = addr_connect(to);
+
+	if (fd < 0 && errno != EMFILE && errno != ENFILE)
+		return fd;
+	if (fd >= 0 && !descriptor_is_scarce(fd, DESCRIPTOR_UPSTREAM))
+		return fd;
+	if (client_close_idle(client, 1) > 0)
+		return fd >= 0 ? fd : addr_connect(to);
+	if (fd >= 0)
+		close(fd);
+	errno = EMFILE;
+	return -1;
+}
+
 static struct client_connection *open_connection(struct call *call)
 {
 	struct client_connection *c = MEM_NEW(struct client_connection);
@@ -133,7 +173,7 @@ static struct client_connection *open_connection(struct call *call)
 	list_append(&call->client->connections, &c->all);
 	timer_init(&c->timer, timeout);
 	task_init(&c->task, run_later);
-	c->watch.fd = c->transport.fd = addr_connect(&call->addr);
+	c->watch.fd = c->transport.fd = connect_to(call->client, &call->addr);
 	if (c->watch.fd < 0 || !loop_add(call->client->loop, &c->watch, 0)) {
 		c->error = errno ? errno : EMFILE;
 		if (c->watch.fd >= 0)

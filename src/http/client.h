@@ -107,5 +107,7 @@ bool call_send(struct call *c, const struct message *head, struct str data, bool
 void call_pause(struct call *c);                  /* no body() until call_resume() */
 void call_resume(struct call *c);
 void call_cancel(struct call *c);                 /* closes the connection; no more events */
+/* Closes idle connections of any pool, at most so many: their descriptors are needed. Returns how many. */
+unsigned client_close_idle(struct client *c, unsigned most);
 /* Closes every idle connection of the pool. */
 void pool_close(struct client *c, struct pool *p);

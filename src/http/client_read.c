@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/client_connection.h"
@@ -14,7 +15,9 @@ static const struct h1_limits response_limits = {
 static void stash(struct client_connection *c, const char *p, size_t n)
 {
 	if (c->in_n + n > c->in_cap) {
+		budget_add(-(int64_t)c->in_cap);
 		c->in_cap = (uint32_t)((c->in_n + n + 1023) & ~(size_t)1023);
+		budget_add(c->in_cap);
 		c->in = mem_resize(c->in, c->in_cap);
 	}
 	memcpy(c->in + c->in_n, p, n);
@@ -124,6 +127,7 @@ static bool take(struct client_connection *c, char *p, size_t n)
 	char *kept = c->in;
 	n = c->in_n;
 	c->in = NULL;
+	budget_add(-(int64_t)c->in_cap);
 	c->in_n = c->in_cap = 0;
 	bool goes_on = take_head(c, kept, n);
 	mem_free(kept);
@@ -150,7 +154,8 @@ static void ended(struct client_connection *c, int error)
 /* False: the kernel has nothing now, or the connection is gone. */
 static bool receive(struct client_connection *c)
 {
-	ssize_t n = transport_receive(&c->transport, c->client->buffer, c->client->receive_bytes);
+	size_t piece = budget_piece(c->client->receive_bytes);
+	ssize_t n = transport_receive(&c->transport, c->client->buffer, piece);
 
 	if (n < 0 && errno == EAGAIN) {
 		c->is_readable = false;
@@ -166,7 +171,7 @@ static bool receive(struct client_connection *c)
 		upstream_close(c);         /* bytes on an idle connection belong to no request */
 		return false;
 	}
-	if (transport_is_drained(&c->transport, (size_t)n, c->client->receive_bytes) && !c->is_eof && !c->write_error)
+	if (transport_is_drained(&c->transport, (size_t)n, piece) && !c->is_eof && !c->write_error)
 		c->is_readable = false;
 	c->since_ms = clock_ms();
 	return take(c, c->client->buffer, (size_t)n);

@@ -1,10 +1,12 @@
 #include "http/output.h"
 #include <errno.h>
 #include <string.h>
+#include "core/budget.h"
 #include "core/mem.h"
 
 void output_free(struct output *o)
 {
+	budget_add(-(int64_t)o->cap);
 	mem_free(o->p);
 	*o = (struct output){ 0 };
 }
@@ -17,7 +19,9 @@ static void append(struct output *o, const char *p, size_t n)
 		o->at = 0;
 	}
 	if (o->n + n > o->cap) {
+		budget_add(-(int64_t)o->cap);
 		o->cap = (o->n + n + 4095) & ~(size_t)4095;
+		budget_add((int64_t)o->cap);
 		o->p = mem_resize(o->p, o->cap);
 	}
 	memcpy(o->p + o->n, p, n);

@@ -12,14 +12,17 @@
 #include "http/server.h"
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/output.h"
 #include "http/server_connection.h"
+#include "net/descriptor.h"
 #include "net/listener.h"
 
 const struct server_settings server_default_settings = {
@@ -31,6 +34,11 @@ const struct server_settings server_default_settings = {
 	.write_stall_ms = 30000,
 	.requests_per_connection = 10000,
 	.receive_bytes = 131072,
+};
+
+enum {
+	ACCEPTS_PER_TURN = 64,            /* of one listener, before connections that are open get their turn */
+	BACKLOG_ROUNDS = 128,             /* of so many, when a listener closes */
 };
 
 static atomic_ullong connection_count;
@@ -126,6 +134,14 @@ static void turn_away(struct server_connection *c)
 	mem_free(c);
 }
 
+/* For one more connection, which has this descriptor already. */
+static bool has_place(struct server *s, int fd)
+{
+	if (s->settings.connections && s->n_connections >= s->settings.connections)
+		return false;
+	return !s->settings.keeps_reserve || !descriptor_is_scarce(fd, DESCRIPTOR_CLIENT) || server_make_room(s);
+}
+
 static void start(struct server_listener *l, int fd, const struct addr *peer)
 {
 	struct server *s = l->server;
@@ -143,8 +159,12 @@ static void start(struct server_listener *l, int fd, const struct addr *peer)
 	task_init(&c->task, connection_run);
 	c->garbage_link.release = release;
 	list_init(&c->node);
-	if (s->is_draining || (s->settings.connections && s->n_connections >= s->settings.connections) ||
-	    (s->ops->accepted && !s->ops->accepted(c))) {
+	if (!has_place(s, fd)) {
+		server_tell_shed(s, SHED_CONNECTION);
+		turn_away(c);
+		return;
+	}
+	if (s->is_draining || (s->ops->accepted && !s->ops->accepted(c))) {
 		turn_away(c);
 		return;
 	}
@@ -191,19 +211,28 @@ static void accept_some(struct watch *w, uint32_t events)
 	struct server_listener *l = CONTAINER(w, struct server_listener, watch);
 
 	(void)events;
-	for (int i = 0; i < 64; i++) {
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		struct addr peer;
 		int fd = addr_accept(l->watch.fd, &peer);
 
 		if (fd >= 0) {
 			start(l, fd, &peer);
 		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			if (server_make_room(l->server))
+				continue;
 			rest(l);
 			return;
 		} else if (errno != EINTR && errno != ECONNABORTED) {
 			return;
 		}
 	}
+}
+
+static bool has_waiting(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLIN);
 }
 
 void server_listen(struct server *s, struct server_listener *l, int fd)
@@ -220,10 +249,16 @@ void server_listen(struct server *s, struct server_listener *l, int fd)
 
 void server_unlisten(struct server_listener *l)
 {
+	/* Who was let in by the kernel already is not to be reset. */
+	for (int i = 0; i < BACKLOG_ROUNDS && !l->is_resting && has_waiting(l->watch.fd); i++)
+		accept_some(&l->watch, 0);
+	server_leave(l);
+}
+
+void server_leave(struct server_listener *l)
+{
 	struct server_listener **at = &l->server->listeners;
 
-	/* Who was let in by the kernel already is not to be reset. */
-	accept_some(&l->watch, 0);
 	while (*at != l)
 		at = &(*at)->next;
 	*at = l->next;
@@ -271,7 +306,12 @@ void connection_speak(struct server_connection *c, const struct connection_proto
 ssize_t connection_receive(struct server_connection *c)
 {
 	struct server *s = c->server;
-	ssize_t n = transport_receive(&c->transport, s->buffer, s->settings.receive_bytes);
+	size_t most = s->settings.receive_bytes;
+
+	if (c->state == CONNECTION_HEAD && most > AHEAD_BYTES)
+		most = AHEAD_BYTES;
+	most = budget_piece(most);
+	ssize_t n = transport_receive(&c->transport, s->buffer, most);
 
 	if (n < 0 && errno == EAGAIN) {
 		c->is_readable = false;
@@ -279,9 +319,19 @@ ssize_t connection_receive(struct server_connection *c)
 	}
 	if (n <= 0)
 		return -1;
-	if (transport_is_drained(&c->transport, (size_t)n, s->settings.receive_bytes) && !c->is_eof)
+	if (transport_is_drained(&c->transport, (size_t)n, most) && !c->is_eof)
 		c->is_readable = false;
 	return n;
+}
+
+/* Each byte that was taken buys time, by the rate that bodies must have: a byte now and then does not hold the rest. */
+static void renew_patience(struct server_connection *c, size_t taken)
+{
+	int64_t rate = c->server->settings.body_rate, now = clock_ms();
+	int64_t bought = rate > 0 ? (int64_t)taken * 1000 / rate : now;
+
+	if (taken > 0)
+		c->write_ms = c->write_ms + bought < now ? c->write_ms + bought : now;
 }
 
 /* EPOLLOUT with bytes waiting. */
@@ -294,8 +344,7 @@ void connection_flush(struct server_connection *c)
 		connection_close(c);
 		return;
 	}
-	if (c->out.n - c->out.at != before)
-		c->write_ms = clock_ms();
+	renew_patience(c, before - (c->out.n - c->out.at));
 	if (result == OUTPUT_ALL)
 		c->protocol->flushed(c);
 }
@@ -341,7 +390,7 @@ void connection_timeout(struct timer *t)
 /* Whether an idle connection is to go: the server ends, or a sweep was waiting for this moment. */
 static bool is_unwanted(struct server_connection *c)
 {
-	if (c->server->is_draining)
+	if (c->server->is_draining && clock_ms() >= c->since_ms + c->server->settings.drain_idle_ms)
 		return true;
 	if (!c->is_accused)
 		return false;
@@ -375,7 +424,8 @@ void server_drain(struct server *s)
 			c->protocol->drain(c);
 		else if (!c->protocol->is_idle(c))
 			continue;
-		/* A request may have come that no event told of yet; without one this closes. */
+		loop_arm(s->loop, &c->timer, s->settings.drain_idle_ms);
+		/* A request may have come that no event told of yet; without one this closes, when its time is over. */
 		c->is_readable = true;
 		c->protocol->run(c);
 	}

@@ -34,6 +34,14 @@ enum stream_end {
 	STREAM_ABORTED,                   /* by stream_abort() */
 };
 
+/* What was refused or ended to protect the rest. */
+enum server_shed {
+	SHED_CONNECTION,                  /* a new one: too many are open, or no descriptor is left */
+	SHED_IDLE,                        /* an idle one, whose descriptor was needed */
+	SHED_HOLDER,                      /* the one that held most of a memory budget that is spent */
+	SHED_COUNT
+};
+
 struct server_ops {
 	/*
 	 * Room for a new request; zeroed stream with `arena` set (it stays the owner's). NULL = out of budget: the
@@ -70,6 +78,10 @@ struct server_ops {
 	void (*tunnel)(struct stream *s, struct str server_name);
 	/* A connection was closed. May be NULL. */
 	void (*disconnected)(struct server_connection *c);
+	/* Descriptors are short: give back some that nobody uses now. Returns how many. May be NULL. */
+	unsigned (*make_room)(struct server *s);
+	/* Something was refused or ended to protect the rest: counted by the owner. May be NULL. */
+	void (*shed)(struct server *s, enum server_shed what);
 };
 
 struct server_settings {
@@ -82,6 +94,8 @@ struct server_settings {
 	uint64_t requests_per_connection; /* 0 = unlimited; default 10,000 */
 	size_t receive_bytes;             /* of the shared buffer; default 131,072 */
 	unsigned connections;             /* at most so many; more are closed at once. 0 = unlimited */
+	int64_t drain_idle_ms;            /* at the end: an idle connection may bring one more request; 0 = no */
+	bool keeps_reserve;               /* the last descriptors are not for these connections */
 	bool write_server_errors;         /* reserved */
 };
 extern const struct server_settings server_default_settings;
@@ -133,8 +147,15 @@ unsigned server_connections(const struct server *s);      /* open now */
 void server_listen(struct server *s, struct server_listener *l, int fd);
 /* Stops accepting, after those that wait in the backlog; its connections go on. */
 void server_unlisten(struct server_listener *l);
-/* No new requests: idle connections close now, others after the response under way ("Connection: close"). */
+/* The same, leaving those to whoever holds the socket too. */
+void server_leave(struct server_listener *l);
+/*
+ * No new requests but the first of each connection: idle ones close after drain_idle_ms, others after the response
+ * under way ("Connection: close").
+ */
 void server_drain(struct server *s);
+/* Closes the connection that holds most memory; false when none holds any. */
+bool server_close_largest(struct server *s);
 /* Calls f for every open connection, for a busy one when it is idle next: true closes it. */
 void server_sweep(struct server *s, bool (*f)(struct server_connection *c));
 void server_set_settings(struct server *s, const struct server_settings *settings);

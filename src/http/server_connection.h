@@ -7,6 +7,7 @@
 #define LINGER_MS 2000
 #define LINGER_BYTES (1024 * 1024)       /* read and thrown away after our last byte */
 #define DRAIN_BYTES 65536                /* of an unread request body, to keep the connection */
+#define AHEAD_BYTES 65536                /* received at once where it may be requests sent ahead, which are kept */
 #define READS_PER_TURN 16                /* receives of one connection before the others get their turn */
 
 enum connection_state {
@@ -119,3 +120,7 @@ void h1_pump(struct server_connection *c);
 void h1_refuse(struct server_connection *c, enum h1_fault fault, int status);
 bool h1_settle(struct server_connection *c);
 void server_rest_over(struct timer *t);
+
+/* server_shed.c: whether there is a descriptor for one more connection, after closing one that nobody uses. */
+bool server_make_room(struct server *s);
+void server_tell_shed(struct server *s, enum server_shed what);

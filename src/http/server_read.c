@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/server_connection.h"
@@ -16,6 +17,7 @@ static void drop_kept(struct server_connection *c)
 {
 	mem_free(c->in);
 	c->in = NULL;
+	budget_add(-(int64_t)c->in_cap);
 	c->in_at = c->in_n = c->in_cap = 0;
 }
 
@@ -37,7 +39,9 @@ static void stash(struct server_connection *c, const char *p, size_t n)
 		c->in_at = 0;
 	}
 	if (c->in_n + n > c->in_cap) {
+		budget_add(-(int64_t)c->in_cap);
 		c->in_cap = (uint32_t)((c->in_n + n + 1023) & ~(size_t)1023);
+		budget_add(c->in_cap);
 		c->in = mem_resize(c->in, c->in_cap);
 	}
 	memcpy(c->in + c->in_n, p, n);
@@ -352,6 +356,8 @@ static int64_t patience_ends(const struct server_connection *c)
 	case CONNECTION_HEAD:
 		if (c->is_partial)
 			return c->head_ms + s->header_timeout_ms;
+		if (c->server->is_draining)
+			return c->since_ms + s->drain_idle_ms;
 		return c->since_ms + (c->requests ? s->idle_ms : s->header_timeout_ms);
 	case CONNECTION_BODY:
 		if (c->stream && c->stream->paused)
@@ -388,8 +394,7 @@ static void ended(struct server_connection *c)
 	struct stream *s = c->stream;
 
 	c->stream = NULL;
-	mem_free(c->in);
-	c->in = NULL;
+	drop_kept(c);
 	if (s) {
 		s->connection = NULL;
 		c->server->ops->closed(s, c->is_aborted ? STREAM_ABORTED : STREAM_CLIENT_GONE);

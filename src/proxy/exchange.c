@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
+#include "proxy/overload.h"
 #include "proxy/router.h"
 #include "proxy/worker.h"
 
@@ -22,6 +23,7 @@ void exchange_metrics(void)
 	metrics.connections = metric_series(METRIC_CONNECTIONS, NULL);
 	metrics.connections_total = metric_series(METRIC_CONNECTIONS_TOTAL, NULL);
 	metrics.active = metric_series(METRIC_EXCHANGES_ACTIVE, NULL);
+	overload_metrics();
 #define FAULT_SERIES(id, status, tag) \
 	metrics.refused[H1_FAULT_##id] = metric_series(METRIC_BAD_REQUESTS, &STR(tag));
 	H1_FAULTS(FAULT_SERIES)
@@ -64,6 +66,19 @@ static void count_disconnect(struct server_connection *c)
 {
 	(void)c;
 	metric_add(metrics.connections, -1);
+}
+
+static unsigned make_room(struct server *s)
+{
+	return client_close_idle(worker_client(server_owner(s)), 1);
+}
+
+static void count_shed(struct server *s, enum server_shed what)
+{
+	(void)s;
+	overload_count_shed(what);
+	if (what == SHED_CONNECTION)
+		log_warn("overload.connection_refused");
 }
 
 static void count_refused(struct server_connection *c, enum h1_fault fault, int status, struct str request_id)
@@ -193,6 +208,11 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 	message_remove_id(req, HEADER_X_MSE_CONSUMER);
 	x->held = (struct str){ data, n };
 	x->held_end = end;
+	if (UNLIKELY(overload_judge(worker_overload(x->worker)) != OVERLOAD_NO)) {
+		forward_identify(x);
+		exchange_reply_reason(x, 503, REASON_OVERLOADED, "ErrOverloaded");
+		return;
+	}
 	match(x);
 	forward_identify(x);
 	if (!x->site) {
@@ -351,6 +371,8 @@ const struct server_ops exchange_server_ops = {
 	.refused = count_refused,
 	.accepted = accept_connection,
 	.disconnected = count_disconnect,
+	.make_room = make_room,
+	.shed = count_shed,
 };
 
 /* ---------- what policies ask ---------- */

@@ -1,18 +1,22 @@
 #include "proxy/worker.h"
 #include <stdatomic.h>
 #include <unistd.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/metric.h"
 #include "proxy/exchange.h"
 #include "proxy/health.h"
+#include "proxy/overload.h"
 
 const struct worker_settings worker_default_settings = {
 	.connect_timeout_ms = 10000,
 	.upstream_idle_ms = 300000,
 	.drain_ms = 30000,
 	.body_buffer_bytes = 10 << 20,
+	.overload_lag_ms = 100,
+	.memory_bytes = 256 << 20,
 	.access_log = true,
 };
 
@@ -31,6 +35,7 @@ struct worker {
 	struct view *view;
 	struct list listeners;            /* struct worker_listener */
 	struct timer drain;
+	struct overload overload;
 	atomic_int stop;
 	bool is_draining;
 	bool is_over;                     /* the thread was joined: for whoever joins */
@@ -70,6 +75,11 @@ const struct worker_settings *worker_settings(const struct worker *w)
 unsigned worker_index(const struct worker *w)
 {
 	return w->index;
+}
+
+struct overload *worker_overload(struct worker *w)
+{
+	return &w->overload;
 }
 
 uint32_t worker_random(struct worker *w)
@@ -195,11 +205,25 @@ static void begin_drain(struct worker *w)
 	loop_arm(w->loop, &w->drain, w->settings->drain_ms);
 }
 
+static void watch_load(struct worker *w)
+{
+	int64_t lag_us = loop_lag_us(w->loop);
+
+	if (overload_turn(&w->overload, clock_us(), lag_us, loop_slept_us(w->loop))) {
+		if (w->overload.is_lagging)
+			log_warn("overload.lag", F_INT("worker", w->index), F_INT("lagUs", lag_us));
+		else
+			log_info("overload.over", F_INT("worker", w->index));
+	}
+	overload_relieve(&w->overload, w->server);
+}
+
 static void turn(void *arg)
 {
 	struct worker *w = arg;
 	enum stop stop = (enum stop)atomic_load_explicit(&w->stop, memory_order_acquire);
 
+	watch_load(w);
 	w->view = snapshot_adopt(w->view, w->box, adopted, w);
 	if (stop == STOP_DRAIN && !w->is_draining)
 		begin_drain(w);
@@ -242,6 +266,8 @@ static void *work(void *arg)
 	struct worker *w = arg;
 
 	metric_thread(w->index + 1);
+	budget.limit = w->settings->memory_bytes;
+	overload_init(&w->overload, w->settings->overload_lag_ms);
 	if (w->settings->pin)
 		thread_pin((int)w->index);
 	clock_update();

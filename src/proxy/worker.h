@@ -19,6 +19,8 @@ struct worker_settings {
 	int64_t upstream_idle_ms;         /* no byte from an upstream for so long: 300,000 */
 	int64_t drain_ms;                 /* at the end: 30,000 */
 	size_t body_buffer_bytes;         /* of a request body that a policy wants whole: 10 MiB */
+	int64_t overload_lag_ms;          /* requests that wait longer for their turn mean overload: 100; 0 = never */
+	int64_t memory_bytes;             /* held for peers; when spent, no new requests: 256 MiB; 0 = no limit */
 	bool access_log;
 	const char *dns_servers;          /* NULL = the system's */
 	bool pin;                         /* to one CPU each */
@@ -42,6 +44,7 @@ struct view *worker_view(struct worker *w);
 struct mailbox *worker_mailbox(struct worker *w);
 const struct worker_settings *worker_settings(const struct worker *w);
 unsigned worker_index(const struct worker *w);
+struct overload *worker_overload(struct worker *w);
 uint32_t worker_random(struct worker *w);         /* fast, not for secrets */
 
 /* What a listener of this worker serves now; its owner pointer. */

@@ -1,0 +1,3 @@
+#include "core/budget.h"
+
+_Thread_local struct budget budget;
