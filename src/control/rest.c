@@ -18,17 +18,24 @@ const char *rest_parent_field(const struct resource_class *class, char out[64])
 
 static const char *const stamps[] = { "createTimestamp", "updateTimestamp", NULL };
 
-/* Members we make are not looked at, so that what was read can be written again; only an id may not be wished for. */
-static bool take_read_only(const struct rest_input *in, struct json *doc, bool is_new, struct problem *why)
+/*
+ * Members we make are not looked at, so that what was read can be written again; only an id may not be wished for, nor
+ * changed where it is repeated.
+ */
+static bool take_read_only(const struct rest_input *in, struct json *doc, const struct resource *before,
+                           struct problem *why)
 {
 	const struct resource_class *class = in->class;
 	const struct json *id = json_get(doc, class->id_field);
 
 	if (in->internal)
 		return true;
-	if (id && id->type != JSON_NULL && is_new && !class->chooses_id)
+	if (id && id->type != JSON_NULL && !before && !class->chooses_id)
 		return problem(why, class->id_field, "is made by the gateway; leave it out");
-	if (!is_new || !class->chooses_id)
+	if (id && id->type != JSON_NULL && before && !str_equal(id->string, before->id))
+		return problem(why, class->id_field, "cannot be changed after the creation; it is \"%.*s\"",
+			STR_FMT(before->id));
+	if (before || !class->chooses_id)
 		json_drop(doc, class->id_field);
 	for (const char *const *name = stamps; *name; name++)
 		json_drop(doc, *name);
@@ -85,7 +92,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	struct json *doc = json_clone(g->scratch, g->in->body);
 	void *in = arena_alloc(g->scratch, class->size ? class->size : 1);
 
-	if (!take_read_only(g->in, doc, !before, why) || !take_parent(g->in, doc, g->scratch, why))
+	if (!take_read_only(g->in, doc, before, why) || !take_parent(g->in, doc, g->scratch, why))
 		return false;
 	if (class->adapt)
 		class->adapt(doc, g->scratch);

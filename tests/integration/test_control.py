@@ -90,6 +90,16 @@ def test_item_as_read_can_be_put(gw, world, kind):
 
 
 @pytest.mark.parametrize("kind", REPLACEABLE)
+def test_id_cannot_be_changed(gw, world, kind):
+	item = gw.ask("GET", world[kind].path)
+	member = next(name for name, value in item.items() if value == world[kind].id)
+	for other in ("other", 7):
+		status, answer, _ = gw.api("PUT", world[kind].path, {**item, member: other})
+		assert status == 400 and f"{member}: cannot be changed" in str(answer)
+	assert gw.ask("GET", world[kind].path) == item
+
+
+@pytest.mark.parametrize("kind", REPLACEABLE)
 def test_if_match(gw, world, kind):
 	path = world[kind].path
 	status, item, headers = gw.api("GET", path)
