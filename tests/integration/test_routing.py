@@ -113,6 +113,18 @@ def test_matching_sees_the_normalised_path(place, find):
 
 # ---- method, headers, query ----
 
+@pytest.mark.parametrize("method", ["get", "Post", "dELETE"])
+def test_methods_have_case(gw, rest, method):
+	"""A spelling that no client sends would never match: it is refused with the right one."""
+	body = {"name": "case", "gatewayId": gw.default.id, "match": {"path": {"type": "Exact", "value": "/case"}, "methods": ["PUT", method]}}
+	status, answer, _ = gw.api("POST", "/api/v1/routes", body)
+	assert status == 400 and "match.methods[1]" in answer["errorMessage"] and f'"{method.upper()}"' in answer["errorMessage"]
+	status, answer, _ = gw.api("POST", f"{rest.path}/operations", {"name": "case", "method": method, "path": "/case"})
+	assert status == 400 and ": method: " in answer["errorMessage"]
+	body["match"]["methods"] = ["Report"]    # no method of HTTP in another case
+	gw.delete(gw.create("Route", "/api/v1/routes", "routeId", body))
+
+
 def test_methods(place, find):
 	place("write", "/m", methods=["POST", "PUT"])
 	place("read", "/m", methods=["GET"])

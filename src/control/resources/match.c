@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "control/resources/shared.h"
 #include "core/regex.h"
+#include "http/message.h"
 #include "policy/formats.h"
 
 static const struct choice path_types[] = {
@@ -39,9 +40,23 @@ static const struct field query_fields[] = {
 		EXAMPLE("\"v2\""), DOC("Value.")),
 	FIELDS_END
 };
+bool format_request_method(struct str s, struct problem *why)
+{
+	char upper[32];
+	struct str text = { upper, s.n };
+
+	if (!format_method(s, why))
+		return false;
+	for (size_t i = 0; i < s.n && i < sizeof upper; i++)
+		upper[i] = (char)(s.p[i] >= 'a' && s.p[i] <= 'z' ? s.p[i] - 'a' + 'A' : s.p[i]);
+	if (s.n > sizeof upper || method_lookup(s) != METHOD_OTHER || method_lookup(text) == METHOD_OTHER)
+		return true;
+	return problem(why, "", "would never match, for methods have case; write \"%.*s\"", STR_FMT(text));
+}
+
 const struct field route_match_fields[] = {
 	OBJECT(struct route_match, path, path_fields, REQUIRED, DOC("Path.")),
-	TEXTS(struct route_match, methods, RANGE(0, 32), TEXT_MAX(32), FORMAT(format_method),
+	TEXTS(struct route_match, methods, RANGE(0, 32), TEXT_MAX(32), FORMAT(format_request_method),
 		EXAMPLE("[\"GET\"]"), DOC("Methods; none = all.")),
 	LIST(struct route_match, headers, struct match_condition, header_fields, RANGE(0, 32),
 		DOC("Headers, all of which must match.")),

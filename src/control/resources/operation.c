@@ -8,7 +8,7 @@ static const struct field fields[] = {
 		REFERS("httpApi"), DOC("API it belongs to; from the path.")),
 	TEXT(struct operation_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title),
 		EXAMPLE("\"getOrder\""), DOC("Name, unique in the API.")),
-	TEXT(struct operation_doc, method, REQUIRED, RANGE(1, 32), FORMAT(format_method), EXAMPLE("\"GET\""),
+	TEXT(struct operation_doc, method, REQUIRED, RANGE(1, 32), FORMAT(format_request_method), EXAMPLE("\"GET\""),
 		DOC("Method.")),
 	TEXT(struct operation_doc, path, REQUIRED, RANGE(1, 2048), FORMAT(format_template),
 		EXAMPLE("\"/orders/{id}\""),
