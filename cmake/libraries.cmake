@@ -1,12 +1,13 @@
 # Which room links which library. A library has one door, so each is named once.
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto)
+pkg_check_modules(SSL REQUIRED IMPORTED_TARGET libssl)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
 pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 set(sluice_libs_core PkgConfig::CRYPTO PkgConfig::PCRE2)
-set(sluice_libs_net PkgConfig::CARES)
+set(sluice_libs_net PkgConfig::CARES PkgConfig::SSL)
 set(sluice_libs_control PkgConfig::SQLITE)
 set(sluice_libs_cli PkgConfig::YAML)
 

@@ -11,13 +11,13 @@
 #include "core/field.h"
 #include "core/json.h"
 #include "core/str.h"
+#include "net/tls.h"
 
 struct mesh {
 	struct str meshId, name;
 };
 
 enum gateway_protocol { GATEWAY_HTTP, GATEWAY_HTTPS, GATEWAY_GRPC, GATEWAY_TCP, GATEWAY_TLS };
-enum tls_version { TLS_UNSET, TLS_1_0, TLS_1_1, TLS_1_2, TLS_1_3 };
 
 struct external_port {
 	struct str number;                /* decimal, 1-65535 */
