@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/client_connection.h"
+#include "http/trailers.h"
 #include "net/descriptor.h"
 #include "net/listener.h"
 
@@ -211,9 +212,19 @@ static void h1_start(struct call *call, bool fresh)
 	c->interims = 0;
 	c->has_head = false;
 	c->scan = (struct h1_scan){ 0 };
+	if (call->is_tunnel)
+		upstream_tunnel(c);
 	call->connection = c;
 	if (c->timer.deadline_ms > c->since_ms + call->idle_timeout_ms && call->idle_timeout_ms > 0)
 		loop_arm(call->client->loop, &c->timer, call->idle_timeout_ms);
+}
+
+/* All that comes is the call's, until the upstream closes its side. */
+void upstream_tunnel(struct client_connection *c)
+{
+	c->has_head = true;
+	c->keep_alive = c->has_ended = c->is_half_closed = false;
+	h1_body_init(&c->body, FRAMING_CLOSE, 0);
 }
 
 static void h1_cancel(struct call *call)
@@ -253,6 +264,15 @@ void pool_close(struct client *client, struct pool *p)
 
 /* ---------- sending ---------- */
 
+/* Our side of a tunnel ends, once all is in the kernel. */
+void upstream_half_close(struct client_connection *c)
+{
+	if (c->is_half_closed || c->state != UPSTREAM_BUSY || !output_is_empty(&c->out))
+		return;
+	c->is_half_closed = true;
+	transport_shutdown(&c->transport);
+}
+
 static char *scratch(struct client *client, size_t n)
 {
 	if (n > client->scratch_n) {
@@ -283,11 +303,23 @@ static int frame(const struct call *call, struct iovec *parts, char size_line[20
 	return n;
 }
 
+/* The end of the chunks with the fields after it. Returns how many parts. */
+static int frame_trailers(const struct call *call, struct iovec *part)
+{
+	char *out;
+
+	if (call->req_framing != FRAMING_CHUNKED)
+		return 0;
+	out = arena_take(call->arena, h1_last_chunk_bound(call->trailers));
+	*part = (struct iovec){ out, h1_write_last_chunk(call->trailers, out) };
+	return 1;
+}
+
 static bool h1_send(struct call *call, const struct message *head, struct str data, bool end)
 {
 	struct client_connection *c = call->connection;
 	char size_line[20];
-	struct iovec parts[4];
+	struct iovec parts[5];
 	enum output_result result;
 	int n = 0;
 
@@ -297,17 +329,23 @@ static bool h1_send(struct call *call, const struct message *head, struct str da
 		return false;              /* never was a connection: its failure is on the way */
 	if (head) {
 		call->req_framing = (uint8_t)head->framing;
+		call->upgrade = head->upgrade;
 		parts[0].iov_base = scratch(call->client, h1_head_bound(head));
 		parts[0].iov_len = h1_write_request(head, parts[0].iov_base);
 		n = 1;
 	}
-	n += frame(call, parts + n, size_line, data, end);
+	n += frame(call, parts + n, size_line, data, end && !call->trailers);
+	if (end && UNLIKELY(call->trailers != NULL))
+		n += frame_trailers(call, parts + n);
 	for (int i = 0; i < n; i++)
 		call->sent += parts[i].iov_len;
 	if (end)
 		call->request_done = true;
-	if (n == 0)
+	if (n == 0) {
+		if (end && call->is_tunnel)
+			upstream_half_close(c);
 		return output_is_empty(&c->out);
+	}
 	if (c->state == UPSTREAM_CONNECTING) {
 		output_append(&c->out, parts, n);
 		return false;
@@ -325,6 +363,8 @@ static bool h1_send(struct call *call, const struct message *head, struct str da
 	}
 	if (result == OUTPUT_ALL)
 		c->since_ms = clock_ms();
+	if (end && call->is_tunnel)
+		upstream_half_close(c);
 	return result == OUTPUT_ALL;
 }
 
@@ -344,6 +384,7 @@ void call_start(struct call *call, bool fresh)
 	call->sent = call->received = 0;
 	call->error = 0;
 	call->connected_us = 0;
+	call->upgrade = (struct str){ NULL, 0 };
 	call->class = &h1_call_class;
 	h1_start(call, fresh);
 }

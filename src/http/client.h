@@ -36,8 +36,8 @@ enum call_failure {                       /* what failed; the proxy maps it to a
 struct call_ops {
 	/*
 	 * The final response head is in c->res, with the first decoded body bytes; end = the body is complete.
-	 * With status 101 c->is_tunnel is set, see there. The buffer may be written to; what is not used during the call must
-	 * be copied.
+	 * With status 101 c->is_tunnel is set, see there. The buffer may be written to; what is not used during the
+	 * call must be copied.
 	 */
 	void (*response)(struct call *c, char *data, size_t n, bool end);
 	/* A 103 (Early Hints) is in c->res; other interim responses are consumed. May be NULL. */

@@ -42,6 +42,7 @@ struct client_connection {
 	bool has_head;                    /* the final response head was parsed */
 	bool keep_alive;                  /* the upstream allows another request */
 	bool is_readable, is_eof, is_pumping;
+	bool has_ended, is_half_closed;   /* a tunnel's: the upstream's side, ours */
 };
 
 void upstream_ready(struct watch *w, uint32_t events);
@@ -50,3 +51,5 @@ void upstream_close(struct client_connection *c);
 void upstream_fail(struct client_connection *c, enum call_failure what, int error);
 enum call_failure upstream_failure(const struct client_connection *c);
 void upstream_detach(struct client_connection *c, bool keep);
+void upstream_tunnel(struct client_connection *c);
+void upstream_half_close(struct client_connection *c);

@@ -47,6 +47,8 @@ static bool deliver(struct client_connection *c, char *p, size_t n, bool is_firs
 		malformed(c, c->body.fault);
 		return false;
 	}
+	if (c->body.trailers)
+		call->res.trailers = c->body.trailers;
 	if (result == H1_DONE)
 		/*
 		 * Bytes beyond the response belong to no request: the connection cannot be trusted, this response
@@ -61,6 +63,21 @@ static bool deliver(struct client_connection *c, char *p, size_t n, bool is_firs
 	return result != H1_DONE && c->state == UPSTREAM_BUSY;
 }
 
+/* Another protocol from here on: the one that was asked for, and no other. */
+static bool accept_upgrade(struct client_connection *c)
+{
+	struct call *call = c->call;
+
+	if (call->upgrade.n == 0 || !call->res.has_upgrade ||
+	    !str_equal_nocase(message_upgrade(&call->res), call->upgrade))
+		return false;
+	call->res.upgrade = call->upgrade;
+	call->is_tunnel = true;
+	call->request_done = false;
+	upstream_tunnel(c);
+	return true;
+}
+
 /* Parses a complete head of `size` bytes at p into the call. False: the connection failed. */
 static bool parse(struct client_connection *c, const char *p, size_t size)
 {
@@ -72,8 +89,7 @@ static bool parse(struct client_connection *c, const char *p, size_t size)
 	call->res = (struct message){ .arena = call->arena };
 	fault = h1_parse_response(&call->res, (struct str){ head, size }, &response_limits, call->method);
 	c->scan = (struct h1_scan){ 0 };
-	/* Nobody asked for another protocol. */
-	if (fault == H1_FAULT_NONE && call->res.status == 101)
+	if (fault == H1_FAULT_NONE && call->res.status == 101 && !accept_upgrade(c))
 		fault = H1_FAULT_STATUS_LINE;
 	if (fault == H1_FAULT_NONE && call->res.status < 200 && ++c->interims > INTERIM_MAX)
 		fault = H1_FAULT_HEAD_LARGE;
@@ -105,10 +121,18 @@ static bool take_head(struct client_connection *c, char *p, size_t n)
 		}
 		if (!parse(c, p, size))
 			return false;
+		if (call->is_tunnel) {
+			call->ops->response(call, p + size, n - size, false);
+			return c->state == UPSTREAM_BUSY && c->call;
+		}
+		if (call->res.status == 103 && call->ops->interim)
+			call->ops->interim(call);
 		if (call->res.status >= 200) {
 			c->has_head = true;
 			c->keep_alive = call->res.keep_alive && call->res.framing != FRAMING_CLOSE;
 			h1_body_init(&c->body, call->res.framing, call->res.content_length);
+			c->body.arena = call->arena;
+			c->body.keep_underscores = true;
 			return deliver(c, p + size, n - size, true);
 		}
 	}
@@ -141,6 +165,11 @@ static void ended(struct client_connection *c, int error)
 
 	if (!call) {
 		upstream_close(c);
+		return;
+	}
+	if (call->is_tunnel && c->has_head && error == 0) {
+		c->has_ended = true;
+		call->ops->body(call, NULL, 0, true);
 		return;
 	}
 	if (c->has_head && c->body.framing == FRAMING_CLOSE && error == 0) {
@@ -183,9 +212,14 @@ void upstream_pump(struct client_connection *c)
 
 	if (c->is_pumping)
 		return;
+	/* Nothing more is read that could say so. */
+	if (c->has_ended && c->write_error) {
+		upstream_fail(c, CALL_TRUNCATED, c->write_error);
+		return;
+	}
 	c->is_pumping = true;
 	while (c->is_readable && (c->state == UPSTREAM_BUSY || c->state == UPSTREAM_IDLE) &&
-	       !(c->call && c->call->paused && c->has_head)) {
+	       !c->has_ended && !(c->call && c->call->paused && c->has_head)) {
 		if (reads++ == READS_PER_TURN) {
 			loop_defer(c->client->loop, &c->task);
 			break;
@@ -225,7 +259,11 @@ static void flush(struct client_connection *c)
 		return;
 	}
 	c->since_ms = clock_ms();
-	if (result == OUTPUT_ALL && c->call && !c->call->request_done)
+	if (result != OUTPUT_ALL || !c->call)
+		return;
+	if (c->call->is_tunnel && c->call->request_done)
+		upstream_half_close(c);
+	if (c->call->is_tunnel || !c->call->request_done)
 		c->call->ops->drained(c->call);
 }
 
@@ -256,7 +294,9 @@ void upstream_ready(struct watch *w, uint32_t events)
 		if (output_is_empty(&c->out) && !c->call->request_done)
 			c->call->ops->drained(c->call);
 	}
-	if (is_out && c->state == UPSTREAM_BUSY && !output_is_empty(&c->out))
+	if (c->has_ended && (events & EPOLLERR))
+		c->write_error = ECONNRESET;
+	else if (is_out && c->state == UPSTREAM_BUSY && !output_is_empty(&c->out))
 		flush(c);
 	upstream_pump(c);
 }

@@ -47,7 +47,9 @@
 	F(TRAILER, 400, "trailer") \
 	F(CONNECT, 405, "connect") \
 	F(EXPECT, 417, "expect") \
-	F(CONNECTION, 400, "connection")
+	F(CONNECTION, 400, "connection") \
+	F(PROXY_HEADER, 400, "proxy_header") \
+	F(CLIENT_HELLO, 400, "client_hello")
 enum h1_fault {
 #define H1_FAULT_ID(id, status, tag) H1_FAULT_##id,
 	H1_FAULTS(H1_FAULT_ID)
@@ -102,14 +104,19 @@ struct h1_body {
 	uint32_t extension_bytes;         /* of all chunk extensions so far */
 	enum h1_fault fault;
 	uint64_t left;                    /* bytes left of the length or of the chunk */
+	bool keep_underscores;            /* in names of trailers */
 	char name[20];                    /* start of a trailer's name, which may arrive in pieces */
+	/* Set after h1_body_init() to keep the trailers, which live there; NULL: they are checked and thrown away. */
+	struct arena *arena;
+	struct trailer_lines *lines;
+	struct message *trailers;         /* once the body has ended; NULL = none */
 };
 void h1_body_init(struct h1_body *b, enum framing framing, uint64_t content_length);
 /*
  * Decodes p[0..n) in place: the data bytes of this piece are moved together to p[0..*data_size). *consumed says how
  * many wire bytes were used (all of n, unless the message ended: the rest belongs to the next one). H1_DONE: the body
- * has ended. FRAMING_CLOSE never ends here: the end of the connection ends it. Trailers and chunk extensions are
- * checked and discarded.
+ * has ended. FRAMING_CLOSE never ends here: the end of the connection ends it. Chunk extensions are checked and
+ * discarded.
  */
 enum h1_result h1_body_decode(struct h1_body *b, char *p, size_t n, size_t *consumed, size_t *data_size);
 bool h1_body_is_done(const struct h1_body *b);           /* nothing (more) to read */
@@ -120,12 +127,12 @@ bool h1_body_is_done(const struct h1_body *b);           /* nothing (more) to re
  * chunk is h1_write_chunk_size, data, CRLF; the last is H1_LAST_CHUNK.
  */
 size_t h1_head_bound(const struct message *m);
-/* Origin form, Host first. keep_alive false adds "Connection: close". */
+/* Origin form, Host first. m->upgrade adds Connection and Upgrade, else keep_alive false "Connection: close". */
 size_t h1_write_request(const struct message *m, char *out);
 /*
  * keep_alive false adds "Connection: close"; keep_alive with minor 0 adds "Connection: keep-alive", so set m->minor to
- * the receiver's. 1xx, 204 and 304 have no framing line. FRAMING_NONE: the announced length when known (HEAD), else
- * "Content-Length: 0" unless m->method is HEAD.
+ * the receiver's. 1xx, 204 and 304 have no framing line; 101 has the fields of m->upgrade. FRAMING_NONE: the
+ * announced length when known (HEAD), else "Content-Length: 0" unless m->method is HEAD.
  */
 size_t h1_write_response(const struct message *m, char *out);
 size_t h1_write_chunk_size(char out[20], size_t n);            /* "1a2b\r\n" */

@@ -11,6 +11,7 @@
  */
 #include "http/h1.h"
 #include "http/scan.h"
+#include "http/trailers.h"
 
 #define SIZE_DIGITS 16
 #define LINE_BYTES 4096U                  /* one chunk-size line */
@@ -24,15 +25,6 @@ enum state {
 	EXTENSION_END,
 	TRAILER_START, TRAILER_NAME, TRAILER_VALUE, TRAILER_LF, END_LF,
 };
-
-#define BIT(id) (UINT64_C(1) << (id))
-/* What must be known before the body: as a trailer it is an attempt to change its mind (RFC 9110 6.5.1). */
-#define FORBIDDEN_TRAILERS \
-	(BIT(HEADER_CONTENT_LENGTH) | BIT(HEADER_TRANSFER_ENCODING) | BIT(HEADER_HOST) | BIT(HEADER_CONNECTION) | \
-	 BIT(HEADER_TE) | BIT(HEADER_TRAILER) | BIT(HEADER_UPGRADE) | BIT(HEADER_EXPECT) | BIT(HEADER_KEEP_ALIVE) | \
-	 BIT(HEADER_PROXY_CONNECTION) | BIT(HEADER_AUTHORIZATION) | BIT(HEADER_PROXY_AUTHORIZATION) | \
-	 BIT(HEADER_COOKIE) | BIT(HEADER_SET_COOKIE) | BIT(HEADER_CONTENT_TYPE) | BIT(HEADER_CONTENT_ENCODING) | \
-	 BIT(HEADER_CACHE_CONTROL) | BIT(HEADER_RANGE))
 
 void h1_body_init(struct h1_body *b, enum framing framing, uint64_t content_length)
 {
@@ -146,8 +138,7 @@ static bool end_trailer_name(struct h1_body *b, char c)
 {
 	if (c != ':')
 		return refuse(b, H1_FAULT_TRAILER);
-	if (b->name_bytes <= sizeof(b->name) &&
-	    (BIT(header_lookup((struct str){ b->name, b->name_bytes })) & FORBIDDEN_TRAILERS))
+	if (b->name_bytes <= sizeof(b->name) && trailer_is_refused((struct str){ b->name, b->name_bytes }))
 		return refuse(b, H1_FAULT_TRAILER);
 	b->name_bytes = 0;
 	return step_to(b, TRAILER_VALUE);
@@ -164,9 +155,28 @@ static bool take_trailer_name(struct h1_body *b, char c)
 	return step_to(b, TRAILER_NAME);
 }
 
+/* The last byte of the body. */
+static bool end_trailers(struct h1_body *b)
+{
+	if (b->lines)
+		b->trailers = trailer_lines_parse(b->lines, b->arena, b->keep_underscores);
+	return step_to(b, DONE);
+}
+
+/* Keeps the bytes of the lines, for when all are there. */
+static bool keep_trailer(struct h1_body *b, char c)
+{
+	if (!b->lines)
+		b->lines = NEW(b->arena, struct trailer_lines);
+	trailer_lines_add(b->lines, b->arena, c);
+	return b->lines->fields <= TRAILERS_MAX;
+}
+
 static bool step_trailer(struct h1_body *b, char c)
 {
 	if (++b->line_bytes > TRAILER_BYTES)
+		return refuse(b, H1_FAULT_TRAILER);
+	if (b->arena && b->state != END_LF && !(b->state == TRAILER_START && c == '\r') && !keep_trailer(b, c))
 		return refuse(b, H1_FAULT_TRAILER);
 	switch (b->state) {
 	case TRAILER_START:
@@ -180,7 +190,7 @@ static bool step_trailer(struct h1_body *b, char c)
 	case TRAILER_LF:
 		return c == '\n' ? step_to(b, TRAILER_START) : refuse(b, H1_FAULT_BARE_CR);
 	default:
-		return c == '\n' ? step_to(b, DONE) : refuse(b, H1_FAULT_BARE_CR);
+		return c == '\n' ? end_trailers(b) : refuse(b, H1_FAULT_BARE_CR);
 	}
 }
 

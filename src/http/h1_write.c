@@ -32,7 +32,8 @@ static char *put_u64(char *out, uint64_t v)
 
 size_t h1_head_bound(const struct message *m)
 {
-	size_t size = FIXED_BYTES + m->method_name.n + m->path.n + m->query.n + m->authority.n + m->reason.n;
+	size_t size = FIXED_BYTES + m->method_name.n + m->path.n + m->query.n + m->authority.n + m->reason.n +
+		m->upgrade.n;
 
 	for (unsigned i = 0; i < m->n; i++)
 		size += m->headers[i].name.n + m->headers[i].value.n + 4;
@@ -93,6 +94,13 @@ static char *put_length(char *out, uint64_t length)
 	return PUT_LIT(out, "\r\n");
 }
 
+static char *put_upgrade(char *out, struct str protocol)
+{
+	out = PUT_LIT(out, "Connection: Upgrade\r\nUpgrade: ");
+	out = put(out, protocol);
+	return PUT_LIT(out, "\r\n");
+}
+
 size_t h1_write_request(const struct message *m, char *out)
 {
 	char *at = put(out, m->method_name);
@@ -111,7 +119,9 @@ size_t h1_write_request(const struct message *m, char *out)
 		at = put_length(at, m->content_length);
 	else if (m->framing == FRAMING_CHUNKED)
 		at = PUT_LIT(at, "Transfer-Encoding: chunked\r\n");
-	if (!m->keep_alive)
+	if (m->upgrade.n)
+		at = put_upgrade(at, m->upgrade);
+	else if (!m->keep_alive)
 		at = PUT_LIT(at, "Connection: close\r\n");
 	at = PUT_LIT(at, "\r\n");
 	return (size_t)(at - out);
@@ -150,6 +160,8 @@ size_t h1_write_response(const struct message *m, char *out)
 			at = PUT_LIT(at, "Connection: close\r\n");
 		else if (m->minor == 0)
 			at = PUT_LIT(at, "Connection: keep-alive\r\n");
+	} else if (m->upgrade.n) {
+		at = put_upgrade(at, m->upgrade);
 	}
 	at = PUT_LIT(at, "\r\n");
 	return (size_t)(at - out);

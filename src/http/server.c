@@ -129,6 +129,8 @@ static void release(struct garbage *g)
 static void turn_away(struct server_connection *c)
 {
 	setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
+	list_remove(&c->task.node);
+	c->protocol->ended(c);
 	transport_free(&c->transport);
 	close(c->watch.fd);
 	mem_free(c);

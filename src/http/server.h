@@ -167,7 +167,8 @@ uint64_t connection_id(const struct server_connection *c);           /* unique i
 
 /* What comes before HTTP or instead of it; for accepted() and identified(). */
 void connection_read_proxy_header(struct server_connection *c);      /* then identified() */
-void connection_carry_bytes(struct server_connection *c);            /* no HTTP: tunnel() at once */
+/* No HTTP: tunnel() follows. server_name: what a TLS handshake on this side was about; absent = none. */
+void connection_carry_bytes(struct server_connection *c, struct str server_name);
 void connection_peek_name(struct server_connection *c);              /* tunnel() when the TLS client hello is there */
 
 /*

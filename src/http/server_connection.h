@@ -99,6 +99,7 @@ struct server_connection {
 	bool drain_after;                 /* the unread body is small enough to keep the connection */
 	bool is_partial;                  /* the kept bytes are a head that is not complete */
 	bool is_accused;                  /* a sweep found it busy: to be judged when it is idle */
+	bool is_half_closed;              /* a tunnel's: our side is shut */
 };
 
 void connection_ready(struct watch *w, uint32_t events);
@@ -114,6 +115,11 @@ void connection_speak(struct server_connection *c, const struct connection_proto
 void connection_dismiss(struct server_connection *c);
 /* The server's receive: 0 = nothing there now (is_readable is off), -1 = the client's end or an error. */
 ssize_t connection_receive(struct server_connection *c);
+
+/* Hands response bytes of c->stream to the kernel or keeps them; false = they wait. */
+bool connection_push(struct server_connection *c, struct iovec *parts, int n);
+/* server_tunnel.c: from now on all bytes are the stream's (NULL: of one that the protocol opens itself). */
+void connection_tunnel(struct server_connection *c, struct stream *s);
 
 /* HTTP/1 only */
 void h1_pump(struct server_connection *c);

@@ -107,6 +107,9 @@ static void deliver(struct server_connection *c, char *p, size_t n, bool is_firs
 	size_t used = 0, size = 0;
 	enum h1_result result = H1_DONE;
 
+	/* What nobody waits for any more has no place to keep its trailers either. */
+	if (!s)
+		c->body.arena = NULL;
 	if (!h1_body_is_done(&c->body))
 		result = h1_body_decode(&c->body, p, n, &used, &size);
 	if (result == H1_BAD) {
@@ -124,6 +127,8 @@ static void deliver(struct server_connection *c, char *p, size_t n, bool is_firs
 	if (!s)
 		return;
 	s->request_done = result == H1_DONE;
+	if (c->body.trailers)
+		s->req.trailers = c->body.trailers;
 	if (is_first)
 		c->server->ops->request(s, p, size, s->request_done);
 	else if (size > 0 || s->request_done)
@@ -158,6 +163,8 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 		return;
 	}
 	h1_body_init(&c->body, s->req.framing, s->req.content_length);
+	c->body.arena = s->arena;
+	c->body.keep_underscores = server->settings.limits.keep_underscores;
 	c->scan = (struct h1_scan){ 0 };
 	c->has_skipped = false;
 	c->state = CONNECTION_BODY;

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/server_connection.h"
+#include "http/trailers.h"
 
 static bool has_no_body(const struct stream *s, int status)
 {
@@ -99,6 +100,18 @@ static int frame(struct stream *s, struct iovec *parts, char size_line[20], stru
 	return n;
 }
 
+/* The end of the chunks with the fields after it. Returns how many parts. */
+static int frame_trailers(const struct stream *s, struct iovec *part)
+{
+	char *out;
+
+	if (s->res_framing != FRAMING_CHUNKED)
+		return 0;
+	out = arena_take(s->arena, h1_last_chunk_bound(s->trailers));
+	*part = (struct iovec){ out, h1_write_last_chunk(s->trailers, out) };
+	return 1;
+}
+
 /* False when the bytes do not fit the length that was promised: the response cannot be completed any more. */
 static bool account(struct stream *s, size_t n, bool end)
 {
@@ -123,15 +136,51 @@ static void h1_abort(struct stream *s)
 	break_off(c);
 }
 
+bool connection_push(struct server_connection *c, struct iovec *parts, int n)
+{
+	enum output_result result = output_is_empty(&c->out) ? OUTPUT_ALL : OUTPUT_WAITS;
+	struct stream *s = c->stream;
+
+	for (int i = 0; i < n; i++)
+		s->sent += parts[i].iov_len;
+	if (result == OUTPUT_ALL)
+		c->write_ms = clock_ms();
+	if (n > 0)
+		result = output_send(&c->out, &c->transport, parts, n);
+	if (result == OUTPUT_FAILED) {
+		break_off(c);
+		return true;
+	}
+	if (result == OUTPUT_WAITS && c->timer.deadline_ms > clock_ms() + c->server->settings.write_stall_ms)
+		loop_arm(c->server->loop, &c->timer, c->server->settings.write_stall_ms);
+	if (s->response_done && result == OUTPUT_ALL && !c->is_pumping)
+		loop_defer(c->server->loop, &c->task);
+	return result == OUTPUT_ALL;
+}
+
+/* The last head of this connection: what follows is the stream's, as tunnel_protocol says. */
+static bool upgrade(struct server_connection *c, struct stream *s, const struct message *head, struct str data)
+{
+	struct iovec part = { .iov_base = scratch(c->server, h1_head_bound(head)) };
+
+	part.iov_len = h1_write_response(head, part.iov_base);
+	s->head_sent = true;
+	connection_push(c, &part, 1);
+	connection_tunnel(c, s);
+	return stream_send(s, NULL, data, false);
+}
+
 static bool h1_send(struct stream *s, struct message *head, struct str data, bool end)
 {
 	struct server_connection *c = s->connection;
 	char size_line[20];
-	struct iovec parts[4];
+	struct iovec parts[5];
 	int n = 0;
 
 	if (!c || c->is_broken || s->response_done)
 		return true;
+	if (head && head->status == 101 && head->upgrade.n)
+		return upgrade(c, s, head, data);
 	if (head) {
 		settle_head(c, s, head);
 		parts[0].iov_base = scratch(c->server, h1_head_bound(head));
@@ -142,24 +191,12 @@ static bool h1_send(struct stream *s, struct message *head, struct str data, boo
 		h1_abort(s);
 		return true;
 	}
-	n += frame(s, parts + n, size_line, data, end);
+	n += frame(s, parts + n, size_line, data, end && !s->trailers);
+	if (end && UNLIKELY(s->trailers != NULL))
+		n += frame_trailers(s, parts + n);
 	if (end)
 		s->response_done = true;
-	for (int i = 0; i < n; i++)
-		s->sent += parts[i].iov_len;
-	if (output_is_empty(&c->out))
-		c->write_ms = clock_ms();
-	enum output_result result = n > 0 ? output_send(&c->out, &c->transport, parts, n) :
-					    output_is_empty(&c->out) ? OUTPUT_ALL : OUTPUT_WAITS;
-	if (result == OUTPUT_FAILED) {
-		break_off(c);
-		return true;
-	}
-	if (result == OUTPUT_WAITS && c->timer.deadline_ms > clock_ms() + c->server->settings.write_stall_ms)
-		loop_arm(c->server->loop, &c->timer, c->server->settings.write_stall_ms);
-	if (end && result == OUTPUT_ALL && !c->is_pumping)
-		loop_defer(c->server->loop, &c->task);
-	return result == OUTPUT_ALL;
+	return connection_push(c, parts, n);
 }
 
 static void h1_send_continue(struct stream *s)
@@ -189,9 +226,23 @@ static void h1_resume(struct stream *s)
 	}
 }
 
+static void h1_send_interim(struct stream *s, const struct message *head)
+{
+	struct server_connection *c = s->connection;
+	struct iovec part;
+
+	/* HTTP/1.0 knows no interim responses (RFC 9110 15.2). */
+	if (!c || c->is_broken || s->head_sent || s->req.minor == 0)
+		return;
+	part.iov_base = scratch(c->server, h1_head_bound(head));
+	part.iov_len = h1_write_response(head, part.iov_base);
+	connection_push(c, &part, 1);
+}
+
 const struct stream_class h1_stream_class = {
 	.send = h1_send,
 	.send_continue = h1_send_continue,
+	.send_interim = h1_send_interim,
 	.resume = h1_resume,
 	.abort = h1_abort,
 };
@@ -204,6 +255,12 @@ bool stream_send(struct stream *s, struct message *head, struct str data, bool e
 void stream_send_continue(struct stream *s)
 {
 	s->class->send_continue(s);
+}
+
+void stream_send_interim(struct stream *s, const struct message *head)
+{
+	if (s->class->send_interim)
+		s->class->send_interim(s, head);
 }
 
 void stream_pause(struct stream *s)
