@@ -279,6 +279,9 @@ void connection_close(struct server_connection *c)
 
 	if (c->state == CONNECTION_CLOSED)
 		return;
+	/* A goodbye only where nothing is cut off by it. */
+	if (c->transport.tls && !c->is_aborted && c->protocol->is_idle(c))
+		transport_shutdown(&c->transport);
 	c->state = CONNECTION_CLOSED;
 	loop_remove(s->loop, &c->watch);
 	transport_free(&c->transport);

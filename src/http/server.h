@@ -22,6 +22,7 @@
 #include "http/h1.h"
 #include "http/message.h"
 #include "net/addr.h"
+#include "net/tls.h"
 
 struct server;
 struct server_connection;
@@ -76,6 +77,13 @@ struct server_ops {
 	 * server_name: what a TLS client asks for; absent when it says nothing.
 	 */
 	void (*tunnel)(struct stream *s, struct str server_name);
+	/*
+	 * After connection_secure(): connection_tls() tells what was agreed. false closes. May call
+	 * connection_carry_bytes(); else HTTP follows, in the version that ALPN chose. May be NULL.
+	 */
+	bool (*handshake_done)(struct server_connection *c);
+	/* It ends without. `text`: OpenSSL's words, or "". May be NULL. */
+	void (*handshake_failed)(struct server_connection *c, enum tls_failure why, const char *text);
 	/* A connection was closed. May be NULL. */
 	void (*disconnected)(struct server_connection *c);
 	/* Descriptors are short: give back some that nobody uses now. Returns how many. May be NULL. */
@@ -106,6 +114,7 @@ struct server_listener {
 	struct server *server;
 	struct addr local;
 	void *owner;
+	const struct tls_names *tls;      /* of the configuration in force, for connections that are to be secured; or NULL */
 	unsigned refs;                    /* connections that came through it, plus one while it is open */
 	struct server_listener *next;     /* of the same server */
 	bool is_resting;                  /* out of descriptors: not looked at for some milliseconds */
@@ -164,6 +173,10 @@ struct server_listener *connection_listener(const struct server_connection *c);
 const struct addr *connection_peer(const struct server_connection *c);
 struct server *connection_server(const struct server_connection *c);
 uint64_t connection_id(const struct server_connection *c);           /* unique in the process */
+/* NULL: the connection is in the clear. */
+const struct tls *connection_tls(const struct server_connection *c);
+/* For accepted() and identified(): a TLS handshake comes first, with the names of the connection's listener. */
+void connection_secure(struct server_connection *c);
 
 /* What comes before HTTP or instead of it; for accepted() and identified(). */
 void connection_read_proxy_header(struct server_connection *c);      /* then identified() */

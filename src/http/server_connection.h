@@ -33,6 +33,8 @@ struct server {
 	bool is_draining;
 	struct timer rest;
 	bool (*judge)(struct server_connection *c);   /* of the last sweep, for those that were busy then */
+	uint64_t handshake_turn;          /* of the loop, in which handshake_steps were made */
+	unsigned handshake_steps;
 };
 
 /*
@@ -120,6 +122,14 @@ ssize_t connection_receive(struct server_connection *c);
 bool connection_push(struct server_connection *c, struct iovec *parts, int n);
 /* server_tunnel.c: from now on all bytes are the stream's (NULL: of one that the protocol opens itself). */
 void connection_tunnel(struct server_connection *c, struct stream *s);
+
+/* What follows a TLS handshake. */
+#define CONNECTION_SPEAKS_H2 false
+static inline const struct connection_protocol *connection_http(bool is_h2)
+{
+	(void)is_h2;
+	return &h1_protocol;
+}
 
 /* HTTP/1 only */
 void h1_pump(struct server_connection *c);
