@@ -4,14 +4,6 @@
 #include "core/budget.h"
 #include "core/mem.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ARENA_POISONS 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define ARENA_POISONS 1
-#endif
-
 #ifdef ARENA_POISONS
 #include <sanitizer/asan_interface.h>
 #define POISON(p, n) __asan_poison_memory_region((p), (n))
@@ -24,7 +16,6 @@ enum { RED_ZONE = 0 };
 #endif
 
 enum {
-	ALIGNMENT = 16,
 	BLOCK_SIZE = 4096,
 	CACHED_BLOCKS = 64,
 	GROWN_FROM = 64 * BLOCK_SIZE,      /* an arena this large takes its memory in larger pieces */
@@ -38,7 +29,7 @@ struct arena_block {
 	size_t held;                       /* sum of size over this and the older blocks */
 	size_t padding;
 };
-_Static_assert(sizeof(struct arena_block) % ALIGNMENT == 0, "what follows the header is aligned");
+_Static_assert(sizeof(struct arena_block) % ARENA_ALIGNMENT == 0, "what follows the header is aligned");
 
 static _Thread_local struct arena_block *cache;
 static _Thread_local unsigned cached;
@@ -100,10 +91,10 @@ static void *take_from_new_block(struct arena *a, size_t size)
 	return start;
 }
 
-void *arena_take(struct arena *a, size_t size)
+void *arena_take_slowly(struct arena *a, size_t size)
 {
 	BUG_ON(size > SIZE_MAX / 2);
-	size_t rounded = (size + (size == 0) + RED_ZONE + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+	size_t rounded = (size + (size == 0) + RED_ZONE + ARENA_ALIGNMENT - 1) & ~(ARENA_ALIGNMENT - 1);
 	char *p = a->next;
 
 	if (LIKELY(rounded <= (size_t)(a->end - p)))

@@ -21,12 +21,36 @@ struct arena_defer {
 };
 
 void *arena_alloc(struct arena *a, size_t size);             /* zeroed, aligned to 16 */
-void *arena_take(struct arena *a, size_t size);              /* not zeroed, aligned to 16 */
+void *arena_take_slowly(struct arena *a, size_t size);       /* arena_take when the newest block has no room */
 struct str arena_copy(struct arena *a, struct str s);        /* copy, with a NUL after it */
 struct str arena_printf(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 void arena_defer(struct arena *a, struct arena_defer *d, void (*run)(struct arena_defer *));
 void arena_free(struct arena *a);                            /* runs the defers; the arena is empty and usable after */
 size_t arena_size(const struct arena *a);                    /* bytes held, for budgets and reports */
 void arena_drop_cache(void);                                 /* gives this thread's cached blocks back */
+
+#define ARENA_ALIGNMENT ((size_t)16)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ARENA_POISONS 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define ARENA_POISONS 1
+#endif
+
+/* Not zeroed, aligned to 16. */
+static inline void *arena_take(struct arena *a, size_t size)
+{
+#ifndef ARENA_POISONS
+	char *p = a->next;
+
+	/* What is free is a multiple of the alignment, so the rounded size fits as well. A size of 0 is none of these. */
+	if (LIKELY(size - 1 < (size_t)(a->end - p))) {
+		a->next = p + ((size + ARENA_ALIGNMENT - 1) & ~(ARENA_ALIGNMENT - 1));
+		return p;
+	}
+#endif
+	return arena_take_slowly(a, size);
+}
 #define NEW(a, T) ((T *)arena_alloc((a), sizeof(T)))
 #define NEW_N(a, T, n) ((T *)arena_alloc((a), sizeof(T) * (n)))

@@ -1,7 +1,27 @@
 #include "net/transport.h"
 #include <errno.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "net/tls.h"
+
+/*
+ * recv() and its like of libc are cancellation points, which costs a program with threads some 60 instructions a call.
+ * No thread is ever cancelled here, so the kernel is asked directly.
+ */
+static ssize_t receive_now(int fd, void *p, size_t n)
+{
+	return syscall(SYS_recvfrom, fd, p, n, 0, NULL, NULL);
+}
+
+static ssize_t send_now(int fd, struct iovec *parts, int n)
+{
+	struct msghdr m = { .msg_iov = parts, .msg_iovlen = (size_t)n };
+
+	if (n == 1)
+		return syscall(SYS_sendto, fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL, NULL, 0);
+	return syscall(SYS_sendmsg, fd, &m, MSG_NOSIGNAL);
+}
 
 ssize_t transport_receive(struct transport *t, void *p, size_t n)
 {
@@ -10,21 +30,19 @@ ssize_t transport_receive(struct transport *t, void *p, size_t n)
 	if (t->tls)
 		return tls_receive(t->tls, p, n);
 	do
-		got = recv(t->fd, p, n, 0);
+		got = receive_now(t->fd, p, n);
 	while (got < 0 && errno == EINTR);
 	return got;
 }
 
 ssize_t transport_send(struct transport *t, struct iovec *parts, int n)
 {
-	struct msghdr m = { .msg_iov = parts, .msg_iovlen = (size_t)n };
 	ssize_t sent;
 
 	if (t->tls)
 		return tls_send(t->tls, parts, n);
 	do
-		sent = n == 1 ? send(t->fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL)
-			      : sendmsg(t->fd, &m, MSG_NOSIGNAL);
+		sent = send_now(t->fd, parts, n);
 	while (sent < 0 && errno == EINTR);
 	return sent;
 }

@@ -105,8 +105,9 @@ static struct stream *open_exchange(struct server_connection *c)
 {
 	struct worker *w = server_owner(connection_server(c));
 	struct arena arena = { 0 };
-	struct exchange *x = arena_alloc(&arena, sizeof *x);
+	struct exchange *x = arena_take(&arena, sizeof *x);
 
+	memset(x, 0, offsetof(struct exchange, res));
 	x->arena = arena;
 	x->stream.arena = &x->arena;
 	x->worker = w;

@@ -36,10 +36,12 @@ struct owed {
 	void *state;
 };
 
-/* Walks the chains of one leg, merged by order, broad level first. */
+/* Walks the chains of one leg that have steps left, merged by order, broad level first. */
 struct walk {
 	const struct chain *chains[LEVEL_COUNT];
 	uint16_t at[LEVEL_COUNT];
+	uint8_t levels[LEVEL_COUNT];      /* enum level of each */
+	uint8_t n;
 	uint8_t leg;                      /* enum leg */
 };
 
@@ -88,7 +90,6 @@ struct exchange {
 	unsigned n_owed, owed_room;
 	uint8_t phase;
 	/* response */
-	struct message res;
 	struct str res_body;              /* of a local reply */
 	bool is_local;                    /* the response is ours */
 	bool must_close;                  /* reply_close: no byte may be sent */
@@ -111,6 +112,8 @@ struct exchange {
 	int64_t upstream_start_us, upstream_head_us, upstream_end_us;
 	int64_t waited_us, wait_start_us;
 	const char *waited_for;           /* class that waited longest ago */
+	/* what follows is not cleared at birth */
+	struct message res;               /* the response, from its leg on */
 };
 
 /* Whether the connect-leg lists of these policies accept a TCP peer. */

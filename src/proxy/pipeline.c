@@ -9,30 +9,43 @@
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
-static const struct chain *level_chain(const struct exchange *x, enum level level, enum leg leg)
+static void add_chain(struct walk *w, const struct policies *p, enum level level)
 {
-	switch (level) {
-	case LEVEL_GATEWAY:
-		return &x->site->gateway->policies->legs[leg];
-	case LEVEL_DOMAIN:
-		return &x->site->domain_policies->legs[leg];
-	case LEVEL_ROUTE:
-		return x->route ? &x->route->policies->legs[leg] : &policies_none.legs[leg];
-	default:
-		break;
-	}
-	return &policies_none.legs[leg];
+	const struct chain *chain = &p->legs[w->leg];
+
+	if (chain->n == 0)
+		return;
+	w->chains[w->n] = chain;
+	w->at[w->n] = 0;
+	w->levels[w->n++] = (uint8_t)level;
 }
 
 static void open_walk(struct exchange *x, enum leg leg)
 {
-	x->walk = (struct walk){ .leg = (uint8_t)leg };
-	for (enum level i = 0; i < LEVEL_COUNT; i++)
-		x->walk.chains[i] = x->site ? level_chain(x, i, leg) : &policies_none.legs[leg];
+	struct walk *w = &x->walk;
+
+	w->leg = (uint8_t)leg;
+	w->n = 0;
 	if (leg == LEG_SERVICE || leg == LEG_ATTEMPT) {
-		for (enum level i = 0; i < LEVEL_COUNT; i++)
-			x->walk.chains[i] = &policies_none.legs[leg];
-		x->walk.chains[0] = &x->service->policies->legs[leg];
+		add_chain(w, x->service->policies, LEVEL_SERVICE);
+		return;
+	}
+	if (!x->site)
+		return;
+	add_chain(w, x->site->gateway->policies, LEVEL_GATEWAY);
+	add_chain(w, x->site->domain_policies, LEVEL_DOMAIN);
+	if (x->route)
+		add_chain(w, x->route->policies, LEVEL_ROUTE);
+}
+
+/* The chain `from` is at its end: the others keep their order. */
+static void close_chain(struct walk *w, unsigned from)
+{
+	w->n--;
+	for (unsigned i = from; i < w->n; i++) {
+		w->chains[i] = w->chains[i + 1];
+		w->at[i] = w->at[i + 1];
+		w->levels[i] = w->levels[i + 1];
 	}
 }
 
@@ -41,28 +54,28 @@ static const struct step *next_step(struct exchange *x)
 {
 	struct walk *w = &x->walk;
 
-	for (;;) {
-		const struct step *best = NULL;
-		enum level from = 0;
+	while (w->n > 0) {
+		const struct step *best = &w->chains[0]->steps[w->at[0]];
+		unsigned from = 0, level;
 
-		for (enum level i = 0; i < LEVEL_COUNT; i++) {
-			if (w->at[i] == w->chains[i]->n)
-				continue;
+		for (unsigned i = 1; i < w->n; i++) {
 			const struct step *s = &w->chains[i]->steps[w->at[i]];
-			if (!best || s->order < best->order) {
+
+			if (s->order < best->order) {
 				best = s;
 				from = i;
 			}
 		}
-		if (!best)
-			return NULL;
 		/* Without a route a request is only judged: limits count what matched, and nothing is shaped. */
 		if (!x->route && w->leg == LEG_REQUEST && best->order >= STAGE_RATE)
 			return NULL;
-		w->at[from]++;
-		if (w->leg == LEG_SERVICE || w->leg == LEG_ATTEMPT || !(x->hidden[from] >> best->class_index & 1))
+		level = w->levels[from];
+		if (++w->at[from] == w->chains[from]->n)
+			close_chain(w, from);
+		if (level == LEVEL_SERVICE || !(x->hidden[level] >> best->class_index & 1))
 			return best;
 	}
+	return NULL;
 }
 
 static void make_room(struct exchange *x)

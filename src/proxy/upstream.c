@@ -83,18 +83,21 @@ static bool has_next_address(const struct exchange *x)
 
 static void send_request(struct exchange *x)
 {
-	struct message head = x->stream.req;
+	struct message *head = &x->stream.req;
 	struct str data = x->held;
-	bool end = x->held_end;
+	bool end = x->held_end, keep_alive = head->keep_alive, is_taken;
 
-	head.keep_alive = true;
 	if (!end)
 		stream_send_continue(&x->stream);
 	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || has_next_address(x)))
 		x->held = arena_copy(&x->arena, data);
 	else
 		x->held.n = 0;
-	if (!call_send(&x->call, &head, data, end)) {
+	/* The upstream's connection has a life of its own. */
+	head->keep_alive = true;
+	is_taken = call_send(&x->call, head, data, end);
+	head->keep_alive = keep_alive;
+	if (!is_taken) {
 		if (!end)
 			stream_pause(&x->stream);
 	} else if (!end) {
