@@ -82,12 +82,10 @@ static bool accept_upgrade(struct client_connection *c)
 static bool parse(struct client_connection *c, const char *p, size_t size)
 {
 	struct call *call = c->call;
-	char *head = arena_take(call->arena, size);
 	enum h1_fault fault;
 
-	memcpy(head, p, size);
 	call->res = (struct message){ .arena = call->arena };
-	fault = h1_parse_response(&call->res, (struct str){ head, size }, &response_limits, call->method);
+	fault = h1_parse_response(&call->res, (struct str){ p, size }, &response_limits, call->method);
 	c->scan = (struct h1_scan){ 0 };
 	if (fault == H1_FAULT_NONE && call->res.status == 101 && !accept_upgrade(c))
 		fault = H1_FAULT_STATUS_LINE;

@@ -86,7 +86,7 @@ enum h1_result h1_find_head(struct h1_scan *s, const char *p, size_t n, size_t *
 size_t h1_skip_empty(const char *p, size_t n);           /* 0 or 2 */
 
 /*
- * Parses a whole head. *m is zero but for m->arena; the message points into `head`. H1_FAULT_NONE on success; *m is
+ * Parses a copy of a whole head, to which the message points. *m is zero but for m->arena. H1_FAULT_NONE on success; *m is
  * then complete: framing, keep_alive, path and query normalised, absolute-form targets folded into authority and path
  * (RFC 9112 3.2.2), hop-by-hop fields dropped. After a fault *m holds what was read so far, for the log only.
  */

@@ -137,14 +137,10 @@ static enum h1_fault settle_length(struct h1_notes *notes)
 	return H1_FAULT_NONE;
 }
 
-/*
- * What nearly every Host is: letters, digits, '-' and '.', at most 16 of them. `end` is the end of the head, so that a
- * block may reach past the value.
- */
-static bool is_plain_host(struct str host, const char *end)
+/* What nearly every Host is: letters, digits, '-' and '.', at most 16 of them. A block may reach past the value. */
+static bool is_plain_host(struct str host)
 {
-	return host.n > 0 && host.n <= SCAN_BLOCK && end - host.p >= SCAN_BLOCK &&
-	       !(scan_mask_host(host.p) & ((1U << host.n) - 1));
+	return host.n > 0 && host.n <= SCAN_BLOCK && !(scan_mask_host(host.p) & ((1U << host.n) - 1));
 }
 
 static enum h1_fault settle_host(struct h1_notes *notes)
@@ -157,12 +153,14 @@ static enum h1_fault settle_host(struct h1_notes *notes)
 	if (!notes->has_host)
 		return m->minor == 0 ? H1_FAULT_NONE : H1_FAULT_HOST_MISSING;
 	row = &m->headers[notes->host];
-	if (!is_plain_host(row->value, notes->end) && !uri_split_authority(row->value, &host, &port))
+	if (!is_plain_host(row->value) && !uri_split_authority(row->value, &host, &port))
 		return H1_FAULT_HOST_BAD;
-	if (m->authority.p)
+	if (m->authority.p) {
 		row->value = m->authority;
-	else
+		row->is_line = false;
+	} else {
 		m->authority = row->value;
+	}
 	return H1_FAULT_NONE;
 }
 

@@ -1,8 +1,8 @@
 /*
  * h1_parse.c -- a whole head into a message.
  *
- * Both parsers work on a head that is known to end in an empty line: every scan stops at a line end at the latest, so
- * the byte after a CR may be looked at without asking for the end.
+ * Both parsers work on a copy of the head that is known to end in an empty line and is followed by a block of zeros:
+ * every scan stops at a line end at the latest, and none asks where the head ends.
  *
  *	start line ─► fields, one row each; what decides framing is noted ─► h1_settle_* (h1_framing.c) judges the notes
  */
@@ -106,7 +106,7 @@ static enum h1_fault note(struct h1_notes *notes, struct header *row, uint16_t a
 	return H1_FAULT_NONE;
 }
 
-static enum h1_fault add_row(struct h1_notes *notes, struct str name, struct str value, enum header_id id)
+static inline enum h1_fault add_row(struct h1_notes *notes, const struct header *from)
 {
 	struct message *m = notes->m;
 	struct header *row;
@@ -114,52 +114,61 @@ static enum h1_fault add_row(struct h1_notes *notes, struct str name, struct str
 	if (UNLIKELY(m->n == m->cap))
 		message_grow(m);
 	row = &m->headers[m->n++];
-	row->name = name;
-	row->value = value;
-	row->id = (uint16_t)id;
-	row->dropped = false;
-	if (notes->noted & BIT(id)) {
+	*row = *from;
+	if (notes->noted & BIT(row->id)) {
 		enum h1_fault fault = note(notes, row, (uint16_t)(m->n - 1));
 
 		if (fault || row->dropped)
 			return fault;
 	}
-	m->present |= BIT(id);
+	m->present |= BIT(row->id);
 	return H1_FAULT_NONE;
 }
 
-/* As scan_value, from within a head that has at least one block. */
-static inline const char *find_value_end(const char *p, const char *end)
+/* The first byte that no value may hold: a line end at the latest. */
+static inline const char *find_value_end(const char *p)
 {
-	const char *last = end - SCAN_BLOCK;
-
-	for (; LIKELY(p <= last); p += SCAN_BLOCK) {
+	for (;; p += SCAN_BLOCK) {
 		unsigned stops = scan_mask_value(p);
 
 		if (stops)
 			return p + __builtin_ctz(stops);
 	}
-	return scan_class(p, end, SCAN_VALUE);
 }
 
-/* Takes the value that starts at p; *next is the start of the next line. */
-static enum h1_fault take_value(const char *p, const char *end, struct str *value, const char **next)
+/* The first colon, space or control: the end of a name that may be one. */
+static inline const char *find_name_end(const char *p)
 {
-	const char *stop;
+	for (;; p += SCAN_BLOCK) {
+		unsigned stops = scan_mask_byte(p, ':') | scan_mask_low(p);
 
-	if (LIKELY(p[0] == ' ' && p[1] > ' '))
+		if (LIKELY(stops))
+			return p + __builtin_ctz(stops);
+	}
+}
+
+/* Takes the value that starts behind the colon; *next is the start of the next line. */
+static inline enum h1_fault take_value(const char *colon, struct header *row, const char **next)
+{
+	const char *p = colon + 1, *stop;
+
+	row->is_line = p[0] == ' ' && p[1] > ' ';
+	if (LIKELY(row->is_line))
 		p++;
 	else
 		while (*p == ' ' || *p == '\t')
 			p++;
-	stop = find_value_end(p, end);
+	stop = find_value_end(p);
 	if (UNLIKELY(stop[0] != '\r' || stop[1] != '\n'))
 		return judge_value_byte(stop);
 	*next = stop + 2;
 	/* Of the bytes up to SP, a value holds SP and HTAB only. */
-	while (stop > p && (unsigned char)stop[-1] <= ' ')
-		stop--;
-	*value = (struct str){ p, (size_t)(stop - p) };
+	if (UNLIKELY((unsigned char)stop[-1] <= ' ')) {
+		row->is_line = false;
+		while (stop > p && (unsigned char)stop[-1] <= ' ')
+			stop--;
+	}
+	row->value = (struct str){ p, (size_t)(stop - p) };
 	return H1_FAULT_NONE;
 }
 
@@ -182,18 +191,18 @@ __attribute__((noinline)) static bool is_disguised(struct str name)
 	}
 }
 
-/* A name we do not know ends at the colon; *is_kept tells whether the field is passed on. */
-static inline enum h1_fault judge_name(const struct h1_notes *notes, struct str name, const char *end, bool *is_kept)
+/* A name we do not know ends at its colon, if it is one; *is_kept tells whether the field is passed on. */
+static inline enum h1_fault judge_name(const struct h1_notes *notes, struct str name, bool *is_kept)
 {
 	const char *stop = name.p;
 	unsigned seen = 0;
 
-	if (LIKELY(name.n <= SCAN_BLOCK && name.n > 0 && end - name.p >= SCAN_BLOCK) &&
+	if (LIKELY(name.n <= SCAN_BLOCK && name.n > 0 && stop[name.n] == ':') &&
 	    !(scan_mask_name(name.p) & ((1U << name.n) - 1)))
 		return H1_FAULT_NONE;
 	for (; SCAN_IS(*stop, SCAN_TOKEN); stop++)
 		seen |= scan_classes[(uint8_t)*stop];
-	if (stop != name.p + name.n || name.n == 0)
+	if (*stop != ':' || name.n == 0)
 		return judge_name_byte(name.p, stop);
 	if (UNLIKELY(seen & SCAN_UNDERSCORE)) {
 		if (is_disguised(name))
@@ -204,29 +213,30 @@ static inline enum h1_fault judge_name(const struct h1_notes *notes, struct str 
 }
 
 /* One field line at *at. */
-static inline enum h1_fault take_field(struct h1_notes *notes, const char **at, const char *end)
+static inline enum h1_fault take_field(struct h1_notes *notes, const char **at)
 {
-	const char *p = *at, *colon = scan_byte(p, end, ':');
-	struct str name = { p, (size_t)(colon - p) }, value = { NULL, 0 };
-	enum header_id id = header_find(name);
+	const char *p = *at, *colon = find_name_end(p);
+	struct header row = { .name = { p, (size_t)(colon - p) } };
+	enum header_id id = header_find_padded(row.name);
 	bool is_kept = true;
 	enum h1_fault fault;
 
-	if (id == HEADER_OTHER && (fault = judge_name(notes, name, end, &is_kept)))
+	if ((id == HEADER_OTHER || UNLIKELY(*colon != ':')) && (fault = judge_name(notes, row.name, &is_kept)))
 		return fault;
-	fault = take_value(colon + 1, end, &value, at);
+	fault = take_value(colon, &row, at);
 	if (fault)
 		return fault;
 	if (UNLIKELY(++notes->fields > notes->limit))
 		return H1_FAULT_HEADER_COUNT;
-	return is_kept ? add_row(notes, name, value, id) : H1_FAULT_NONE;
+	row.id = (uint16_t)id;
+	return is_kept ? add_row(notes, &row) : H1_FAULT_NONE;
 }
 
 /* The head ends in an empty line, so that this ends there at the latest. */
 static enum h1_fault take_fields(struct h1_notes *notes, const char *p, const char *end)
 {
 	while (*p != '\r') {
-		enum h1_fault fault = take_field(notes, &p, end);
+		enum h1_fault fault = take_field(notes, &p);
 
 		if (UNLIKELY(fault))
 			return fault;
@@ -253,17 +263,26 @@ static enum h1_fault check_end(struct str head, enum h1_fault start_line)
 	               ? H1_FAULT_BARE_LF : start_line;
 }
 
-/* "HTTP/1.0" or "HTTP/1.1" at p; other digits are a version we do not speak, other text is `otherwise`. */
-static enum h1_fault take_version(struct message *m, const char *p, const char *end, enum h1_fault otherwise)
+static const char *copy_head(struct arena *a, struct str head)
 {
-	if (end - p < VERSION_BYTES || memcmp(p, "HTTP/", 5) != 0)
-		return otherwise;
-	if (memcmp(p + 5, "1.1", 3) == 0) {
+	char *copy = arena_take(a, head.n + SCAN_BLOCK);
+
+	memcpy(copy, head.p, head.n);
+	memset(copy + head.n, 0, SCAN_BLOCK);
+	return copy;
+}
+
+/* "HTTP/1.0" or "HTTP/1.1" at p; other digits are a version we do not speak, other text is `otherwise`. */
+static enum h1_fault take_version(struct message *m, const char *p, enum h1_fault otherwise)
+{
+	if (LIKELY(memcmp(p, "HTTP/1.1", VERSION_BYTES) == 0)) {
 		m->minor = 1;
 		return H1_FAULT_NONE;
 	}
-	if (memcmp(p + 5, "1.0", 3) == 0)
+	if (memcmp(p, "HTTP/1.0", VERSION_BYTES) == 0)
 		return H1_FAULT_NONE;
+	if (memcmp(p, "HTTP/", 5) != 0)
+		return otherwise;
 	if (SCAN_IS(p[5], SCAN_DIGIT) && p[6] == '.' && SCAN_IS(p[7], SCAN_DIGIT))
 		return H1_FAULT_VERSION;
 	return otherwise;
@@ -281,29 +300,48 @@ static enum h1_fault judge_line_byte(const char *q, enum h1_fault otherwise)
 	return otherwise;
 }
 
-static enum h1_fault take_request_line(struct message *m, const char **at, const char *end)
+static enum h1_fault take_method(struct message *m, const char **at)
 {
-	const char *p = *at, *stop = scan_class(p, end, SCAN_TOKEN);
-	enum h1_fault fault;
+	const char *p = *at, *stop;
 
+	if (LIKELY(memcmp(p, "GET ", 4) == 0)) {
+		m->method = METHOD_GET;
+		m->method_name = (struct str){ p, 3 };
+		*at = p + 4;
+		return H1_FAULT_NONE;
+	}
+	for (stop = p; SCAN_IS(*stop, SCAN_TOKEN);)
+		stop++;
 	if (stop == p || *stop != ' ')
 		return judge_line_byte(stop, stop == p ? H1_FAULT_METHOD : H1_FAULT_REQUEST_LINE);
 	m->method_name = (struct str){ p, (size_t)(stop - p) };
 	if (m->method_name.n > H1_METHOD_BYTES)
 		return H1_FAULT_METHOD;
 	m->method = method_lookup(m->method_name);
-	p = stop + 1;
-	stop = scan_visible(p, end);
+	*at = stop + 1;
+	return H1_FAULT_NONE;
+}
+
+static enum h1_fault take_request_line(struct message *m, const char **at)
+{
+	const char *p, *stop;
+	enum h1_fault fault = take_method(m, at);
+
+	if (fault)
+		return fault;
+	for (stop = p = *at; !scan_mask_visible(stop);)
+		stop += SCAN_BLOCK;
+	stop += __builtin_ctz(scan_mask_visible(stop));
 	if (stop == p || *stop != ' ')
 		return judge_line_byte(stop, stop == p || *stop == '\r' ? H1_FAULT_REQUEST_LINE : H1_FAULT_TARGET);
 	m->target = (struct str){ p, (size_t)(stop - p) };
 	p = stop + 1;
-	fault = take_version(m, p, end, H1_FAULT_REQUEST_LINE);
+	fault = take_version(m, p, H1_FAULT_REQUEST_LINE);
 	if (fault)
 		return fault;
 	p += VERSION_BYTES;
-	if (p + 2 > end || p[0] != '\r' || p[1] != '\n')
-		return p < end ? judge_line_byte(p, H1_FAULT_REQUEST_LINE) : H1_FAULT_REQUEST_LINE;
+	if (p[0] != '\r' || p[1] != '\n')
+		return judge_line_byte(p, H1_FAULT_REQUEST_LINE);
 	*at = p + 2;
 	return H1_FAULT_NONE;
 }
@@ -343,7 +381,7 @@ static enum h1_fault take_target(struct message *m, const struct h1_limits *limi
 	if (UNLIKELY(m->method == METHOD_CONNECT))
 		return H1_FAULT_CONNECT;
 	if (LIKELY(m->target.p[0] == '/'))
-		return uri_normalise(m->arena, m->target, &m->path, &m->query) ? H1_FAULT_TARGET : H1_FAULT_NONE;
+		return uri_normalise_spaced(m->arena, m->target, &m->path, &m->query) ? H1_FAULT_TARGET : H1_FAULT_NONE;
 	if (m->target.n == 1 && m->target.p[0] == '*') {
 		m->path = m->target;
 		return m->method == METHOD_OPTIONS ? H1_FAULT_NONE : H1_FAULT_TARGET;
@@ -353,31 +391,34 @@ static enum h1_fault take_target(struct message *m, const struct h1_limits *limi
 
 enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits)
 {
-	struct h1_notes notes = { .m = m, .end = head.p + head.n, .noted = NOTED_IN_REQUEST,
-	                          .limit = count_limit(limits), .keep_underscores = limits->keep_underscores };
-	const char *p = head.p, *end = p + head.n;
+	struct h1_notes notes = { .m = m, .noted = NOTED_IN_REQUEST, .limit = count_limit(limits),
+	                          .keep_underscores = limits->keep_underscores };
 	enum h1_fault fault = check_end(head, H1_FAULT_REQUEST_LINE);
+	const char *p;
 
-	if (fault || (fault = take_request_line(m, &p, end)) || (fault = take_target(m, limits)))
+	if (fault)
+		return fault;
+	p = copy_head(m->arena, head);
+	notes.end = p + head.n;
+	if ((fault = take_request_line(m, &p)) || (fault = take_target(m, limits)))
 		return fault;
 	if (head.n > limits->head_bytes)
 		return H1_FAULT_HEAD_LARGE;
-	fault = take_fields(&notes, p, end);
+	fault = take_fields(&notes, p, notes.end);
 	if (fault)
 		return fault;
 	return h1_settle_request(&notes);
 }
 
-static enum h1_fault take_status_line(struct message *m, const char **at, const char *end)
+static enum h1_fault take_status_line(struct message *m, const char **at)
 {
 	const char *p = *at, *stop;
-	enum h1_fault fault = take_version(m, p, end, H1_FAULT_STATUS_LINE);
+	enum h1_fault fault = take_version(m, p, H1_FAULT_STATUS_LINE);
 
 	if (fault)
 		return fault;
 	p += VERSION_BYTES;
-	if (end - p < 6 || p[0] != ' ' || p[1] < '1' || p[1] > '5' || !SCAN_IS(p[2], SCAN_DIGIT) ||
-	    !SCAN_IS(p[3], SCAN_DIGIT))
+	if (p[0] != ' ' || p[1] < '1' || p[1] > '5' || !SCAN_IS(p[2], SCAN_DIGIT) || !SCAN_IS(p[3], SCAN_DIGIT))
 		return H1_FAULT_STATUS_LINE;
 	m->status = (p[1] - '0') * 100 + (p[2] - '0') * 10 + (p[3] - '0');
 	p += 4;
@@ -386,9 +427,9 @@ static enum h1_fault take_status_line(struct message *m, const char **at, const 
 		return judge_line_byte(p, H1_FAULT_STATUS_LINE);
 	if (*p == ' ')
 		p++;
-	stop = scan_value(p, end);
-	if (stop + 1 >= end || stop[0] != '\r' || stop[1] != '\n')
-		return judge_line_byte(stop < end ? stop : end - 1, H1_FAULT_STATUS_LINE);
+	stop = find_value_end(p);
+	if (stop[0] != '\r' || stop[1] != '\n')
+		return judge_line_byte(stop, H1_FAULT_STATUS_LINE);
 	m->reason = (struct str){ p, (size_t)(stop - p) };
 	*at = stop + 2;
 	return H1_FAULT_NONE;
@@ -397,15 +438,19 @@ static enum h1_fault take_status_line(struct message *m, const char **at, const 
 enum h1_fault h1_parse_response(struct message *m, struct str head, const struct h1_limits *limits,
                                 enum method method)
 {
-	struct h1_notes notes = { .m = m, .end = head.p + head.n, .limit = count_limit(limits), .noted = NOTED_ALWAYS,
+	struct h1_notes notes = { .m = m, .limit = count_limit(limits), .noted = NOTED_ALWAYS,
 	                          .keep_underscores = true };
-	const char *p = head.p, *end = p + head.n;
 	enum h1_fault fault = check_end(head, H1_FAULT_STATUS_LINE);
+	const char *p;
 
 	m->method = method;
 	if (head.n > limits->head_bytes)
 		return H1_FAULT_HEAD_LARGE;
-	if (fault || (fault = take_status_line(m, &p, end)) || (fault = take_fields(&notes, p, end)))
+	if (fault)
+		return fault;
+	p = copy_head(m->arena, head);
+	notes.end = p + head.n;
+	if ((fault = take_status_line(m, &p)) || (fault = take_fields(&notes, p, notes.end)))
 		return fault;
 	return h1_settle_response(&notes);
 }

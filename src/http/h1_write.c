@@ -7,7 +7,6 @@
 #include "http/h1.h"
 
 #define FIXED_BYTES 192U                  /* start line without its texts, Host, framing, Connection, the empty line */
-#define BIT(id) (UINT64_C(1) << (id))
 
 static char *put(char *out, struct str s)
 {
@@ -40,49 +39,36 @@ size_t h1_head_bound(const struct message *m)
 	return size;
 }
 
-/* The value follows the name with ": " between: a line as it was received. */
-static bool is_line(const struct header *h)
-{
-	const char *colon = h->name.p + h->name.n;
+#define NOT_SKIPPED 0xffffU
 
-	return h->value.p == colon + 2 && memcmp(colon, ": ", 2) == 0;
+static inline bool is_written(const struct header *h, unsigned skip)
+{
+	return !h->dropped && h->id != skip;
 }
 
-static bool is_next_line(const struct header *h, const struct header *next)
-{
-	const char *end = h->value.p + h->value.n;
-
-	return next->name.p == end + 2 && memcmp(end, "\r\n", 2) == 0;
-}
-
-static bool is_skipped(const struct header *h, uint64_t skip)
-{
-	return h->dropped || (BIT(h->id) & skip);
-}
-
-static char *put_rows(char *out, const struct message *m, uint64_t skip)
+/* Rows but those dropped and those of the id `skip`. */
+static char *put_rows(char *out, const struct message *m, unsigned skip)
 {
 	const struct header *h = m->headers, *end = m->n ? h + m->n : h;
 
 	while (h < end) {
-		const char *start = h->name.p, *stop;
+		const char *start = h->name.p, *stop = h->value.p + h->value.n;
 
-		if (is_skipped(h, skip)) {
+		if (!is_written(h, skip)) {
 			h++;
 			continue;
 		}
-		if (!is_line(h)) {
+		if (!h->is_line) {
 			out = put(out, h->name);
 			out = PUT_LIT(out, ": ");
-			start = h->value.p;
-		} else {
-			while (h + 1 < end && !is_skipped(h + 1, skip) && is_next_line(h, h + 1) && is_line(h + 1))
-				h++;
+			out = put(out, h->value);
+			out = PUT_LIT(out, "\r\n");
+			h++;
+			continue;
 		}
-		stop = h->value.p + h->value.n;
-		out = put(out, (struct str){ start, (size_t)(stop - start) });
-		out = PUT_LIT(out, "\r\n");
-		h++;
+		for (h++; h < end && h->is_line && h->name.p == stop + 2 && is_written(h, skip); h++)
+			stop = h->value.p + h->value.n;
+		out = put(out, (struct str){ start, (size_t)(stop + 2 - start) });
 	}
 	return out;
 }
@@ -114,7 +100,7 @@ size_t h1_write_request(const struct message *m, char *out)
 	at = PUT_LIT(at, " HTTP/1.1\r\nHost: ");
 	at = put(at, m->authority);
 	at = PUT_LIT(at, "\r\n");
-	at = put_rows(at, m, BIT(HEADER_HOST));
+	at = put_rows(at, m, HEADER_HOST);
 	if (m->framing == FRAMING_LENGTH)
 		at = put_length(at, m->content_length);
 	else if (m->framing == FRAMING_CHUNKED)
@@ -153,7 +139,7 @@ size_t h1_write_response(const struct message *m, char *out)
 	*at++ = ' ';
 	at = put(at, m->reason.n ? m->reason : str_of(h1_reason(m->status)));
 	at = PUT_LIT(at, "\r\n");
-	at = put_rows(at, m, 0);
+	at = put_rows(at, m, NOT_SKIPPED);
 	at = put_response_framing(at, m);
 	if (m->status >= 200) {
 		if (!m->keep_alive)

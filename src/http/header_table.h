@@ -63,6 +63,16 @@ static inline bool header_is_same(const char *p, const struct header_known *know
 	return differs == 0;
 }
 
+/* The first 32 bytes at p are readable; the same length was checked. */
+static inline bool header_is_same_padded(const char *p, const struct header_known *known, size_t n)
+{
+	uint64_t differs = header_differ8(p, known, 0) | header_differ8(p, known, 8);
+
+	if (n > 16)
+		differs |= header_differ8(p, known, 16) | header_differ8(p, known, 24);
+	return differs == 0;
+}
+
 /* From the slot `at` on; any length. */
 enum header_id header_search(struct str name, unsigned at);
 
@@ -79,4 +89,20 @@ static inline enum header_id header_find(struct str name)
 	if (LIKELY(header_known[id].n == name.n) && LIKELY(header_is_same(name.p, &header_known[id], name.n)))
 		return (enum header_id)id;
 	return header_search(name, at);
+}
+
+/* The same for a name behind which a block of the scans may be read. */
+static inline enum header_id header_find_padded(struct str name)
+{
+	const struct header_known *known;
+	unsigned at, id;
+
+	if (UNLIKELY(name.n - HEADER_HASHED_BYTES > HEADER_NAME_BYTES - HEADER_HASHED_BYTES))
+		return header_search(name, 0);
+	at = header_hash(name.p, name.n);
+	id = header_slots[at];
+	known = &header_known[id];
+	if (LIKELY(known->n == name.n) && LIKELY(header_is_same_padded(name.p, known, name.n)))
+		return (enum header_id)id;
+	return id == HEADER_OTHER ? HEADER_OTHER : header_search(name, at);
 }

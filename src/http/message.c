@@ -105,6 +105,7 @@ static void set(struct message *m, enum header_id id, struct str name, struct st
 		return;
 	}
 	first->value = make_clean(m, value);
+	first->is_line = false;
 	for (struct header *h = first; (h = message_find_next(m, h));)
 		h->dropped = true;
 	if (id == HEADER_HOST)

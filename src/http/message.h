@@ -44,6 +44,7 @@ struct header {
 	struct str name, value;
 	uint16_t id;                      /* enum header_id */
 	bool dropped;
+	bool is_line;                     /* name, ": ", value and CRLF stand together in memory */
 };
 
 struct message {

@@ -63,6 +63,14 @@ static inline unsigned scan_mask_value(const char *p)
 	return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(tab, control), del));
 }
 
+/* Controls and SP. */
+static inline unsigned scan_mask_low(const char *p)
+{
+	__m128i v = _mm_loadu_si128((const void *)p);
+
+	return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x20)), v));
+}
+
 /* Bytes from 0x80 are negative in a signed comparison, so two comparisons bound the range. */
 static inline unsigned scan_mask_visible(const char *p)
 {
@@ -132,6 +140,15 @@ static inline unsigned scan_mask_value(const char *p)
 
 	for (unsigned i = 0; i < SCAN_BLOCK; i++)
 		mask |= (unsigned)!SCAN_IS(p[i], SCAN_VALUE) << i;
+	return mask;
+}
+
+static inline unsigned scan_mask_low(const char *p)
+{
+	unsigned mask = 0;
+
+	for (unsigned i = 0; i < SCAN_BLOCK; i++)
+		mask |= (unsigned)((uint8_t)p[i] <= 0x20) << i;
 	return mask;
 }
 

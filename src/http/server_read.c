@@ -152,9 +152,7 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 	s->req.arena = s->arena;
 	c->stream = s;
 	c->requests++;
-	char *head = arena_take(s->arena, size);
-	memcpy(head, p, size);
-	fault = h1_parse_request(&s->req, (struct str){ head, size }, &server->settings.limits);
+	fault = h1_parse_request(&s->req, (struct str){ p, size }, &server->settings.limits);
 	if (fault != H1_FAULT_NONE) {
 		c->stream = NULL;
 		s->connection = NULL;

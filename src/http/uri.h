@@ -17,6 +17,8 @@ enum uri_result { URI_OK, URI_BAD };
 
 /* Splits off the query and normalises the path. Costs no allocation when the path is in normal form already. */
 enum uri_result uri_normalise(struct arena *a, struct str target, struct str *path, struct str *query);
+/* The same for a target that a space follows, then 15 bytes more that may be read: no tail needs care. */
+enum uri_result uri_normalise_spaced(struct arena *a, struct str target, struct str *path, struct str *query);
 /* host[:port] as a Host value: reg-name, IPv4 or [IPv6]; port 0 when absent. */
 bool uri_split_authority(struct str authority, struct str *host, uint16_t *port);
 bool uri_is_host(struct str host);                        /* DNS name, IPv4 or IPv6 (with or without brackets) */

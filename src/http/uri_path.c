@@ -75,6 +75,25 @@ static struct glance glance_at(const char *p, size_t n)
 	return g;
 }
 
+/* A space stops the glance, so that a block may reach past the end. */
+static inline struct glance glance_before_space(const char *p, size_t n)
+{
+#if defined(__SSE2__)
+	struct glance g = { 0, false };
+	bool after_slash = false;
+	size_t plain;
+
+	do {
+		plain = glance_block(p + g.plain, &after_slash, &g.has_pair);
+		g.plain += plain;
+	} while (plain == SCAN_BLOCK);
+	(void)n;
+	return g;
+#else
+	return glance_at(p, n);
+#endif
+}
+
 struct rewriter {
 	char *out;
 	size_t n;                         /* bytes written */
@@ -202,9 +221,9 @@ __attribute__((noinline)) static enum uri_result rewrite_path(struct arena *a, s
 	return URI_OK;
 }
 
-enum uri_result uri_normalise(struct arena *a, struct str target, struct str *path, struct str *query)
+static inline enum uri_result split(struct arena *a, struct str target, struct glance g, struct str *parts[2])
 {
-	struct glance g = glance_at(target.p, target.n);
+	struct str *path = parts[0], *query = parts[1];
 	size_t n = g.plain;
 
 	*query = (struct str){ NULL, 0 };
@@ -221,4 +240,14 @@ enum uri_result uri_normalise(struct arena *a, struct str target, struct str *pa
 	}
 	*path = (struct str){ target.p, n };
 	return n == g.plain && !g.has_pair ? URI_OK : rewrite_path(a, *path, path);
+}
+
+enum uri_result uri_normalise(struct arena *a, struct str target, struct str *path, struct str *query)
+{
+	return split(a, target, glance_at(target.p, target.n), (struct str *[]){ path, query });
+}
+
+enum uri_result uri_normalise_spaced(struct arena *a, struct str target, struct str *path, struct str *query)
+{
+	return split(a, target, glance_before_space(target.p, target.n), (struct str *[]){ path, query });
 }
