@@ -245,7 +245,7 @@ static int run(char **args)
 	return 0;
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
 	const char *command = argc > 1 ? argv[1] : "help";
 
@@ -264,4 +264,15 @@ int main(int argc, char **argv)
 		return cli_help(argc > 2 ? argv[2] : NULL);
 	fprintf(stderr, "sluice: no such command: %s; see `sluice help`\n", command);
 	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	int code = run_command(argc, argv);
+
+	/* Half a schema must not look like a whole one. */
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	fprintf(stderr, "sluice: standard output cannot be written\n");
+	return code ? code : 1;
 }

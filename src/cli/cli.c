@@ -92,7 +92,8 @@ int cli_help(const char *topic)
 	printf("sluice: an API gateway and AI gateway\n\nUsage: sluice COMMAND [ARGUMENTS]\n\n");
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
 		if (!topic || is_about(&commands[i], topic))
-			printf("  %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].doc);
+			printf("  %s%s%s\n      %s\n", commands[i].name, *commands[i].arguments ? " " : "",
+			       commands[i].arguments, commands[i].doc);
 	return 0;
 }
 

@@ -286,6 +286,13 @@ def test_class_has_schema_manual_and_an_example_that_is_accepted(name, gw):
 	gw.ask("POST", "/api/v2/policies", {"name": name, "className": name, "config": json.dumps(example)})
 
 
+@pytest.mark.parametrize("what", ["classes", "manual", "schema", "example"])
+def test_output_that_cannot_be_written_is_told(what):
+	with open("/dev/full", "wb") as full:
+		done = subprocess.run([PROGRAM, "policy", what, *(["Cors"] if what != "classes" else [])], stdout=full, stderr=subprocess.PIPE)
+	assert done.returncode == 1 and b"cannot be written" in done.stderr
+
+
 # ---- examples ----
 
 def test_example_files_are_accepted_by_the_api(gw):
