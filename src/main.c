@@ -2,8 +2,9 @@
  * main.c -- flags → store → first snapshot → workers → wait for signals; nothing else.
  *
  * The main thread is the control thread. A thread of its own waits for signals: the first SIGTERM or SIGINT takes
- * readiness back and drains the workers, the second ends them at once. When their threads have ended the control loop
- * is stopped, and only then are the workers freed: until then writes wake them and signals stop them.
+ * readiness back and drains the workers, the second ends them at once; a successor that took over counts as the first.
+ * When their threads have ended the control loop is stopped, and only then are the workers freed: until then writes
+ * wake them and signals stop them.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -28,7 +29,8 @@ static struct {
 	struct mailbox *boxes;
 	struct control *control;
 	pthread_mutex_t lock;             /* signals against the end: workers and control are there while !is_over */
-	pthread_t drain;                  /* started with the first signal */
+	pthread_t drain;                  /* started with the first signal, or when a successor serves */
+	bool is_draining;
 	bool is_over;
 } program = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -42,11 +44,11 @@ static void *drain(void *arg)
 	return arg;
 }
 
-/* False when there is nothing left to stop. */
-static bool take_signal(int sig, bool is_first)
+/* The first time everything drains, the second time it stops. False when there is nothing left to stop. */
+static bool begin_stop(int sig)
 {
 	pthread_mutex_lock(&program.lock);
-	bool is_over = program.is_over;
+	bool is_over = program.is_over, is_first = !program.is_draining;
 
 	if (!is_over) {
 		log_info(is_first ? "stop.drain" : "stop.now", F_INT("signal", sig));
@@ -55,19 +57,26 @@ static bool take_signal(int sig, bool is_first)
 			worker_stop(program.workers[i], !is_first);
 		if (is_first)
 			program.drain = thread_start("drain", drain, NULL);
+		program.is_draining = true;
 	}
 	pthread_mutex_unlock(&program.lock);
 	return !is_over;
 }
 
+/* A successor serves. */
+static void drain_for_successor(void *arg)
+{
+	(void)arg;
+	begin_stop(0);
+}
+
 static void *wait_for_signals(void *arg)
 {
 	sigset_t *set = arg;
-	bool is_first = true;
 	int sig;
 
-	while (sigwait(set, &sig) == 0 && take_signal(sig, is_first))
-		is_first = false;
+	while (sigwait(set, &sig) == 0 && begin_stop(sig))
+		;
 	return NULL;
 }
 
@@ -144,6 +153,7 @@ static struct control *open_control(struct problem *why)
 		.data_dir = s->data.p,
 		.admin = s->admin.p,
 		.store = text_or_null(s->store),
+		.takeover = s->takeover,
 		.cluster = s->cluster.p,
 		.node = s->node.p,
 		.host_names = s->adminHosts.items,
@@ -238,6 +248,10 @@ static int run(char **args)
 		return fail_start(&why);
 	}
 	control_set_ready(program.control, true);
+	if (!control_take_over(program.control, drain_for_successor, NULL, &why)) {
+		log_stop();
+		return fail_start(&why);
+	}
 	announce();
 	thread_start("signals", wait_for_signals, &signals);
 	control_run(program.control);

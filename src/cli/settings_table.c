@@ -82,6 +82,8 @@ const struct field settings_fields[] = {
 	    DOC("Threads that serve traffic; 0 = one for each CPU.")),
 	BOOL(struct program_settings, pinWorkers, DEFAULT("false"),
 	     DOC("Bind each worker to one CPU.")),
+	BOOL(struct program_settings, takeover, DEFAULT("false"),
+	     DOC("Take sockets and store over from the process that serves this data directory, which then ends.")),
 	BOOL(struct program_settings, demo, DEFAULT("false"),
 	     DOC("Start an echo backend and, in an empty store, a gateway, route and RateLimit for it.")),
 	TEXT(struct program_settings, logLevel, FORMAT(check_log_level), DEFAULT("\"info\""),

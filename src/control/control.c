@@ -80,6 +80,8 @@ static bool open_parts(struct control *c, const struct control_settings *s, stru
 	if (!make_data_dir(s->data_dir, why) || !feature_set_defaults(s->features, why) ||
 	    !operators_open(&c->operators, s->data_dir, why))
 		return false;
+	if (s->takeover && !takeover_ask(&c->takeover, why))
+		return false;
 	c->store = store_open(c->store_url, why);
 	if (!c->store || !secrets_open(&c->secrets, s->data_dir, why))
 		return false;
@@ -100,6 +102,7 @@ struct control *control_new(const struct control_settings *s, struct problem *wh
 				: copy_text(&c->arena,
 					  arena_printf(&c->arena, "sqlite:%s/sluice.db", s->data_dir).p);
 	c->loop = loop_new();
+	takeover_init(&c->takeover, c);
 	task_init(&c->flush, run_flush);
 	timer_init(&c->tick, run_tick);
 	list_hosts(c, s);
@@ -281,7 +284,8 @@ static void drain(struct control *c)
 
 	if (!c->server)
 		return;
-	server_unlisten(&c->listener);
+	if (c->listener.watch.fd >= 0)
+		server_unlisten(&c->listener);
 	server_drain(c->server);
 	while (server_connections(c->server) && clock_ms() < end_ms)
 		loop_run_once(c->loop, 50);
@@ -293,6 +297,14 @@ void control_run(struct control *c)
 	loop_run(c->loop, turn, c);
 	drain(c);
 	timer_disarm(&c->tick);
+}
+
+bool control_take_over(struct control *c, void (*gone)(void *arg), void *arg, struct problem *why)
+{
+	if (!takeover_confirm(&c->takeover, why))
+		return false;
+	takeover_offer(&c->takeover, gone, arg);
+	return true;
 }
 
 void control_stop(struct control *c)
@@ -315,6 +327,7 @@ void control_free(struct control *c)
 {
 	if (!c)
 		return;
+	takeover_end(&c->takeover);
 	if (c->server)
 		server_free(c->server);
 	compiler_free(c->compiler);

@@ -23,6 +23,7 @@ struct control_settings {
 	const char *
 		admin; /* "127.0.0.1:9070", "[::1]:9070"; port 0 = any free one; NULL = no listener (tests) */
 	const char *store;                /* "sqlite:PATH"; NULL = "sqlite:DATA_DIR/sluice.db" */
+	bool takeover;                    /* ask the process that serves data_dir for its sockets and the store */
 	const char *cluster, *node;       /* NULL = "local", "local" */
 	const struct str *host_names;     /* more names the Host header may have, without port */
 	unsigned n_host_names;
@@ -44,6 +45,11 @@ struct control *control_new(const struct control_settings *settings, struct prob
 MUST_USE bool control_start(struct control *c, struct problem *why);
 /* Serves until control_stop(); answers under way are finished. */
 void control_run(struct control *c);
+/*
+ * After control_start(), when everything serves: the predecessor, if there is one, may go; false when it did not wait.
+ * From then on a successor may ask; gone(arg) on the owner's thread when it serves and we are to drain.
+ */
+MUST_USE bool control_take_over(struct control *c, void (*gone)(void *arg), void *arg, struct problem *why);
 void control_stop(struct control *c);                /* any thread, signal handlers too */
 void control_wake(void *control);                    /* any thread: makes the loop turn; for mailbox.wake_control */
 void control_set_ready(struct control *c, bool ready);   /* any thread: GET /readyz answers 200 or 503 */

@@ -9,6 +9,7 @@
 #include "control/operator.h"
 #include "control/secrets.h"
 #include "control/store.h"
+#include "control/takeover.h"
 #include "core/loop.h"
 #include "core/metric.h"
 #include "http/server.h"
@@ -29,6 +30,7 @@ struct control {
 	struct list answers;              /* struct api_request waiting for the batch, in order of arrival */
 	struct task flush;                /* at the end of a turn with a batch or answers */
 	struct timer tick;
+	struct takeover takeover;
 	atomic_bool is_ready, is_stopping;
 	bool is_started;
 

@@ -31,3 +31,13 @@ void store_close(struct store *s)
 	if (s)
 		s->class->close(s);
 }
+
+void store_suspend(struct store *s)
+{
+	s->class->suspend(s);
+}
+
+bool store_resume(struct store *s, struct problem *why)
+{
+	return s->class->resume(s, why);
+}

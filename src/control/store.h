@@ -33,6 +33,9 @@ struct store_class {
 		struct problem *why);
 	/* *why: kind PROBLEM_STORE. */
 	bool (*write)(struct store *s, const struct store_row *rows, size_t n, struct problem *why);
+	/* Lets another process have it: writes fail until resume(), which fails when that one has it or changed it. */
+	void (*suspend)(struct store *s);
+	bool (*resume)(struct store *s, struct problem *why);
 	void (*close)(struct store *s);
 };
 
@@ -49,4 +52,6 @@ struct store *store_open(const char *url, struct problem *why);
 MUST_USE bool store_load(struct store *s, bool (*each)(void *arg, const struct store_row *row, struct problem *why),
                          void *arg, struct problem *why);
 MUST_USE bool store_write(struct store *s, const struct store_row *rows, size_t n, struct problem *why);
+void store_suspend(struct store *s);
+MUST_USE bool store_resume(struct store *s, struct problem *why);
 void store_close(struct store *s);

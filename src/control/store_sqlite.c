@@ -58,7 +58,7 @@ static const char *const texts[STATEMENTS] = {
 struct sqlite_store {
 	struct store store;
 	char path[PATH_BYTES];
-	int lock_fd;
+	int lock_fd;                      /* -1: another process may have it (suspend) */
 	sqlite3 *db;                      /* NULL: to be opened anew */
 	sqlite3_stmt *statements[STATEMENTS];
 	dev_t device;                     /* of the file we opened */
@@ -382,6 +382,9 @@ static bool check_place(const struct sqlite_store *s, struct problem *why)
 
 static bool reconnect(struct sqlite_store *s, struct problem *why)
 {
+	if (s->lock_fd < 0)
+		return problem_of(why, PROBLEM_STORE, "",
+			"the configuration is being handed over to another process; try again");
 	if (s->db)
 		return true;
 	if (!check_place(s, why))
@@ -431,10 +434,36 @@ static bool write_store(struct store *store, const struct store_row *rows, size_
 	return false;
 }
 
+/* The lock goes last: whoever gets it finds everything in the file. */
+static void suspend(struct store *store)
+{
+	struct sqlite_store *s = (struct sqlite_store *)store;
+
+	disconnect(s);
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
+	s->lock_fd = -1;
+}
+
+/* The sequence tells whether the other process wrote: what it wrote we do not know. */
+static bool resume(struct store *store, struct problem *why)
+{
+	struct sqlite_store *s = (struct sqlite_store *)store;
+
+	if (s->lock_fd >= 0)
+		return true;
+	if (lock_file(s, why) && reconnect(s, why))
+		return true;
+	suspend(store);
+	return false;
+}
+
 const struct store_class store_sqlite = {
 	.scheme = "sqlite",
 	.open = open_store,
 	.load = load,
 	.write = write_store,
+	.suspend = suspend,
+	.resume = resume,
 	.close = close_store,
 };

@@ -2,7 +2,8 @@
  * server_shed.c -- which connections go when descriptors or memory run out.
  *
  * For a descriptor: first what the owner can spare (idle upstream connections), then a client connection without a
- * request, then one whose head has been coming for a while. For memory: the connection that holds most; of equals the youngest.
+ * request, then one whose head has been coming for a while. For memory: the connection that holds most; of equals the
+ * youngest.
  */
 #include "core/clock.h"
 #include "http/server_connection.h"

@@ -3,6 +3,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <unistd.h>
+#include "net/handover.h"
 
 #define BACKLOG 4096
 
@@ -63,8 +64,11 @@ static bool refuse(const struct addr *at, struct problem *why)
 
 int listener_open(const struct addr *at, bool reuse_port, struct problem *why)
 {
-	int fd = open_bound(at, reuse_port);
+	int fd = handover_take(at);
 
+	if (fd >= 0)
+		return fd;
+	fd = open_bound(at, reuse_port);
 	if (fd >= 0 && listen(fd, BACKLOG) != 0)
 		fd = give_up(fd);
 	if (fd < 0)
@@ -74,6 +78,8 @@ int listener_open(const struct addr *at, bool reuse_port, struct problem *why)
 
 bool listener_probe(const struct addr *at, struct problem *why)
 {
+	if (handover_has(at))
+		return true;
 	int fd = open_bound(at, false);
 
 	/* Two sockets that are bound but do not listen get along; listen() tells them apart. */

@@ -4,7 +4,8 @@
  * A port is shared by workers through SO_REUSEPORT: each opens a socket of its own for the same address,
  * and the kernel spreads connections. The kernel would let another process of our user join in silently, so
  * an address that is not held yet is first asked for with listener_probe(). All sockets are non-blocking
- * and closed on exec; accepted and connected ones have TCP_NODELAY.
+ * and closed on exec; accepted and connected ones have TCP_NODELAY. What a predecessor handed over
+ * (handover.h) is used instead of opening anew.
  */
 #pragma once
 #include <stdbool.h>

@@ -301,6 +301,38 @@ static void test_survives_a_kill(void **state)
 	sqlite3_close(db);
 }
 
+/* Lent to another process: no write, nobody is kept out; back only when nobody has it and nobody wrote. */
+static void test_lends_the_store(void **state)
+{
+	struct store *s = open_it(), *other;
+	struct store_row r = row("a", "{\"v\":1}");
+
+	(void)state;
+	assert_true(store_write(s, &r, 1, &why));
+	store_suspend(s);
+	assert_false(store_write(s, &r, 1, &why));
+	assert_non_null(strstr(why.text, "handed over"));
+	other = open_it();
+	assert_false(store_resume(s, &why));
+	assert_non_null(strstr(why.text, "in use by another process"));
+	store_close(other);
+	assert_true(store_resume(s, &why));
+	assert_true(store_resume(s, &why));
+	assert_true(store_write(s, &r, 1, &why));
+	assert_null(store_open(url, &why));
+	store_suspend(s);
+	other = open_it();
+	assert_true(store_write(other, &r, 1, &why));
+	store_close(other);
+	assert_false(store_resume(s, &why));
+	assert_non_null(strstr(why.text, "changed"));
+	assert_false(store_write(s, &r, 1, &why));
+	/* A refusal keeps nobody out. */
+	other = open_it();
+	store_close(other);
+	store_close(s);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -316,6 +348,7 @@ int main(void)
 		TEST(test_refuses_a_damaged_file),
 		TEST(test_refuses_a_second_process),
 		TEST(test_refuses_other_urls),
+		TEST(test_lends_the_store),
 		TEST(test_survives_a_kill),
 	};
 
