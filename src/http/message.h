@@ -64,6 +64,7 @@ struct message {
 	bool keep_alive;                  /* the peer allows another message on this connection */
 	bool expect_continue;             /* waits for 100 before the body; the Expect field itself is dropped */
 	bool has_upgrade;                 /* asks for an upgrade (Connection: upgrade and an Upgrade field) */
+	bool wants_trailers;              /* TE: trailers */
 	bool length_known;                /* content_length was announced, even where no body follows (HEAD, 304) */
 	enum framing framing;
 	uint64_t content_length;          /* when FRAMING_LENGTH */

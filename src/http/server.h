@@ -133,6 +133,7 @@ struct stream_class {
 struct stream {
 	const struct stream_class *class;
 	struct server_connection *connection;     /* NULL once the stream ended */
+	void *carrier;                    /* what the class keeps of it; NULL for HTTP/1 and once the stream ended */
 	struct arena *arena;
 	struct message req;
 	int64_t start_us;                 /* clock_us() when the first byte of the head was seen */
@@ -147,6 +148,8 @@ struct stream {
 	const struct message *trailers;
 };
 
+/* Control thread, before workers start. */
+void h2_metrics(void);
 struct server *server_new(struct loop *loop, const struct server_ops *ops, const struct server_settings *settings,
 			  void *owner);
 void server_free(struct server *s);                       /* closes what is open */

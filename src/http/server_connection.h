@@ -63,6 +63,7 @@ struct connection_protocol {
 	void (*drain)(struct server_connection *c);
 };
 extern const struct connection_protocol h1_protocol;
+extern const struct connection_protocol h2_protocol;
 extern const struct stream_class h1_stream_class;
 
 struct server_connection {

@@ -11,6 +11,7 @@
 #include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
+#include "http/h2.h"
 #include "http/server_connection.h"
 
 static void drop_kept(struct server_connection *c)
@@ -175,9 +176,33 @@ static void begin(struct server_connection *c, char *p, size_t n, size_t size)
 	deliver(c, p + size, n - size, true);
 }
 
+/*
+ * The first bytes of a connection may be HTTP/2's preface, which no request of HTTP/1 begins with (RFC 9113 3.3).
+ * True: they were taken, or kept until it can be told.
+ */
+static bool take_preface(struct server_connection *c, const char *p, size_t n)
+{
+	size_t seen = n < H2_PREFACE_BYTES ? n : H2_PREFACE_BYTES;
+
+	if (c->requests > 0 || memcmp(p, H2_PREFACE, seen) != 0)
+		return false;
+	stash(c, p, n);
+	if (n < H2_PREFACE_BYTES) {
+		c->is_partial = true;
+		if (c->head_ms == 0)
+			c->head_ms = clock_ms();
+		return true;
+	}
+	c->state = CONNECTION_WAIT;
+	connection_speak(c, &h2_protocol);
+	return true;
+}
+
 /* Bytes of a head at p[0..n), from its first byte on. */
 static void take_head(struct server_connection *c, char *p, size_t n)
 {
+	if (UNLIKELY(n > 0 && p[0] == 'P') && c->scan.seen == 0 && take_preface(c, p, n))
+		return;
 	size_t skip = c->scan.seen || c->has_skipped ? 0 : h1_skip_empty(p, n), size = 0;
 	const struct server_settings *settings = &c->server->settings;
 

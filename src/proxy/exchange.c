@@ -28,6 +28,7 @@ void exchange_metrics(void)
 	metrics.refused[H1_FAULT_##id] = metric_series(METRIC_BAD_REQUESTS, &STR(tag));
 	H1_FAULTS(FAULT_SERIES)
 #undef FAULT_SERIES
+	h2_metrics();
 }
 
 static struct exchange *of(struct stream *s)
