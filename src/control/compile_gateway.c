@@ -87,9 +87,11 @@ static void read_trust(const struct compiler *c, struct gateway *g)
 {
 	const struct json *depth = feature_value(c->model, g->id, "xffTrustedNum");
 	const struct json *proxies = feature_value(c->model, g->id, "trustedProxies");
+	const struct json *proxy_protocol = feature_value(c->model, g->id, "proxyProtocol");
 	struct ip base;
 	unsigned prefix;
 
+	g->has_proxy_header = proxy_protocol && proxy_protocol->type == JSON_BOOL && proxy_protocol->boolean;
 	if (depth && depth->type == JSON_INT && depth->integer > 0)
 		g->trust.xff_trusted_num = (unsigned)depth->integer;
 	if (!proxies || proxies->type != JSON_ARRAY || proxies->n == 0)

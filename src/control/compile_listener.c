@@ -159,6 +159,25 @@ static void plan_hosts(struct gateway_plan *plan, const struct items *hosts)
 	}
 }
 
+static bool is_served(const struct gateway_doc *doc, enum carries *carries)
+{
+	switch ((enum gateway_protocol)doc->externalPort.protocol) {
+	case GATEWAY_HTTP:
+	case GATEWAY_GRPC:
+		*carries = CARRIES_HTTP;
+		return true;
+	case GATEWAY_TCP:
+		*carries = CARRIES_BYTES;
+		return true;
+	case GATEWAY_TLS:
+		*carries = doc->tlsTerminationEnable ? CARRIES_BYTES : CARRIES_TLS;
+		return !doc->tlsTerminationEnable;
+	case GATEWAY_HTTPS:
+		break;
+	}
+	return false;
+}
+
 static void fill_plan(const struct compiler *c, struct gateway_plan *plan, const struct gateway_doc *doc,
 		      uint16_t port)
 {
@@ -168,7 +187,7 @@ static void fill_plan(const struct compiler *c, struct gateway_plan *plan, const
 		plan->phase = PHASE_PENDING;
 		plan->reason = arena_printf(&plan->arena, "served by cluster \"%.*s\"; this node is of \"%.*s\"",
 					    STR_FMT(doc->cluster), STR_FMT(c->settings.cluster));
-	} else if (doc->externalPort.protocol != GATEWAY_HTTP) {
+	} else if (!is_served(doc, &plan->carries)) {
 		plan->phase = PHASE_FAILED;
 		plan->reason = STR("protocol not served by this build");
 	} else {
@@ -327,6 +346,22 @@ static bool tolerate(const struct compiler *c, struct gateway_plan *plan, const 
 	return true;
 }
 
+/* What connections carry must be known from their first byte, and those without names belong to one gateway. */
+static bool check_carries(const struct binding_state *b, const struct gateway_state *g,
+			  const struct gateway_plan *plan, struct problem *why)
+{
+	for (unsigned i = 0; i < b->n_users; i++) {
+		const struct gateway_state *other = b->users[i];
+
+		if (other == g || (other->plan->carries == plan->carries && plan->carries != CARRIES_BYTES))
+			continue;
+		return problem_of(why, PROBLEM_CONFLICT, PORT_FIELD,
+				  "%.*s belongs to gateway \"%.*s\", and the two cannot be told apart there",
+				  STR_FMT(b->key), STR_FMT(other->plan->name));
+	}
+	return true;
+}
+
 /* Opens what is not open; leaves the addresses that can be served in *plan. */
 static bool open_plan(struct compiler *c, struct gateway_state *g, struct gateway_plan *plan, struct problem *why)
 {
@@ -334,7 +369,8 @@ static bool open_plan(struct compiler *c, struct gateway_state *g, struct gatewa
 
 	for (unsigned i = 0; i < plan->n_addrs; i++) {
 		struct binding_state *b = map_get(&c->binding_states, plan->keys[i]);
-		bool ok = b ? each_name(g, plan, check_name, &(struct claiming){ g, b, why })
+		bool ok = b ? check_carries(b, g, plan, why) &&
+				      each_name(g, plan, check_name, &(struct claiming){ g, b, why })
 		            : binding_open(c, plan->keys[i], &plan->addrs[i], why) != NULL;
 
 		if (!ok && !tolerate(c, plan, why))
@@ -396,6 +432,15 @@ static void destroy_binding(struct part *p)
 	mem_free(b);
 }
 
+/* One of its gateways is enough: who sends the header stands before the Host that tells them apart. */
+static bool has_proxy_header(const struct binding_state *state)
+{
+	for (unsigned i = 0; i < state->n_users; i++)
+		if (state->users[i]->gateway && state->users[i]->gateway->has_proxy_header)
+			return true;
+	return false;
+}
+
 static struct binding *binding_new(const struct binding_state *state)
 {
 	struct binding *b = MEM_NEW(struct binding);
@@ -405,10 +450,12 @@ static struct binding *binding_new(const struct binding_state *state)
 	b->key = arena_copy(&b->arena, state->key);
 	b->hosts = pmap_hold(state->hosts);
 	for (unsigned i = 0; i < state->n_users; i++)
-		if (state->users[i]->plan->any_host)
+		if (state->users[i]->plan->any_host || state->users[i]->plan->carries == CARRIES_BYTES)
 			b->any = state->users[i]->site;
 	if (b->any)
 		part_hold(&b->any->part);
+	b->carries = state->n_users ? state->users[0]->plan->carries : CARRIES_HTTP;
+	b->has_proxy_header = has_proxy_header(state);
 	b->only = state->n_users == 1 ? state->users[0]->gateway : NULL;
 	if (b->only)
 		part_hold(&b->only->part);

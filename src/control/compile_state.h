@@ -173,6 +173,7 @@ struct gateway_plan {
 	struct str *hosts;                /* names, lower case */
 	unsigned n_hosts;
 	bool any_host;
+	enum carries carries;
 	enum phase phase;
 	struct str reason, last_error;
 };

@@ -12,8 +12,9 @@ const struct feature features[] = {
 		"Addresses (CIDR) of proxies whose X-Forwarded-* headers are believed." },
 	{ "stripInboundTag", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
 		"Whether x-mse-tag of clients is removed before DynamicRoute decides." },
-	{ "proxyProtocol", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-		"Whether connections begin with a PROXY protocol header (version 1 or 2)." },
+	{ "proxyProtocol", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
+		"Whether connections begin with a PROXY protocol header (version 1 or 2), whose source address counts "
+		"as the peer's. Those that do not are closed. Of all gateways of a port when one of them sets it." },
 	{ "retryBufferBytes", FEATURE_INT, 0, 16777216, NULL, "1048576", false, false,
 		"How much of a request body is kept for a retry or a copy." },
 	{ "attemptCountHeader", FEATURE_BOOL, 0, 0, NULL, "false", false, false,

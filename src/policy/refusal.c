@@ -1,9 +1,9 @@
 #include "policy/refusal.h"
 #include "policy/formats.h"
+#include "proxy/grpc.h"
 
 #define BEHAVIOR_REDIRECT 1
 #define ENCODING_JSON 1
-#define GRPC_MESSAGE_MAX 1024
 
 const struct choice refusal_behaviors[] = {
 	{ 0, NULL, "answer with status and body", NULL },
@@ -95,49 +95,6 @@ bool refusal_check(const struct refusal *r, struct problem *why)
 	return true;
 }
 
-/* Percent-encoded as the gRPC protocol wants it: printable ASCII but '%' stands for itself. */
-static struct str grpc_message(struct arena *a, struct str text)
-{
-	static const char hex[] = "0123456789ABCDEF";
-	char *out;
-	size_t n = 0;
-
-	if (text.n == 0)
-		text = STR("refused by the gateway");
-	if (text.n > GRPC_MESSAGE_MAX)
-		text.n = GRPC_MESSAGE_MAX;
-	out = arena_take(a, text.n * 3);
-	for (size_t i = 0; i < text.n; i++) {
-		unsigned char c = (unsigned char)text.p[i];
-
-		if (c >= 0x20 && c < 0x7f && c != '%') {
-			out[n++] = (char)c;
-			continue;
-		}
-		out[n++] = '%';
-		out[n++] = hex[c >> 4];
-		out[n++] = hex[c & 15];
-	}
-	return str_trim((struct str){ out, n });
-}
-
-static bool is_grpc(const struct message *req)
-{
-	struct str type = message_value(req, HEADER_CONTENT_TYPE), prefix = STR("application/grpc");
-
-	return type.n >= prefix.n && str_equal_nocase((struct str){ type.p, prefix.n }, prefix);
-}
-
-static enum verdict refuse_grpc(struct exchange *x, const struct refusal *r, int grpc_status)
-{
-	enum verdict verdict = reply(x, 200, STR("application/grpc"), (struct str){ NULL, 0 });
-	struct message *res = exchange_response(x);
-
-	message_add_id(res, HEADER_GRPC_STATUS, arena_printf(exchange_arena(x), "%d", grpc_status));
-	message_add(res, STR("grpc-message"), grpc_message(exchange_arena(x), r->responseContentBody));
-	return verdict;
-}
-
 static enum verdict redirect(struct exchange *x, const struct refusal *r)
 {
 	int64_t status = is_redirect(r->responseStatusCode) ? r->responseStatusCode : 302;
@@ -153,8 +110,8 @@ enum verdict refuse(struct exchange *x, const struct refusal *r, int64_t retry_a
 							   : STR("text/plain; charset=utf-8");
 	enum verdict verdict;
 
-	if (is_grpc(exchange_request(x)))
-		return refuse_grpc(x, r, grpc_status);
+	if (grpc_is_request(exchange_request(x)))
+		return grpc_reply(x, grpc_status, r->responseContentBody);
 	if (r->behaviorType == BEHAVIOR_REDIRECT)
 		return redirect(x, r);
 	if (is_bodiless(r->responseStatusCode))

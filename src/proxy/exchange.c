@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
+#include "proxy/grpc.h"
 #include "proxy/overload.h"
 #include "proxy/router.h"
 #include "proxy/worker.h"
@@ -48,16 +49,36 @@ bool exchange_accepts(const struct policies *p, const struct ip *peer)
 	return true;
 }
 
+/* The peer is known: whether it is let in, and what is spoken with it. */
+static bool identify_connection(struct server_connection *c)
+{
+	const struct worker_listener *l = connection_listener(c)->owner;
+	const struct binding *b = l->binding;
+
+	if (!b)
+		return true;
+	if (b->only && b->only->policies->legs[LEG_CONNECT].n > 0) {
+		struct ip peer = addr_ip(connection_peer(c));
+
+		if (!exchange_accepts(b->only->policies, &peer))
+			return false;
+	}
+	if (b->carries == CARRIES_BYTES)
+		connection_carry_bytes(c, (struct str){ NULL, 0 });
+	else if (b->carries == CARRIES_TLS)
+		connection_peek_name(c);
+	return true;
+}
+
 static bool accept_connection(struct server_connection *c)
 {
 	const struct worker_listener *l = connection_listener(c)->owner;
 
-	if (l->binding && l->binding->only && l->binding->only->policies->legs[LEG_CONNECT].n > 0) {
-		struct ip peer = addr_ip(connection_peer(c));
-
-		if (!exchange_accepts(l->binding->only->policies, &peer))
-			return false;
-	}
+	/* Who it is, is not known before the PROXY header is read. */
+	if (l->binding && l->binding->has_proxy_header)
+		connection_read_proxy_header(c);
+	else if (!identify_connection(c))
+		return false;
 	metric_add(metrics.connections, 1);
 	metric_add(metrics.connections_total, 1);
 	return true;
@@ -143,9 +164,13 @@ static struct str request_id(struct exchange *x)
 		sane = (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '-' ||
 		       ch == '_' || ch == '.' || ch == ':' || ch == '=' || ch == '+' || ch == '/';
 	}
-	if (sane)
-		return given;
+	return sane ? given : exchange_make_id(x);
+}
+
+struct str exchange_make_id(struct exchange *x)
+{
 	char *out = arena_take(&x->arena, 32);
+
 	for (int i = 0; i < 32; i += 8) {
 		uint64_t digits = hex_digits(worker_random(x->worker));
 
@@ -242,6 +267,8 @@ static void take_body(struct stream *s, char *data, size_t n, bool end)
 
 	if (!x->call_open)
 		return;                    /* answered already: what still comes is thrown away */
+	if (end)
+		x->call.trailers = s->req.trailers;
 	if (!call_send(&x->call, NULL, (struct str){ data, n }, end))
 		stream_pause(s);
 }
@@ -252,6 +279,8 @@ enum verdict reply(struct exchange *x, int status, struct str content_type, stru
 {
 	struct message *res = &x->res;
 
+	if (status >= 400 && grpc_is_request(&x->stream.req))
+		return grpc_reply(x, grpc_status_of(status), body);
 	*res = (struct message){ .arena = &x->arena, .status = status, .minor = 1, .framing = FRAMING_LENGTH };
 	res->content_length = body.n;
 	message_add_id(res, HEADER_DATE, http_date_now());
@@ -267,6 +296,8 @@ enum verdict reply_error(struct exchange *x, int status, const char *code, struc
 {
 	struct sbuf text = { 0 };
 
+	if (grpc_is_request(&x->stream.req))
+		return grpc_reply(x, grpc_status_of(status), message);
 	SBUF_LIT(&text, "{\"errorCode\":");
 	json_quote(&text, str_of(code));
 	SBUF_LIT(&text, ",\"errorMessage\":");
@@ -289,6 +320,10 @@ enum verdict reply_close(struct exchange *x)
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code)
 {
 	x->reason = reason;
+	if (x->is_tcp) {
+		stream_abort(&x->stream);
+		return;
+	}
 	reply_error(x, status, code, str_of(reasons[reason].text));
 	if (status == 503)
 		message_add_id(&x->res, HEADER_RETRY_AFTER, STR("1"));
@@ -322,6 +357,7 @@ void exchange_send_response(struct exchange *x)
 		stream_resume(&x->stream);
 		return;
 	}
+	x->stream.trailers = x->res.trailers;
 	bool is_taken = stream_send(&x->stream, &x->res, x->part, x->part_end);
 	if (x->call_open && !is_taken)
 		call_pause(&x->call);
@@ -349,6 +385,8 @@ static void closed(struct stream *s, enum stream_end how)
 	if (x->phase != EXCHANGE_NEW) {
 		if (how == STREAM_CLIENT_GONE)
 			x->reason = REASON_CLIENT_GONE;
+		else if (x->is_tunnel && x->reason == REASON_COMPLETED)
+			x->reason = REASON_TUNNEL_OVER;
 		pipeline_abort(x);
 		exchange_end_call(x);
 		x->phase = EXCHANGE_OVER;
@@ -373,6 +411,8 @@ const struct server_ops exchange_server_ops = {
 	.refused = count_refused,
 	.accepted = accept_connection,
 	.disconnected = count_disconnect,
+	.identified = identify_connection,
+	.tunnel = tunnel_begin,
 	.make_room = make_room,
 	.shed = count_shed,
 };

@@ -94,6 +94,8 @@ struct exchange {
 	bool is_local;                    /* the response is ours */
 	bool must_close;                  /* reply_close: no byte may be sent */
 	bool call_open;                   /* the call has not ended */
+	bool is_tunnel;                   /* the two sides exchange bytes without framing */
+	bool is_tcp;                      /* from the start: there is no request and no response */
 	/* bodies */
 	struct str held;                  /* request body bytes not sent yet (kept in the arena) */
 	bool held_end;                    /* they complete the body */
@@ -127,6 +129,8 @@ void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code);
 /* request leg is through: pick, service leg, attempt */
 void exchange_dispatch(struct exchange *x);
+bool exchange_find_service(struct exchange *x);                   /* target and service of the route; false: none */
+struct str exchange_make_id(struct exchange *x);                  /* 32 characters that say nothing */
 void exchange_start_call(struct exchange *x);                     /* attempt leg is through */
 void exchange_end_call(struct exchange *x);                       /* the attempt is over, whatever became of it */
 void exchange_send_response(struct exchange *x);
@@ -138,6 +142,11 @@ void exchange_metrics(void);                                      /* control thr
 
 /* upstream.c: what calls report. */
 extern const struct call_ops exchange_call_ops;
+
+/* tunnel.c */
+struct str tunnel_upgrade(const struct exchange *x);              /* what the upstream is asked for, or absent */
+void tunnel_begin(struct stream *s, struct str server_name);      /* a connection of a TCP gateway */
+void tunnel_failed(struct exchange *x, enum call_failure what, int error);
 
 /* pipeline.c */
 void pipeline_start(struct exchange *x, enum leg leg);            /* runs until it waits, replies or is through */

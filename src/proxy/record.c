@@ -156,6 +156,23 @@ static char *start(char *out, struct str request_id)
 	return PLAIN(out, "requestId", request_id);
 }
 
+/* What a connection of a TCP gateway has instead of a request. */
+static char *tcp_part(const struct exchange *x, char *out)
+{
+	out = PLAIN(out, "protocol", STR("tcp"));
+	out = NUMBER(out, "port", x->peer_port);
+	return x->host.n ? PLAIN(out, "serverName", x->host) : out;
+}
+
+static char *request_part(const struct exchange *x, char *out, int status)
+{
+	out = PLAIN(out, "method", x->stream.req.method_name);
+	out = TEXT(out, "host", x->host);
+	out = TEXT(out, "path", x->path);
+	out = NUMBER(out, "status", status);
+	return x->res.upgrade.n ? PLAIN(out, "protocol", x->res.upgrade) : out;
+}
+
 static void write_record(const struct exchange *x, int status, int64_t now_us)
 {
 	const struct reason *r = &reasons[x->reason];
@@ -166,10 +183,7 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 		return;
 	out = start(out, x->request_id);
 	out = PLAIN(out, "client", x->client_text);
-	out = PLAIN(out, "method", x->stream.req.method_name);
-	out = TEXT(out, "host", x->host);
-	out = TEXT(out, "path", x->path);
-	out = NUMBER(out, "status", status);
+	out = x->is_tcp ? tcp_part(x, out) : request_part(x, out, status);
 	out = NUMBER(out, "bytesIn", x->stream.received);
 	out = NUMBER(out, "bytesOut", x->stream.sent);
 	out = NUMBER(out, "durationUs", now_us - x->stream.start_us);
@@ -220,7 +234,7 @@ void exchange_record(struct exchange *x, enum stream_end how)
 	}
 	if (requests && status >= 100 && requests[status / 100])
 		metric_add(requests[status / 100], 1);
-	if (seconds)
+	if (seconds && !x->is_tunnel)
 		metric_observe_us(seconds, now_us - x->stream.start_us);
 	if (worker_settings(x->worker)->access_log)
 		write_record(x, status, now_us);

@@ -144,6 +144,7 @@ struct gateway {
 		unsigned xff_trusted_num;
 		struct cidr_set *proxies; /* NULL = none */
 	} trust;
+	bool has_proxy_header;            /* its listeners' connections begin with one */
 	struct series *requests[6];       /* METRIC_REQUESTS of requests that match no route */
 	struct series *seconds;
 	struct arena arena;
@@ -199,6 +200,9 @@ struct binding {
 	struct pmap *hosts;               /* "a.example.com" or "*.example.com" (lower case) → struct site */
 	struct site *any;                 /* catch-all, or NULL */
 	struct gateway *only;             /* who has the listener alone, or NULL: its L4 lists act at accept */
+	/* CARRIES_TLS: passed on as it is, by the name it asks for. */
+	enum carries { CARRIES_HTTP, CARRIES_BYTES, CARRIES_TLS } carries;
+	bool has_proxy_header;            /* connections begin with one */
 	struct arena arena;
 };
 

@@ -36,24 +36,29 @@ static const struct target *pick_target(struct exchange *x)
 	return &r->targets[r->n_targets - 1];
 }
 
+bool exchange_find_service(struct exchange *x)
+{
+	const struct target *t = pick_target(x);
+	struct part *service = t ? pmap_get_hashed(x->view->snapshot->services, t->service_id, t->hash) : NULL;
+
+	if (!service)
+		return false;
+	x->target = t;
+	x->service = CONTAINER(service, struct service, part);
+	return true;
+}
+
 void exchange_dispatch(struct exchange *x)
 {
-	const struct target *t;
-	struct part *service;
-
 	if (!x->route) {
 		exchange_reply_reason(x, 404, REASON_NO_ROUTE, "ErrNotFound");
 		return;
 	}
 	x->phase = EXCHANGE_UPSTREAM;
-	t = pick_target(x);
-	service = t ? pmap_get_hashed(x->view->snapshot->services, t->service_id, t->hash) : NULL;
-	if (!service) {
+	if (!exchange_find_service(x)) {
 		exchange_reply_reason(x, 503, REASON_NO_SERVICE, "ErrNoUpstream");
 		return;
 	}
-	x->target = t;
-	x->service = CONTAINER(service, struct service, part);
 	forward_prepare(x);
 	pipeline_start(x, LEG_SERVICE);
 }
@@ -87,12 +92,16 @@ static void send_request(struct exchange *x)
 	struct str data = x->held;
 	bool end = x->held_end, keep_alive = head->keep_alive, is_taken;
 
+	if (UNLIKELY(head->has_upgrade))
+		head->upgrade = tunnel_upgrade(x);
 	if (!end)
 		stream_send_continue(&x->stream);
 	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || has_next_address(x)))
 		x->held = arena_copy(&x->arena, data);
 	else
 		x->held.n = 0;
+	if (end)
+		x->call.trailers = head->trailers;
 	/* The upstream's connection has a life of its own. */
 	head->keep_alive = true;
 	is_taken = call_send(&x->call, head, data, end);
@@ -126,8 +135,10 @@ static void connect_to(struct exchange *x, struct addr to, bool fresh)
 		x->is_counted = true;
 		atomic_fetch_add_explicit(&cell->active, 1, memory_order_relaxed);
 	}
-	call_start(c, fresh);
-	send_request(x);
+	c->is_tunnel = x->is_tcp;
+	call_start(c, fresh || x->is_tcp);
+	if (!x->is_tcp)
+		send_request(x);
 }
 
 static void connect_to_name(struct exchange *x, bool fresh)
@@ -186,7 +197,7 @@ static void look_up(struct exchange *x)
 
 void exchange_start_call(struct exchange *x)
 {
-	if (x->service->protocol != UPSTREAM_HTTP1) {
+	if (x->service->protocol != UPSTREAM_HTTP1 && !x->is_tcp) {
 		exchange_reply_reason(x, 503, REASON_PROTOCOL, "ErrNoUpstream");
 		return;
 	}
@@ -238,6 +249,7 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	count_response(x, c->res.status);
 	x->res = c->res;
 	x->is_local = false;
+	x->is_tunnel = c->is_tunnel;
 	x->part = (struct str){ data, n };
 	x->part_end = end;
 	if (end)
@@ -263,6 +275,8 @@ static void body(struct call *c, char *data, size_t n, bool end)
 	struct exchange *x = of(c);
 
 	if (end)
+		x->stream.trailers = c->res.trailers;
+	if (end && !x->is_tunnel)
 		exchange_end_call(x);
 	if (!stream_send(&x->stream, NULL, (struct str){ data, n }, end) && !end)
 		call_pause(c);
@@ -270,7 +284,19 @@ static void body(struct call *c, char *data, size_t n, bool end)
 
 static void drained(struct call *c)
 {
-	stream_resume(&of(c)->stream);
+	struct exchange *x = of(c);
+
+	/* The first time of a TCP connection: the upstream is there. */
+	if (x->is_tcp && x->phase == EXCHANGE_UPSTREAM) {
+		x->phase = EXCHANGE_SENDING;
+		health_report(x->service, x->endpoint, 200);
+	}
+	stream_resume(&x->stream);
+}
+
+static void interim(struct call *c)
+{
+	stream_send_interim(&of(c)->stream, &c->res);
 }
 
 static enum reason_id reason_of(enum call_failure what)
@@ -324,6 +350,10 @@ static void failed(struct call *c, enum call_failure what)
 	}
 	if (what == CALL_CONNECT && try_next_address(x))
 		return;
+	if (x->is_tunnel && what != CALL_CONNECT) {
+		tunnel_failed(x, what, c->error);
+		return;
+	}
 	exchange_end_call(x);
 	health_report(x->service, x->endpoint, 0);
 	if (x->service->failures[what])
@@ -337,6 +367,7 @@ static void failed(struct call *c, enum call_failure what)
 
 const struct call_ops exchange_call_ops = {
 	.response = response,
+	.interim = interim,
 	.body = body,
 	.drained = drained,
 	.failed = failed,

@@ -124,7 +124,7 @@ static void test_not_ours(void **state)
 	put(RESOURCE_GATEWAY, "gw-1",
 	    arena_printf(&node.arena, GATEWAY("gw-1", "other", "HTTP"), "['*']", "['127.0.0.1']").p);
 	put(RESOURCE_GATEWAY, "gw-2",
-	    arena_printf(&node.arena, GATEWAY("gw-2", "local", "TCP"), "['*']", "['127.0.0.1']").p);
+	    arena_printf(&node.arena, GATEWAY("gw-2", "local", "HTTPS"), "['*']", "['127.0.0.1']").p);
 	now();
 	assert_int_equal(node.opened, 0);
 	assert_int_equal(compile_gateway_status(node.compiler, STR("gw-1")).phase, PHASE_PENDING);
