@@ -10,7 +10,7 @@ struct h1_notes {
 	struct message *m;
 	const char *end;                  /* of the head */
 	uint64_t noted;                   /* bit set of the enum header_id to take note of */
-	unsigned fields, limit;           /* so far, and allowed; cookie crumbs and dropped names count */
+	unsigned fields, limit;           /* beyond the rows (cookie crumbs, dropped names), and allowed in all */
 	unsigned codings, connections;    /* Transfer-Encoding and Connection lines */
 	uint16_t host, length, coding, connection, expect; /* places (of the last), when the field is there */
 	bool has_host, has_length, has_upgrade, has_expect;

@@ -106,28 +106,19 @@ static enum h1_fault note(struct h1_notes *notes, struct header *row, uint16_t a
 	return H1_FAULT_NONE;
 }
 
-static inline enum h1_fault add_row(struct h1_notes *notes, const struct header *from)
-{
-	struct message *m = notes->m;
-	struct header *row;
-
-	if (UNLIKELY(m->n == m->cap))
-		message_grow(m);
-	row = &m->headers[m->n++];
-	*row = *from;
-	if (notes->noted & BIT(row->id)) {
-		enum h1_fault fault = note(notes, row, (uint16_t)(m->n - 1));
-
-		if (fault || row->dropped)
-			return fault;
-	}
-	m->present |= BIT(row->id);
-	return H1_FAULT_NONE;
-}
-
-/* The first byte that no value may hold: a line end at the latest. */
+/* The first byte that no value may hold: a line end at the latest. Nearly all values hold SP to '~' only. */
 static inline const char *find_value_end(const char *p)
 {
+	for (;; p += SCAN_BLOCK) {
+		unsigned stops = scan_mask_odd(p);
+
+		if (LIKELY(stops)) {
+			p += __builtin_ctz(stops);
+			break;
+		}
+	}
+	if (LIKELY(*p == '\r'))
+		return p;
 	for (;; p += SCAN_BLOCK) {
 		unsigned stops = scan_mask_value(p);
 
@@ -136,15 +127,20 @@ static inline const char *find_value_end(const char *p)
 	}
 }
 
-/* The first colon, space or control: the end of a name that may be one. */
+/* The colon that ends the name, perhaps one too late when there is none in the line: what is before it is no name then. */
 static inline const char *find_name_end(const char *p)
 {
-	for (;; p += SCAN_BLOCK) {
-		unsigned stops = scan_mask_byte(p, ':') | scan_mask_low(p);
+	unsigned colons = scan_mask_byte(p, ':');
 
-		if (LIKELY(stops))
-			return p + __builtin_ctz(stops);
+	while (UNLIKELY(!colons)) {
+		unsigned lows = scan_mask_low(p);
+
+		if (lows)
+			return p + __builtin_ctz(lows);
+		p += SCAN_BLOCK;
+		colons = scan_mask_byte(p, ':');
 	}
+	return p + __builtin_ctz(colons);
 }
 
 /* Takes the value that starts behind the colon; *next is the start of the next line. */
@@ -212,24 +208,49 @@ static inline enum h1_fault judge_name(const struct h1_notes *notes, struct str 
 	return H1_FAULT_NONE;
 }
 
+/* A row that is there already counts once, what notes->fields has counts besides. */
+static bool has_too_many(const struct h1_notes *notes)
+{
+	return notes->fields + notes->m->n > notes->limit;
+}
+
 /* One field line at *at. */
 static inline enum h1_fault take_field(struct h1_notes *notes, const char **at)
 {
-	const char *p = *at, *colon = find_name_end(p);
-	struct header row = { .name = { p, (size_t)(colon - p) } };
-	enum header_id id = header_find_padded(row.name);
+	struct message *m = notes->m;
+	const char *colon = find_name_end(*at);
+	struct str name = { *at, (size_t)(colon - *at) };
+	enum header_id id = header_find_padded(name);
 	bool is_kept = true;
 	enum h1_fault fault;
+	struct header *row;
 
-	if ((id == HEADER_OTHER || UNLIKELY(*colon != ':')) && (fault = judge_name(notes, row.name, &is_kept)))
+	if ((id == HEADER_OTHER || UNLIKELY(*colon != ':')) && (fault = judge_name(notes, name, &is_kept)))
 		return fault;
-	fault = take_value(colon, &row, at);
+	if (UNLIKELY(m->n == m->cap)) {
+		if (has_too_many(notes))
+			return H1_FAULT_HEADER_COUNT;
+		message_grow(m);
+	}
+	row = &m->headers[m->n];
+	row->name = name;
+	row->id = (uint16_t)id;
+	row->dropped = false;
+	fault = take_value(colon, row, at);
 	if (fault)
 		return fault;
-	if (UNLIKELY(++notes->fields > notes->limit))
-		return H1_FAULT_HEADER_COUNT;
-	row.id = (uint16_t)id;
-	return is_kept ? add_row(notes, &row) : H1_FAULT_NONE;
+	if (UNLIKELY(!is_kept)) {
+		notes->fields++;
+		return H1_FAULT_NONE;
+	}
+	m->n++;
+	if (notes->noted & BIT(id)) {
+		fault = note(notes, row, (uint16_t)(m->n - 1));
+		if (fault || row->dropped)
+			return fault;
+	}
+	m->present |= BIT(id);
+	return H1_FAULT_NONE;
 }
 
 /* The head ends in an empty line, so that this ends there at the latest. */
@@ -246,7 +267,7 @@ static enum h1_fault take_fields(struct h1_notes *notes, const char *p, const ch
 	/* An empty line inside a head cannot come from h1_find_head. */
 	if (p + 2 != end)
 		return H1_FAULT_HEADER_NAME;
-	return notes->fields > notes->limit ? H1_FAULT_HEADER_COUNT : H1_FAULT_NONE;
+	return has_too_many(notes) ? H1_FAULT_HEADER_COUNT : H1_FAULT_NONE;
 }
 
 /* Places of rows are kept in 16 bits. */

@@ -12,6 +12,7 @@ _Static_assert(HEADER_COUNT <= 64, "a message keeps the ids in one bit set");
 
 /* Both are filled before main and only read afterwards. */
 struct header_known header_known[HEADER_COUNT];
+uint8_t header_sizes[HEADER_COUNT];
 uint8_t header_slots[HEADER_SLOTS];
 static uint8_t short_ids[8];
 static unsigned n_short;
@@ -21,7 +22,6 @@ static void fill_known(struct header_known *known, struct str name)
 	char *keep = (char *)known->keep;
 
 	BUG_ON(name.n > HEADER_NAME_BYTES);
-	known->n = name.n;
 	memcpy(known->text, name.p, name.n);
 	for (size_t i = 0; i < name.n; i++)
 		keep[i] = (char)(name.p[i] == '-' ? 0xff : 0xdf);
@@ -33,6 +33,7 @@ __attribute__((constructor)) static void fill_tables(void)
 		unsigned at;
 
 		fill_known(&header_known[id], names[id]);
+		header_sizes[id] = (uint8_t)names[id].n;
 		if (names[id].n < HEADER_HASHED_BYTES) {
 			BUG_ON(n_short == sizeof short_ids);
 			short_ids[n_short++] = (uint8_t)id;

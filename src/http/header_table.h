@@ -13,11 +13,11 @@
 #define HEADER_SEED 0x58989009U           /* found by trial: no two names of headers.def share a slot */
 
 struct header_known {
-	uint64_t text[5];                 /* lower case, zeros after it */
-	uint64_t keep[5];                 /* without the bit that may differ: 0x20 of each letter */
-	size_t n;
+	_Alignas(64) uint64_t text[4];    /* lower case, zeros after it */
+	uint64_t keep[4];                 /* without the bit that may differ: 0x20 of each letter */
 };
 extern struct header_known header_known[HEADER_COUNT];
+extern uint8_t header_sizes[HEADER_COUNT];
 extern uint8_t header_slots[HEADER_SLOTS];        /* open addressing; 0 (HEADER_OTHER) ends a search */
 
 /* First and last four bytes, in lower case (other bytes are mixed up, which only costs a comparison). */
@@ -86,7 +86,7 @@ static inline enum header_id header_find(struct str name)
 	id = header_slots[at];
 	if (id == HEADER_OTHER)
 		return HEADER_OTHER;
-	if (LIKELY(header_known[id].n == name.n) && LIKELY(header_is_same(name.p, &header_known[id], name.n)))
+	if (LIKELY(header_sizes[id] == name.n) && LIKELY(header_is_same(name.p, &header_known[id], name.n)))
 		return (enum header_id)id;
 	return header_search(name, at);
 }
@@ -102,7 +102,7 @@ static inline enum header_id header_find_padded(struct str name)
 	at = header_hash(name.p, name.n);
 	id = header_slots[at];
 	known = &header_known[id];
-	if (LIKELY(known->n == name.n) && LIKELY(header_is_same_padded(name.p, known, name.n)))
+	if (LIKELY(header_sizes[id] == name.n) && LIKELY(header_is_same_padded(name.p, known, name.n)))
 		return (enum header_id)id;
 	return id == HEADER_OTHER ? HEADER_OTHER : header_search(name, at);
 }

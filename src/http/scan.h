@@ -63,6 +63,14 @@ static inline unsigned scan_mask_value(const char *p)
 	return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(tab, control), del));
 }
 
+/* What is not SP to '~'. One more makes DEL and the bytes from 0x80 on negative, or zero. */
+static inline unsigned scan_mask_odd(const char *p)
+{
+	__m128i v = _mm_add_epi8(_mm_loadu_si128((const void *)p), _mm_set1_epi8(1));
+
+	return (unsigned)_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_set1_epi8(0x21), v));
+}
+
 /* Controls and SP. */
 static inline unsigned scan_mask_low(const char *p)
 {
@@ -71,14 +79,14 @@ static inline unsigned scan_mask_low(const char *p)
 	return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x20)), v));
 }
 
-/* Bytes from 0x80 are negative in a signed comparison, so two comparisons bound the range. */
+/* The same without SP. */
 static inline unsigned scan_mask_visible(const char *p)
 {
-	__m128i v = _mm_loadu_si128((const void *)p);
-	__m128i above = _mm_cmpgt_epi8(v, _mm_set1_epi8(0x20)), below = _mm_cmplt_epi8(v, _mm_set1_epi8(0x7f));
+	__m128i v = _mm_add_epi8(_mm_loadu_si128((const void *)p), _mm_set1_epi8(1));
 
-	return (unsigned)_mm_movemask_epi8(_mm_and_si128(above, below)) ^ 0xffffU;
+	return (unsigned)_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_set1_epi8(0x22), v));
 }
+
 /* Other than letters, digits and '-': nearly all there is in field names. */
 static inline unsigned scan_mask_name(const char *p)
 {
@@ -140,6 +148,15 @@ static inline unsigned scan_mask_value(const char *p)
 
 	for (unsigned i = 0; i < SCAN_BLOCK; i++)
 		mask |= (unsigned)!SCAN_IS(p[i], SCAN_VALUE) << i;
+	return mask;
+}
+
+static inline unsigned scan_mask_odd(const char *p)
+{
+	unsigned mask = 0;
+
+	for (unsigned i = 0; i < SCAN_BLOCK; i++)
+		mask |= (unsigned)(p[i] < 0x20 || p[i] > 0x7e) << i;
 	return mask;
 }
 
