@@ -287,3 +287,30 @@ void sbuf_free(struct sbuf *b)
 	mem_free(b->p);
 	*b = (struct sbuf){ 0 };
 }
+
+static unsigned count_digits(uint64_t v)
+{
+	unsigned n = 1;
+
+	for (; v >= 10000; v /= 10000)
+		n += 4;
+	return n + (v >= 10) + (v >= 100) + (v >= 1000);
+}
+
+char *str_put_u64(char *out, uint64_t v)
+{
+	static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+				    "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+				    "8081828384858687888990919293949596979899";
+	char *end = out + count_digits(v), *at = end;
+
+	for (; v >= 100; v /= 100) {
+		at -= 2;
+		memcpy(at, pairs + v % 100 * 2, 2);
+	}
+	if (v >= 10)
+		memcpy(out, pairs + v * 2, 2);
+	else
+		*out = (char)('0' + v);
+	return end;
+}

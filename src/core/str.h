@@ -46,6 +46,34 @@ uint64_t str_hash(struct str s);                              /* SipHash-class, 
 bool str_equal_secret(struct str a, struct str b);
 char str_lower(char c);                                       /* ASCII */
 
+/*
+ * Copies s to out and returns the end. Most texts of a head or a record are short: up to 32 bytes are copied in two
+ * pieces, which may overlap, without a call.
+ */
+static inline char *str_put(char *out, struct str s)
+{
+	if (s.n > 32)
+		memcpy(out, s.p, s.n);
+	else if (s.n >= 16) {
+		memcpy(out, s.p, 16);
+		memcpy(out + s.n - 16, s.p + s.n - 16, 16);
+	} else if (s.n >= 8) {
+		memcpy(out, s.p, 8);
+		memcpy(out + s.n - 8, s.p + s.n - 8, 8);
+	} else if (s.n >= 4) {
+		memcpy(out, s.p, 4);
+		memcpy(out + s.n - 4, s.p + s.n - 4, 4);
+	} else if (s.n > 0) {
+		out[0] = s.p[0];
+		out[s.n - 1] = s.p[s.n - 1];
+		out[s.n / 2] = s.p[s.n / 2];
+	}
+	return out + s.n;
+}
+#define STR_PUT(out, lit) ((char *)memcpy((out), (lit), sizeof(lit) - 1) + sizeof(lit) - 1)
+#define STR_DIGITS 20                                         /* of the largest number */
+char *str_put_u64(char *out, uint64_t v);                     /* decimal digits; returns their end */
+
 /* A text being built. Zero-initialise; sbuf_free when done. `p` is NUL-terminated once anything was added. */
 struct sbuf {
 	char *p;

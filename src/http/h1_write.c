@@ -8,27 +8,6 @@
 
 #define FIXED_BYTES 192U                  /* start line without its texts, Host, framing, Connection, the empty line */
 
-static char *put(char *out, struct str s)
-{
-	if (s.n)
-		memcpy(out, s.p, s.n);
-	return out + s.n;
-}
-#define PUT_LIT(out, lit) (memcpy((out), (lit), sizeof(lit) - 1), (out) + sizeof(lit) - 1)
-
-static char *put_u64(char *out, uint64_t v)
-{
-	char digits[20];
-	unsigned n = 0;
-
-	do
-		digits[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n)
-		*out++ = digits[--n];
-	return out;
-}
-
 size_t h1_head_bound(const struct message *m)
 {
 	size_t size = FIXED_BYTES + m->method_name.n + m->path.n + m->query.n + m->authority.n + m->reason.n +
@@ -59,57 +38,57 @@ static char *put_rows(char *out, const struct message *m, unsigned skip)
 			continue;
 		}
 		if (!h->is_line) {
-			out = put(out, h->name);
-			out = PUT_LIT(out, ": ");
-			out = put(out, h->value);
-			out = PUT_LIT(out, "\r\n");
+			out = str_put(out, h->name);
+			out = STR_PUT(out, ": ");
+			out = str_put(out, h->value);
+			out = STR_PUT(out, "\r\n");
 			h++;
 			continue;
 		}
 		for (h++; h < end && h->is_line && h->name.p == stop + 2 && is_written(h, skip); h++)
 			stop = h->value.p + h->value.n;
-		out = put(out, (struct str){ start, (size_t)(stop + 2 - start) });
+		out = str_put(out, (struct str){ start, (size_t)(stop + 2 - start) });
 	}
 	return out;
 }
 
 static char *put_length(char *out, uint64_t length)
 {
-	out = PUT_LIT(out, "Content-Length: ");
-	out = put_u64(out, length);
-	return PUT_LIT(out, "\r\n");
+	out = STR_PUT(out, "Content-Length: ");
+	out = str_put_u64(out, length);
+	return STR_PUT(out, "\r\n");
 }
 
 static char *put_upgrade(char *out, struct str protocol)
 {
-	out = PUT_LIT(out, "Connection: Upgrade\r\nUpgrade: ");
-	out = put(out, protocol);
-	return PUT_LIT(out, "\r\n");
+	out = STR_PUT(out, "Connection: Upgrade\r\nUpgrade: ");
+	out = str_put(out, protocol);
+	return STR_PUT(out, "\r\n");
 }
 
 size_t h1_write_request(const struct message *m, char *out)
 {
-	char *at = put(out, m->method_name);
+	char *at = str_put(out, m->method_name);
 
 	*at++ = ' ';
-	at = put(at, m->path);
+	at = str_put(at, m->path);
 	if (m->query.p) {
 		*at++ = '?';
-		at = put(at, m->query);
+		at = str_put(at, m->query);
 	}
-	at = PUT_LIT(at, " HTTP/1.1\r\nHost: ");
-	at = put(at, m->authority);
-	at = PUT_LIT(at, "\r\n");
+	at = STR_PUT(at, " HTTP/1.1\r\nHost: ");
+	at = str_put(at, m->authority);
+	at = STR_PUT(at, "\r\n");
 	at = put_rows(at, m, HEADER_HOST);
 	if (m->framing == FRAMING_LENGTH)
 		at = put_length(at, m->content_length);
 	else if (m->framing == FRAMING_CHUNKED)
-		at = PUT_LIT(at, "Transfer-Encoding: chunked\r\n");
+		at = STR_PUT(at, "Transfer-Encoding: chunked\r\n");
 	if (m->upgrade.n)
 		at = put_upgrade(at, m->upgrade);
 	else if (!m->keep_alive)
-		at = PUT_LIT(at, "Connection: close\r\n");
-	at = PUT_LIT(at, "\r\n");
+		at = STR_PUT(at, "Connection: close\r\n");
+	at = STR_PUT(at, "\r\n");
 	return (size_t)(at - out);
 }
 
@@ -119,7 +98,7 @@ static char *put_response_framing(char *out, const struct message *m)
 		return out;
 	switch (m->framing) {
 	case FRAMING_LENGTH: return put_length(out, m->content_length);
-	case FRAMING_CHUNKED: return PUT_LIT(out, "Transfer-Encoding: chunked\r\n");
+	case FRAMING_CHUNKED: return STR_PUT(out, "Transfer-Encoding: chunked\r\n");
 	case FRAMING_NONE:
 		if (m->length_known || m->method != METHOD_HEAD)
 			return put_length(out, m->length_known ? m->content_length : 0);
@@ -131,25 +110,25 @@ static char *put_response_framing(char *out, const struct message *m)
 
 size_t h1_write_response(const struct message *m, char *out)
 {
-	char *at = PUT_LIT(out, "HTTP/1.1 ");
+	char *at = STR_PUT(out, "HTTP/1.1 ");
 
 	*at++ = (char)('0' + m->status / 100 % 10);
 	*at++ = (char)('0' + m->status / 10 % 10);
 	*at++ = (char)('0' + m->status % 10);
 	*at++ = ' ';
-	at = put(at, m->reason.n ? m->reason : str_of(h1_reason(m->status)));
-	at = PUT_LIT(at, "\r\n");
+	at = str_put(at, m->reason.n ? m->reason : str_of(h1_reason(m->status)));
+	at = STR_PUT(at, "\r\n");
 	at = put_rows(at, m, NOT_SKIPPED);
 	at = put_response_framing(at, m);
 	if (m->status >= 200) {
 		if (!m->keep_alive)
-			at = PUT_LIT(at, "Connection: close\r\n");
+			at = STR_PUT(at, "Connection: close\r\n");
 		else if (m->minor == 0)
-			at = PUT_LIT(at, "Connection: keep-alive\r\n");
+			at = STR_PUT(at, "Connection: keep-alive\r\n");
 	} else if (m->upgrade.n) {
 		at = put_upgrade(at, m->upgrade);
 	}
-	at = PUT_LIT(at, "\r\n");
+	at = STR_PUT(at, "\r\n");
 	return (size_t)(at - out);
 }
 

@@ -144,19 +144,22 @@ void message_add_id(struct message *m, enum header_id id, struct str value)
 		add(m, id, header_name(id), value);
 }
 
-void message_push_id(struct message *m, enum header_id id, struct str value)
+void message_put_line(struct message *m, enum header_id id, const char *line, size_t value_n)
 {
+	struct str name = { line, header_name(id).n };
+	struct header *row;
+
+	if (m->present & BIT(id))
+		drop(m, id, name);
 	if (m->n == m->cap)
 		message_grow(m);
-	m->headers[m->n++] = (struct header){ .name = header_name(id), .value = value, .id = (uint16_t)id };
+	row = &m->headers[m->n++];
+	row->name = name;
+	row->value = (struct str){ line + name.n + 2, value_n };
+	row->id = (uint16_t)id;
+	row->dropped = false;
+	row->is_line = true;
 	m->present |= BIT(id);
-}
-
-void message_put_id(struct message *m, enum header_id id, struct str value)
-{
-	if (m->present & BIT(id))
-		drop(m, id, header_name(id));
-	message_push_id(m, id, value);
 }
 
 void message_set(struct message *m, struct str name, struct str value)

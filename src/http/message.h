@@ -97,11 +97,10 @@ struct str message_upgrade(const struct message *m);
 void message_add(struct message *m, struct str name, struct str value);
 void message_add_id(struct message *m, enum header_id id, struct str value);
 /*
- * The same for values of our own making (the bytes are not checked): the forwarded fields of every request. push_id
- * adds a line; put_id leaves exactly one.
+ * Leaves exactly one line, which the caller wrote: the name of the id in lower case, ": ", value_n bytes of a value of
+ * our own making, CRLF. The forwarded fields of every request.
  */
-void message_push_id(struct message *m, enum header_id id, struct str value);
-void message_put_id(struct message *m, enum header_id id, struct str value);
+void message_put_line(struct message *m, enum header_id id, const char *line, size_t value_n);
 /* Leaves exactly one line, where the first one stood. */
 void message_set(struct message *m, struct str name, struct str value);
 void message_set_id(struct message *m, enum header_id id, struct str value);

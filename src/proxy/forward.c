@@ -75,48 +75,56 @@ void forward_identify(struct exchange *x)
 	x->client_text = print_ip(x, &x->client_ip);
 }
 
-static void append_peer(struct exchange *x)
+#define LINES_BYTES 192U                  /* names, separators and line ends of all fields, the protocol and the port */
+
+/* Appends "name: value" CRLF to the block of lines and to the message. */
+static char *put_line(struct message *req, char *out, enum header_id id, struct str value)
 {
-	struct message *req = &x->stream.req;
-	struct str peer = x->peer_text;
+	char *end = str_put(STR_PUT(str_put(out, header_name(id)), ": "), value);
 
-	if (req->present >> HEADER_X_FORWARDED_FOR & 1) {
-		struct str before = message_join(req, STR("x-forwarded-for"));
-
-		if (before.n > 0) {
-			char *out = arena_take(&x->arena, before.n + 2 + peer.n);
-
-			memcpy(out, before.p, before.n);
-			memcpy(out + before.n, ", ", 2);
-			memcpy(out + before.n + 2, peer.p, peer.n);
-			message_put_id(req, HEADER_X_FORWARDED_FOR, (struct str){ out, before.n + 2 + peer.n });
-			return;
-		}
-	}
-	message_put_id(req, HEADER_X_FORWARDED_FOR, peer);
+	message_put_line(req, id, out, value.n);
+	return STR_PUT(end, "\r\n");
 }
 
-static void set_unless_trusted(struct exchange *x, enum header_id id, struct str value)
+static char *put_unless_trusted(struct exchange *x, char *out, enum header_id id, struct str value)
 {
 	struct message *req = &x->stream.req;
 
 	if (x->trusted_peer && message_value(req, id).n > 0)
-		return;                    /* said by a hop that is believed */
-	message_put_id(req, id, value);
+		return out;                /* said by a hop that is believed */
+	return put_line(req, out, id, value);
 }
 
+/* The addresses so far, the peer's behind them. */
+static struct str list_addresses(struct exchange *x)
+{
+	struct message *req = &x->stream.req;
+	struct str before = { NULL, 0 };
+	char *out;
+
+	if (message_find(req, HEADER_X_FORWARDED_FOR))
+		before = message_join(req, STR("x-forwarded-for"));
+	if (before.n == 0)
+		return x->peer_text;
+	out = arena_take(&x->arena, before.n + 2 + x->peer_text.n);
+	return (struct str){ out, (size_t)(str_put(STR_PUT(str_put(out, before), ", "), x->peer_text) - out) };
+}
+
+/* The lines stand together, so that they are sent in one piece. */
 void forward_prepare(struct exchange *x)
 {
 	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
 	struct message *req = &x->stream.req;
+	struct str addresses = list_addresses(x);
+	char *out = arena_take(&x->arena, LINES_BYTES + addresses.n + x->host.n + x->client_text.n + x->request_id.n);
 
-	append_peer(x);
-	set_unless_trusted(x, HEADER_X_FORWARDED_PROTO, exchange_is_tls(x) ? STR("https") : STR("http"));
-	set_unless_trusted(x, HEADER_X_FORWARDED_HOST, x->host);
-	set_unless_trusted(x, HEADER_X_FORWARDED_PORT, l->port);
-	message_put_id(req, HEADER_X_REAL_IP, x->client_text);
+	out = put_line(req, out, HEADER_X_FORWARDED_FOR, addresses);
+	out = put_unless_trusted(x, out, HEADER_X_FORWARDED_PROTO, exchange_is_tls(x) ? STR("https") : STR("http"));
+	out = put_unless_trusted(x, out, HEADER_X_FORWARDED_HOST, x->host);
+	out = put_unless_trusted(x, out, HEADER_X_FORWARDED_PORT, l->port);
+	out = put_line(req, out, HEADER_X_REAL_IP, x->client_text);
 	/* A sane one of the client's is kept where it is. */
 	if (!str_equal(message_value(req, HEADER_X_REQUEST_ID), x->request_id))
-		message_put_id(req, HEADER_X_REQUEST_ID, x->request_id);
+		put_line(req, out, HEADER_X_REQUEST_ID, x->request_id);
 	message_remove_id(req, HEADER_EXPECT);
 }

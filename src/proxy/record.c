@@ -19,110 +19,103 @@
 #define TEXT_MAX 512
 #define RECORD_MAX (8 * TEXT_MAX * 6 + 1024)
 
-static inline char *put(char *out, struct str s)
-{
-	if (s.n)
-		memcpy(out, s.p, s.n);
-	return out + s.n;
-}
-/* Of a literal: the compiler knows the length and copies without a call. */
-#define PUT(out, lit) ((char *)memcpy((out), (lit), sizeof(lit) - 1) + sizeof(lit) - 1)
-
 static bool is_plain(unsigned char c)
 {
 	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
-/* How many bytes from the start need no escape. */
-static size_t plain_length(const char *p, size_t n)
-{
-	size_t i = 0;
+#define BLOCK 16                          /* bytes behind a text that may be read, whatever they are */
 
+/* Whether n bytes need no escape. */
+static inline bool is_plain_text(const char *p, size_t n)
+{
 #ifdef __SSE2__
-	for (; i + 16 <= n; i += 16) {
+	for (size_t i = 0; i < n; i += BLOCK) {
 		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-		/* Signed compare: bytes from 0x80 on are below 0x20 as well. */
-		__m128i odd =
-			_mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+		/* One more makes DEL and the bytes from 0x80 on negative, or zero. */
+		__m128i odd = _mm_cmplt_epi8(_mm_add_epi8(v, _mm_set1_epi8(1)), _mm_set1_epi8(0x21));
+		unsigned bits;
 
 		odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
 						     _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
-		int bits = _mm_movemask_epi8(odd);
+		bits = (unsigned)_mm_movemask_epi8(odd);
+		if (n - i < BLOCK)
+			bits &= (1U << (n - i)) - 1;
 		if (bits)
-			return i + (size_t)__builtin_ctz((unsigned)bits);
+			return false;
 	}
+	return true;
+#else
+	while (n > 0 && is_plain((unsigned char)p[n - 1]))
+		n--;
+	return n == 0;
 #endif
-	while (i < n && is_plain((unsigned char)p[i]))
-		i++;
-	return i;
 }
 
-/* A value and its closing quote, with what JSON does not allow escaped; bytes that may be no UTF-8 as \u00xx. */
-static char *text(char *out, struct str value)
+__attribute__((noinline)) static char *escape(char *out, struct str value)
 {
 	static const char hex[] = "0123456789abcdef";
-	size_t n = value.n < TEXT_MAX ? value.n : TEXT_MAX, i;
 
-	i = plain_length(value.p, n);
-	out = put(out, (struct str){ value.p, i });
-	for (; i < n; i++) {
+	for (size_t i = 0; i < value.n; i++) {
 		unsigned char c = (unsigned char)value.p[i];
 
 		if (is_plain(c)) {
 			*out++ = (char)c;
 			continue;
 		}
-		out = PUT(out, "\\u00");
+		out = STR_PUT(out, "\\u00");
 		*out++ = hex[c >> 4];
 		*out++ = hex[c & 15];
 	}
-	*out++ = '"';
 	return out;
 }
-#define TEXT(out, name, value) text(PUT((out), ",\"" name "\":\""), (value))
+
+/*
+ * A value and its closing quote, with what JSON does not allow escaped; bytes that may be no UTF-8 as \u00xx. It is
+ * judged where it was copied to: there a block may be read past its end.
+ */
+static char *text(char *out, struct str value)
+{
+	char *end;
+
+	value.n = value.n < TEXT_MAX ? value.n : TEXT_MAX;
+	end = str_put(out, value);
+	if (UNLIKELY(!is_plain_text(out, value.n)))
+		end = escape(out, value);
+	*end++ = '"';
+	return end;
+}
+#define TEXT(out, name, value) text(STR_PUT((out), ",\"" name "\":\""), (value))
 
 struct str record_fragment(struct arena *a, const char *name, struct str value)
 {
 	size_t n = strlen(name);
-	char *start = arena_take(a, n + 6 + 6 * (value.n < TEXT_MAX ? value.n : TEXT_MAX)), *out = start;
+	char *start = arena_take(a, n + 6 + BLOCK + 6 * (value.n < TEXT_MAX ? value.n : TEXT_MAX)), *out = start;
 
-	out = PUT(out, ",\"");
-	out = put(out, (struct str){ name, n });
-	out = text(PUT(out, "\":\""), value);
+	out = STR_PUT(out, ",\"");
+	out = str_put(out, (struct str){ name, n });
+	out = text(STR_PUT(out, "\":\""), value);
 	return (struct str){ start, (size_t)(out - start) };
-}
-
-static char *digits(char *out, uint64_t v)
-{
-	char tmp[20];
-	int n = 0;
-
-	do
-		tmp[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n > 0)
-		*out++ = tmp[--n];
-	return out;
 }
 
 /*
  * For values that cannot hold a quote, a backslash or a control byte: our own words, and what the parser has checked.
  */
-static char *plain(char *out, struct str value)
+static inline char *plain(char *out, struct str value)
 {
-	out = put(out, (struct str){ value.p, value.n < TEXT_MAX ? value.n : TEXT_MAX });
+	out = str_put(out, (struct str){ value.p, value.n < TEXT_MAX ? value.n : TEXT_MAX });
 	*out++ = '"';
 	return out;
 }
-#define PLAIN(out, name, value) plain(PUT((out), ",\"" name "\":\""), (value))
-#define NUMBER(out, name, v) digits(PUT((out), ",\"" name "\":"), (uint64_t)(v))
+#define PLAIN(out, name, value) plain(STR_PUT((out), ",\"" name "\":\""), (value))
+#define NUMBER(out, name, v) str_put_u64(STR_PUT((out), ",\"" name "\":"), (uint64_t)(v))
 
 static char *upstream_part(const struct exchange *x, char *out)
 {
 	if (x->service)
-		out = put(out, x->service->record);
+		out = str_put(out, x->service->record);
 	if (x->endpoint) {
-		out = put(out, x->endpoint->record);
+		out = str_put(out, x->endpoint->record);
 		out = NUMBER(out, "attempts", x->attempts);
 	}
 	if (x->upstream_start_us && x->call.connected_us)
@@ -149,10 +142,10 @@ static char *policy_part(const struct exchange *x, char *out)
 
 static char *start(char *out, struct str request_id)
 {
-	out = PUT(out, "{\"time\":\"");
+	out = STR_PUT(out, "{\"time\":\"");
 	log_time(out);
 	out += 24;
-	out = PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
+	out = STR_PUT(out, "\",\"level\":\"info\",\"event\":\"access\"");
 	return PLAIN(out, "requestId", request_id);
 }
 
@@ -188,17 +181,17 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	out = NUMBER(out, "bytesOut", x->stream.sent);
 	out = NUMBER(out, "durationUs", now_us - x->stream.start_us);
 	if (x->site)
-		out = put(out, x->site->gateway->record);
+		out = str_put(out, x->site->gateway->record);
 	if (x->site && x->site->domain_name.n)
 		out = TEXT(out, "domain", x->site->domain_name);
 	if (x->route)
-		out = put(out, x->route->record);
+		out = str_put(out, x->route->record);
 	out = upstream_part(x, out);
 	out = policy_part(x, out);
 	if (*flag)
 		out = PLAIN(out, "flag", str_of(flag));
 	out = PLAIN(out, "reason", str_of(r->text));
-	out = PUT(out, "}\n");
+	out = STR_PUT(out, "}\n");
 	log_commit((size_t)(out - line));
 }
 
@@ -213,7 +206,7 @@ void record_refused(const struct ip *peer, int status, const char *tag, struct s
 	out = NUMBER(out, "status", status);
 	out = PLAIN(out, "flag", STR("BR"));
 	out = PLAIN(out, "reason", str_of(tag));
-	out = PUT(out, "}\n");
+	out = STR_PUT(out, "}\n");
 	log_commit((size_t)(out - line));
 }
 
