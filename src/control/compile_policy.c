@@ -149,6 +149,17 @@ static bool has_work(const struct policy_class *class, enum scope scope)
 	return class->connect || class->request;
 }
 
+/* On a gateway that carries bytes there is nothing to judge but the peer of a connection. */
+static bool is_reached(const struct compiler *c, const struct attachment_state *a)
+{
+	const struct gateway_state *g = map_get(&c->gateway_states, a->gateway_id);
+	const struct policy_class *class = a->policy->class;
+
+	if (!g || !g->plan || g->plan->carries == CARRIES_HTTP)
+		return true;
+	return class->connect && (!class->connects || class->connects(a->policy->conf->conf));
+}
+
 static bool is_served(enum scope scope)
 {
 	return !(scope & (SCOPE_LLM_API | SCOPE_AGENT_API | SCOPE_SERVICE_PORT));
@@ -214,6 +225,8 @@ static void judge(struct compiler *c, struct attachment_state *a)
 		snprintf(text, sizeof(text), "%s does nothing at a %s", p->class->name, scope_name(a->scope));
 		return set_phase(c, a, PHASE_DEGRADED, text);
 	}
+	if (!is_reached(c, a))
+		return set_phase(c, a, PHASE_DEGRADED, "no requests are seen at a gateway of protocol TCP or TLS");
 	for (unsigned i = 0; i < a->n_links; i++) {
 		if (check_target(c, &a->links[i], &why))
 			continue;

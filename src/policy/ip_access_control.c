@@ -146,6 +146,11 @@ static bool judge_peer(const struct ip *peer, const struct step *s)
 	return false;
 }
 
+static bool judges_connections(const void *conf)
+{
+	return ((const struct ip_access_control *)conf)->protocolLayer == LAYER_CONNECTION;
+}
+
 static enum verdict judge_request(struct exchange *x, const struct step *s)
 {
 	const struct ip_access_control *control = s->conf;
@@ -180,5 +185,6 @@ const struct policy_class ip_access_control = {
 	.prepare = prepare,
 	.attach = attach,
 	.connect = judge_peer,
+	.connects = judges_connections,
 	.request = judge_request,
 };

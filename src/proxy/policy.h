@@ -131,6 +131,7 @@ struct policy_class {
 	bool cell_keeps;
 	void (*apply)(const void *conf, struct settings *settings);
 	connect_hook *connect;
+	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
 	hook *request, *service, *attempt, *response, *data;
 	done_hook *done;
 };
