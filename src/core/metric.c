@@ -64,6 +64,9 @@ struct chunk {
 static unsigned n_slots;
 static struct chunk *chunks;                       /* the first one is being filled */
 static size_t filled;                              /* its cells in use */
+static size_t n_chunks;
+/* Cells of ended series, of one cell and of a histogram's; the first cell, in slot 0's page, leads to the next. */
+static _Atomic int64_t *ended[2];
 static struct list series_of[METRIC_COUNT];
 static struct map series_by_key;
 
@@ -91,6 +94,8 @@ void metric_stop(void)
 		mem_free(chunks);
 		chunks = next;
 	}
+	n_chunks = 0;
+	ended[0] = ended[1] = NULL;
 	n_slots = 0;
 	own_page = 0;
 }
@@ -101,14 +106,51 @@ void metric_thread(unsigned slot)
 	own_page = slot + 1;
 }
 
+size_t metric_bytes(void)
+{
+	return n_chunks * (n_slots + 1) * PAGE_CELLS * sizeof(int64_t);
+}
+
+static size_t count_cells(enum metric_id id)
+{
+	return families[id].kind == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
+}
+
+static void give_cells(_Atomic int64_t *cells, size_t n)
+{
+	_Atomic int64_t **first = &ended[n > 1];
+
+	atomic_store_explicit(cells, (int64_t)(intptr_t)*first, memory_order_relaxed);
+	*first = cells;
+}
+
+/* Used ones, zeroed again; NULL when there are none. */
+static _Atomic int64_t *take_ended(size_t n)
+{
+	_Atomic int64_t **first = &ended[n > 1], *cells = *first;
+
+	if (!cells)
+		return NULL;
+	*first = (_Atomic int64_t *)(intptr_t)atomic_load_explicit(cells, memory_order_relaxed);
+	for (size_t slot = 0; slot <= n_slots; slot++)
+		for (size_t i = 0; i < n; i++)
+			atomic_store_explicit(cells + slot * PAGE_CELLS + i, 0, memory_order_relaxed);
+	return cells;
+}
+
 static _Atomic int64_t *take_cells(size_t n)
 {
+	_Atomic int64_t *cells = take_ended(n);
+
+	if (cells)
+		return cells;
 	if (!chunks || filled + n > PAGE_CELLS) {
 		struct chunk *chunk = MEM_NEW(struct chunk);
 
 		chunk->cells = mem_alloc_aligned(64, (n_slots + 1) * PAGE_CELLS * sizeof(*chunk->cells));
 		chunk->next = chunks;
 		chunks = chunk;
+		n_chunks++;
 		filled = 0;
 	}
 	filled += n;
@@ -161,7 +203,7 @@ static struct series *make_series(enum metric_id id, struct str key, size_t labe
 	s->id = id;
 	s->key = (struct str){ bytes, key.n };
 	s->labels = (struct str){ bytes + labels_at, key.n - labels_at };
-	s->cells = take_cells(families[id].kind == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1);
+	s->cells = take_cells(count_cells(id));
 	list_append(&series_of[id], &s->node);
 	map_put(&series_by_key, s->key, s);
 	return s;
@@ -188,7 +230,12 @@ struct series *metric_series(enum metric_id id, const struct str *values)
 void metric_series_drop(struct series *s)
 {
 	BUG_ON(s->holds == 0);
-	s->holds--;
+	if (--s->holds > 0)
+		return;
+	map_remove(&series_by_key, s->key);
+	list_remove(&s->node);
+	give_cells(s->cells, count_cells(s->id));
+	mem_free(s);
 }
 
 static void add_cell(_Atomic int64_t *cell, int64_t n)
@@ -295,8 +342,6 @@ void metric_write(struct sbuf *out)
 		LIST_EACH(node, &series_of[id]) {
 			const struct series *s = CONTAINER(node, struct series, node);
 
-			if (!s->holds)
-				continue;
 			if (!has_head)
 				print_head(out, &families[id]);
 			has_head = true;

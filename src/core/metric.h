@@ -27,8 +27,8 @@ void metric_thread(unsigned slot);                 /* the calling thread's slot,
  */
 struct series *metric_series(enum metric_id id, const struct str *values);
 /*
- * Gives one hold back; without any the series is no longer shown. Its memory stays valid until the process ends, so a
- * worker may still add to it, and it goes on counting where it was when the same values come back. Control thread only.
+ * Gives one hold back. The last one ends the series: it is no longer shown and its memory is used again, so nobody may
+ * add to it any more; the same values begin at zero then. Control thread only.
  */
 void metric_series_drop(struct series *s);
 void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down; any thread */
@@ -36,4 +36,5 @@ void metric_set(struct series *s, int64_t v);      /* gauge: one value for the p
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
 int64_t metric_value(const struct series *s);      /* sum over threads; of a histogram the number of observations */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */
+size_t metric_bytes(void);                         /* of all cells, used or to be used again; for tests */
 void metric_stop(void);                            /* frees everything, when nobody adds any more */
