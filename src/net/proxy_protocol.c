@@ -52,7 +52,7 @@ static enum proxy_result parse_v1(const char *p, size_t n, struct proxy_header *
 {
 	size_t end = str_find((struct str){ p, n < LINE_MAX_BYTES ? n : LINE_MAX_BYTES }, '\n');
 
-	if (end == n)
+	if (end == n && n < LINE_MAX_BYTES)
 		return PROXY_MORE;
 	if (end == LINE_MAX_BYTES || p[end - 1] != '\r')
 		return PROXY_BAD;
