@@ -129,7 +129,10 @@ static struct stream *open_exchange(struct server_connection *c)
 	struct arena arena = { 0 };
 	struct exchange *x = arena_take(&arena, sizeof *x);
 
+	/* The response is made whole when there is one; what the record reads without one is here. */
 	memset(x, 0, offsetof(struct exchange, res));
+	x->res.status = 0;
+	x->res.upgrade = (struct str){ 0 };
 	x->arena = arena;
 	x->stream.arena = &x->arena;
 	x->worker = w;
