@@ -54,7 +54,6 @@ static void send_answer(struct api_request *r)
 		.minor = 1,
 		.keep_alive = true,
 	};
-	int class = call->status / 100;
 
 	head.reason = str_of(h1_reason(call->status));
 	message_add_id(&head, HEADER_DATE, http_date_now());
@@ -70,7 +69,7 @@ static void send_answer(struct api_request *r)
 	if (call->allow[0])
 		message_add(&head, STR("Allow"), str_of(call->allow));
 	r->is_answered = true;
-	metric_add(call->control->api_requests[class >= 1 && class <= 5 ? class : 5], 1);
+	metric_count_status(call->control->api_requests, call->status >= 100 && call->status <= 599 ? call->status : 500);
 	bool is_head = r->stream.req.method == METHOD_HEAD;
 
 	stream_send(&r->stream, &head, is_head ? (struct str){ NULL, 0 } : call->answer, true);

@@ -16,10 +16,6 @@ enum {
 
 /* ---------- shared by compile*.c ---------- */
 
-const struct str code_classes[6] = {
-	{ NULL, 0 }, { "1xx", 3 }, { "2xx", 3 }, { "3xx", 3 }, { "4xx", 3 }, { "5xx", 3 },
-};
-
 void *state_new(struct map *map, size_t size, size_t id_at, struct str id)
 {
 	char *state = mem_alloc(size + id.n + 1), *text = state + size;

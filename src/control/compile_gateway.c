@@ -75,8 +75,7 @@ static void destroy_gateway(struct part *p)
 {
 	struct gateway *g = CONTAINER(p, struct gateway, part);
 
-	for (unsigned i = 1; i <= 5; i++)
-		metric_series_drop(g->requests[i]);
+	metric_series_drop(g->requests);
 	metric_series_drop(g->seconds);
 	policies_drop(g->policies);
 	arena_free(&g->arena);
@@ -111,9 +110,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	g->name = arena_copy(&g->arena, state->plan->name);
 	g->record = record_fragment(&g->arena, "gateway", g->name);
 	read_trust(c, g);
-	for (unsigned i = 1; i <= 5; i++)
-		g->requests[i] =
-			metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR(""), code_classes[i] });
+	g->requests = metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR("") });
 	g->seconds = metric_series(METRIC_REQUEST_SECONDS, (struct str[]){ g->name, STR("") });
 	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 } });
 	return g;

@@ -16,9 +16,8 @@ static void destroy_base(struct part *p)
 {
 	struct route_base *base = CONTAINER(p, struct route_base, part);
 
-	for (unsigned i = 1; i <= 5; i++)
-		if (base->content.requests[i])
-			metric_series_drop(base->content.requests[i]);
+	if (base->content.requests)
+		metric_series_drop(base->content.requests);
 	if (base->content.seconds)
 		metric_series_drop(base->content.seconds);
 	arena_free(&base->arena);
@@ -34,12 +33,9 @@ struct str gateway_name(const struct compiler *c, struct str gateway_id)
 
 static void open_series(const struct compiler *c, struct route_base *base)
 {
-	struct str labels[] = { gateway_name(c, base->gateway_id), base->content.name, { NULL, 0 } };
+	struct str labels[] = { gateway_name(c, base->gateway_id), base->content.name };
 
-	for (unsigned i = 1; i <= 5; i++) {
-		labels[2] = code_classes[i];
-		base->content.requests[i] = metric_series(METRIC_REQUESTS, labels);
-	}
+	base->content.requests = metric_series(METRIC_REQUESTS, labels);
 	base->content.seconds = metric_series(METRIC_REQUEST_SECONDS, labels);
 	base->content.record = record_fragment(&base->arena, "route", base->content.name);
 }

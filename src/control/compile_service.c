@@ -67,9 +67,8 @@ static void destroy_base(struct part *p)
 {
 	struct service_base *base = CONTAINER(p, struct service_base, part);
 
-	for (unsigned i = 1; i <= 5; i++)
-		if (base->content.requests[i])
-			metric_series_drop(base->content.requests[i]);
+	if (base->content.requests)
+		metric_series_drop(base->content.requests);
 	for (unsigned i = 0; i < 5; i++)
 		if (base->content.failures[i])
 			metric_series_drop(base->content.failures[i]);
@@ -85,8 +84,7 @@ static void open_series(struct service *s)
 		[CALL_MALFORMED] = { "malformed", 9 }, [CALL_TRUNCATED] = { "truncated", 9 },
 	};
 
-	for (unsigned i = 1; i <= 5; i++)
-		s->requests[i] = metric_series(METRIC_UPSTREAM_REQUESTS, (struct str[]){ s->name, code_classes[i] });
+	s->requests = metric_series(METRIC_UPSTREAM_REQUESTS, &s->name);
 	for (unsigned i = 0; i < 5; i++)
 		s->failures[i] = metric_series(METRIC_UPSTREAM_FAILURES, (struct str[]){ s->name, failures[i] });
 }

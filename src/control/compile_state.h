@@ -257,7 +257,6 @@ static inline void mark_dirty(struct list *dirty, struct list *node)
 	if (list_is_empty(node))
 		list_append(dirty, node);
 }
-extern const struct str code_classes[6];                                 /* "1xx" .. "5xx" at [1..5] */
 struct kept *kept_find(struct map *table, struct str key);
 void kept_enter(struct kept *k, struct map *table, struct str key);      /* the key is copied */
 void kept_leave(struct kept *k);                                         /* by destroy, at first */

@@ -52,10 +52,7 @@ static void list_hosts(struct control *c, const struct control_settings *s)
 
 static void make_series(struct control *c)
 {
-	static const char *const classes[] = { "", "1xx", "2xx", "3xx", "4xx", "5xx" };
-
-	for (unsigned i = 1; i <= 5; i++)
-		c->api_requests[i] = metric_series(METRIC_API_REQUESTS, &(struct str){ classes[i], 3 });
+	c->api_requests = metric_series(METRIC_API_REQUESTS, NULL);
 	c->store_up = metric_series(METRIC_STORE_UP, NULL);
 	c->degraded = metric_series(METRIC_ATTACHMENTS_DEGRADED, NULL);
 	metric_set(c->store_up, 1);

@@ -38,6 +38,6 @@ struct control {
 	struct str *hosts;                /* names the Host header may have, lower case */
 	unsigned n_hosts;
 	bool any_ip_host;                 /* listens on a wildcard address: every IP literal is one of ours */
-	struct series *api_requests[6], *store_up, *degraded;
+	struct series *api_requests, *store_up, *degraded;
 	struct arena arena;               /* lives as long as the control plane */
 };

@@ -1,9 +1,10 @@
 /*
- * Cells of many series share a chunk; every thread has a page of its own in it, so series are dense and threads never
- * write the same cache line:
+ * Cells of many series share a chunk, in which every thread has a page of its own: series are dense, and threads never
+ * write the same cache line. A page is made when its thread first adds to one of the chunk's series, so what is not
+ * used costs no memory, however many threads there are:
  *
- *      chunk   | page of slot 0 | page of slot 1 | ... | page for threads without a slot, and for metric_set |
- *      series    ─ cells ──┐      same place ─┐
+ *      chunk ──► page of slot 0, page of slot 1, none yet, ..., page for threads without a slot and for metric_set
+ *      series      ─ cells ──┐      same place ─┐
  */
 #include "core/metric.h"
 #include <stdatomic.h>
@@ -41,32 +42,54 @@ static const struct {
 };
 
 enum {
+	CLASSES = 5,                               /* 1xx to 5xx */
 	BOUNDS = sizeof(bounds) / sizeof(bounds[0]),
 	CELL_SUM = BOUNDS + 1,                     /* after the buckets and the one past the last bound: microseconds */
 	HISTOGRAM_CELLS = BOUNDS + 2,
 };
-_Static_assert((size_t)HISTOGRAM_CELLS <= (size_t)PAGE_CELLS, "a histogram fits a page");
-
-struct series {
-	struct list node;                          /* of its family, in order of birth */
-	_Atomic int64_t *cells;                    /* in slot 0's page */
-	enum metric_id id;
-	unsigned holds;
-	struct str key;                            /* in series_by_key */
-	struct str labels;                         /* 'gateway="a",route="b"', escaped */
+static const unsigned cells_of[] = {
+	[METRIC_COUNTER] = 1,
+	[METRIC_GAUGE] = 1,
+	[METRIC_HISTOGRAM] = HISTOGRAM_CELLS,
+	[METRIC_BY_CLASS] = CLASSES,
 };
+enum { KINDS = sizeof(cells_of) / sizeof(cells_of[0]) };
+_Static_assert((size_t)HISTOGRAM_CELLS <= (size_t)PAGE_CELLS, "a histogram fits a page");
+_Static_assert((size_t)METRIC_COUNT <= UINT16_MAX && (size_t)PAGE_CELLS <= UINT16_MAX, "16 bits hold them");
+
+typedef _Atomic int64_t cell;
 
 struct chunk {
 	struct chunk *next;
-	_Atomic int64_t *cells;
+	_Atomic(cell *) pages[];                   /* n_slots + 1 */
+};
+
+/* Where the cells of a series are: the same place in each page. */
+struct place {
+	struct chunk *chunk;
+	uint16_t at;
+};
+
+struct series {
+	struct list node;                          /* of its family, in order of birth */
+	struct place place;
+	uint16_t id;                               /* enum metric_id */
+	unsigned holds;
+	uint32_t labels_at;                        /* in the key: 'gateway="a",route="b"', escaped */
+	struct str key;                            /* in series_by_key */
+};
+
+/* Cells of an ended series, for the next one of that kind. */
+struct ended {
+	struct ended *next;
+	struct place place;
 };
 
 static unsigned n_slots;
 static struct chunk *chunks;                       /* the first one is being filled */
-static size_t filled;                              /* its cells in use */
-static size_t n_chunks;
-/* Cells of ended series, of one cell and of a histogram's; the first cell, in slot 0's page, leads to the next. */
-static _Atomic int64_t *ended[2];
+static unsigned filled;                            /* its cells in use */
+static atomic_size_t n_pages;
+static struct ended *ended[KINDS];
 static struct list series_of[METRIC_COUNT];
 static struct map series_by_key;
 
@@ -90,12 +113,19 @@ void metric_stop(void)
 	while (chunks) {
 		struct chunk *next = chunks->next;
 
-		mem_free(chunks->cells);
+		for (size_t slot = 0; slot <= n_slots; slot++)
+			mem_free(chunks->pages[slot]);
 		mem_free(chunks);
 		chunks = next;
 	}
-	n_chunks = 0;
-	ended[0] = ended[1] = NULL;
+	for (unsigned kind = 0; kind < KINDS; kind++)
+		while (ended[kind]) {
+			struct ended *e = ended[kind];
+
+			ended[kind] = e->next;
+			mem_free(e);
+		}
+	n_pages = 0;
 	n_slots = 0;
 	own_page = 0;
 }
@@ -108,53 +138,87 @@ void metric_thread(unsigned slot)
 
 size_t metric_bytes(void)
 {
-	return n_chunks * (n_slots + 1) * PAGE_CELLS * sizeof(int64_t);
+	return n_pages * PAGE_CELLS * sizeof(cell);
 }
 
-static size_t count_cells(enum metric_id id)
+static enum metric_kind kind_of(const struct series *s)
 {
-	return families[id].kind == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
+	return families[s->id].kind;
 }
 
-static void give_cells(_Atomic int64_t *cells, size_t n)
+/* NULL: nobody of that slot has added yet. */
+static cell *find_cells(struct place place, size_t slot)
 {
-	_Atomic int64_t **first = &ended[n > 1];
+	cell *page = atomic_load_explicit(&place.chunk->pages[slot], memory_order_acquire);
 
-	atomic_store_explicit(cells, (int64_t)(intptr_t)*first, memory_order_relaxed);
-	*first = cells;
+	return page ? page + place.at : NULL;
 }
 
-/* Used ones, zeroed again; NULL when there are none. */
-static _Atomic int64_t *take_ended(size_t n)
+__attribute__((noinline)) static cell *make_page(struct chunk *chunk, size_t slot)
 {
-	_Atomic int64_t **first = &ended[n > 1], *cells = *first;
+	cell *page = mem_alloc_aligned(64, PAGE_CELLS * sizeof(*page)), *other = NULL;
 
-	if (!cells)
-		return NULL;
-	*first = (_Atomic int64_t *)(intptr_t)atomic_load_explicit(cells, memory_order_relaxed);
-	for (size_t slot = 0; slot <= n_slots; slot++)
-		for (size_t i = 0; i < n; i++)
-			atomic_store_explicit(cells + slot * PAGE_CELLS + i, 0, memory_order_relaxed);
-	return cells;
+	/* Threads without a slot may be two. */
+	if (!atomic_compare_exchange_strong(&chunk->pages[slot], &other, page)) {
+		mem_free(page);
+		return other;
+	}
+	n_pages++;
+	return page;
 }
 
-static _Atomic int64_t *take_cells(size_t n)
+static inline cell *own_cells(const struct series *s, size_t slot)
 {
-	_Atomic int64_t *cells = take_ended(n);
+	cell *page = atomic_load_explicit(&s->place.chunk->pages[slot], memory_order_acquire);
 
-	if (cells)
-		return cells;
-	if (!chunks || filled + n > PAGE_CELLS) {
-		struct chunk *chunk = MEM_NEW(struct chunk);
+	if (UNLIKELY(!page))
+		page = make_page(s->place.chunk, slot);
+	return page + s->place.at;
+}
 
-		chunk->cells = mem_alloc_aligned(64, (n_slots + 1) * PAGE_CELLS * sizeof(*chunk->cells));
+static void give_place(enum metric_kind kind, struct place place)
+{
+	struct ended *e = MEM_NEW(struct ended);
+
+	*e = (struct ended){ .next = ended[kind], .place = place };
+	ended[kind] = e;
+}
+
+/* A used one, zeroed again; false when there is none. */
+static bool take_ended(enum metric_kind kind, struct place *place)
+{
+	struct ended *e = ended[kind];
+
+	if (!e)
+		return false;
+	ended[kind] = e->next;
+	*place = e->place;
+	mem_free(e);
+	for (size_t slot = 0; slot <= n_slots; slot++) {
+		cell *cells = find_cells(*place, slot);
+
+		for (unsigned i = 0; cells && i < cells_of[kind]; i++)
+			atomic_store_explicit(cells + i, 0, memory_order_relaxed);
+	}
+	return true;
+}
+
+static struct place take_place(enum metric_kind kind)
+{
+	struct place place;
+
+	if (take_ended(kind, &place))
+		return place;
+	if (!chunks || filled + cells_of[kind] > PAGE_CELLS) {
+		struct chunk *chunk = mem_alloc(sizeof(*chunk) + (n_slots + 1) * sizeof(chunk->pages[0]));
+
 		chunk->next = chunks;
 		chunks = chunk;
-		n_chunks++;
 		filled = 0;
 	}
-	filled += n;
-	return chunks->cells + (filled - n);
+	place = (struct place){ chunks, (uint16_t)filled };
+	filled += cells_of[kind];
+	return place;
 }
 
 static void add_escaped(struct sbuf *out, struct str value)
@@ -175,14 +239,16 @@ static void add_escaped(struct sbuf *out, struct str value)
 	}
 }
 
-static unsigned print_labels(struct sbuf *out, const char *names, const struct str *values)
+static unsigned print_labels(struct sbuf *out, const struct family *f, const struct str *values)
 {
-	struct str rest = str_of(names), name;
+	struct str rest = str_of(f->labels), name;
 	unsigned n = 0;
 
-	if (!names[0])
+	if (!f->labels[0])
 		return 0;
 	while (str_split(&rest, ',', &name)) {
+		if (!rest.p && f->kind == METRIC_BY_CLASS)
+			break;
 		if (n)
 			sbuf_addc(out, ',');
 		sbuf_add(out, name);
@@ -200,10 +266,10 @@ static struct series *make_series(enum metric_id id, struct str key, size_t labe
 	char *bytes = (char *)(s + 1);
 
 	memcpy(bytes, key.p, key.n);
-	s->id = id;
+	s->id = (uint16_t)id;
 	s->key = (struct str){ bytes, key.n };
-	s->labels = (struct str){ bytes + labels_at, key.n - labels_at };
-	s->cells = take_cells(count_cells(id));
+	s->labels_at = (uint32_t)labels_at;
+	s->place = take_place(families[id].kind);
 	list_append(&series_of[id], &s->node);
 	map_put(&series_by_key, s->key, s);
 	return s;
@@ -217,7 +283,7 @@ struct series *metric_series(enum metric_id id, const struct str *values)
 	sbuf_addf(&key, "%u ", (unsigned)id);
 	size_t labels_at = key.n;
 
-	BUG_ON(print_labels(&key, families[id].labels, values) > LABELS_MAX);
+	BUG_ON(print_labels(&key, &families[id], values) > LABELS_MAX);
 	struct series *s = map_get(&series_by_key, sbuf_str(&key));
 
 	if (!s)
@@ -234,32 +300,38 @@ void metric_series_drop(struct series *s)
 		return;
 	map_remove(&series_by_key, s->key);
 	list_remove(&s->node);
-	give_cells(s->cells, count_cells(s->id));
+	give_place(kind_of(s), s->place);
 	mem_free(s);
 }
 
-static void add_cell(_Atomic int64_t *cell, int64_t n)
+static inline void add(const struct series *s, unsigned i, int64_t n)
 {
 	if (LIKELY(own_page)) {
 		/* Nobody else writes here, so it need not be one instruction. */
-		cell += (own_page - 1) * PAGE_CELLS;
-		int64_t v = atomic_load_explicit(cell, memory_order_relaxed);
+		cell *at = own_cells(s, own_page - 1) + i;
+		int64_t v = atomic_load_explicit(at, memory_order_relaxed);
 
-		atomic_store_explicit(cell, v + n, memory_order_relaxed);
+		atomic_store_explicit(at, v + n, memory_order_relaxed);
 	} else {
-		atomic_fetch_add_explicit(cell + n_slots * (size_t)PAGE_CELLS, n, memory_order_relaxed);
+		atomic_fetch_add_explicit(own_cells(s, n_slots) + i, n, memory_order_relaxed);
 	}
 }
 
 void metric_add(struct series *s, int64_t n)
 {
-	add_cell(s->cells, n);
+	add(s, 0, n);
+}
+
+void metric_count_status(struct series *s, int status)
+{
+	if (status >= 100 && status <= 599)
+		add(s, (unsigned)status / 100 - 1, 1);
 }
 
 void metric_set(struct series *s, int64_t v)
 {
-	BUG_ON(families[s->id].kind != METRIC_GAUGE);
-	atomic_store_explicit(s->cells + n_slots * (size_t)PAGE_CELLS, v, memory_order_relaxed);
+	BUG_ON(kind_of(s) != METRIC_GAUGE);
+	atomic_store_explicit(own_cells(s, n_slots), v, memory_order_relaxed);
 }
 
 void metric_observe_us(struct series *s, int64_t us)
@@ -268,41 +340,64 @@ void metric_observe_us(struct series *s, int64_t us)
 
 	while (bucket < BOUNDS && us > bounds[bucket].us)
 		bucket++;
-	add_cell(s->cells + bucket, 1);
-	add_cell(s->cells + CELL_SUM, us);
+	add(s, bucket, 1);
+	add(s, CELL_SUM, us);
 }
 
-static int64_t sum_cell(const struct series *s, unsigned cell)
+static int64_t sum_cell(const struct series *s, unsigned i)
 {
 	int64_t sum = 0;
 
-	for (size_t slot = 0; slot <= n_slots; slot++)
-		sum += atomic_load_explicit(s->cells + slot * PAGE_CELLS + cell, memory_order_relaxed);
+	for (size_t slot = 0; slot <= n_slots; slot++) {
+		const cell *cells = find_cells(s->place, slot);
+
+		if (cells)
+			sum += atomic_load_explicit(cells + i, memory_order_relaxed);
+	}
 	return sum;
 }
 
 int64_t metric_value(const struct series *s)
 {
 	int64_t sum = 0;
-	unsigned cells = families[s->id].kind == METRIC_HISTOGRAM ? BOUNDS + 1 : 1;
+	unsigned cells = kind_of(s) == METRIC_HISTOGRAM ? BOUNDS + 1 : cells_of[kind_of(s)];
 
 	for (unsigned i = 0; i < cells; i++)
 		sum += sum_cell(s, i);
 	return sum;
 }
 
-/* name, suffix, and the labels with `le` (when not NULL) as the last one. */
-static void print_sample_name(struct sbuf *out, const struct series *s, const char *suffix, const char *le)
+/* name, suffix, and the labels with `last` (when not NULL, of the value `text`) behind them. */
+static void print_sample_name(struct sbuf *out, const struct series *s, const char *suffix, const char *last,
+			      const char *text)
 {
+	struct str labels = { s->key.p + s->labels_at, s->key.n - s->labels_at };
+
 	sbuf_addf(out, "%s%s", families[s->id].name, suffix);
-	if (s->labels.n || le) {
+	if (labels.n || last) {
 		sbuf_addc(out, '{');
-		sbuf_add(out, s->labels);
-		if (le)
-			sbuf_addf(out, "%sle=\"%s\"", s->labels.n ? "," : "", le);
+		sbuf_add(out, labels);
+		if (last)
+			sbuf_addf(out, "%s%s=\"%s\"", labels.n ? "," : "", last, text);
 		sbuf_addc(out, '}');
 	}
 	sbuf_addc(out, ' ');
+}
+
+static void print_classes(struct sbuf *out, const struct series *s)
+{
+	static const char *const classes[CLASSES] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
+
+	for (unsigned i = 0; i < CLASSES; i++) {
+		print_sample_name(out, s, "", "code_class", classes[i]);
+		sbuf_addf(out, "%lld\n", (long long)sum_cell(s, i));
+	}
+}
+
+static void print_value(struct sbuf *out, const struct series *s)
+{
+	print_sample_name(out, s, "", NULL, NULL);
+	sbuf_addf(out, "%lld\n", (long long)sum_cell(s, 0));
 }
 
 static void print_histogram(struct sbuf *out, const struct series *s)
@@ -311,18 +406,18 @@ static void print_histogram(struct sbuf *out, const struct series *s)
 
 	for (unsigned i = 0; i <= BOUNDS; i++) {
 		count += (long long)sum_cell(s, i);
-		print_sample_name(out, s, "_bucket", i < BOUNDS ? bounds[i].le : "+Inf");
+		print_sample_name(out, s, "_bucket", "le", i < BOUNDS ? bounds[i].le : "+Inf");
 		sbuf_addf(out, "%lld\n", count);
 	}
-	print_sample_name(out, s, "_sum", NULL);
+	print_sample_name(out, s, "_sum", NULL, NULL);
 	sbuf_addf(out, "%lld.%06lld\n", sum_us / 1000000, sum_us % 1000000);
-	print_sample_name(out, s, "_count", NULL);
+	print_sample_name(out, s, "_count", NULL, NULL);
 	sbuf_addf(out, "%lld\n", count);
 }
 
 static void print_head(struct sbuf *out, const struct family *f)
 {
-	static const char *const kinds[] = { "counter", "gauge", "histogram" };
+	static const char *const kinds[] = { "counter", "gauge", "histogram", "counter" };
 
 	sbuf_addf(out, "# HELP %s ", f->name);
 	for (const char *p = f->help; *p; p++) {
@@ -336,6 +431,13 @@ static void print_head(struct sbuf *out, const struct family *f)
 
 void metric_write(struct sbuf *out)
 {
+	static void (*const print[KINDS])(struct sbuf *out, const struct series *s) = {
+		[METRIC_COUNTER] = print_value,
+		[METRIC_GAUGE] = print_value,
+		[METRIC_HISTOGRAM] = print_histogram,
+		[METRIC_BY_CLASS] = print_classes,
+	};
+
 	for (unsigned id = 0; id < METRIC_COUNT; id++) {
 		bool has_head = false;
 
@@ -345,12 +447,7 @@ void metric_write(struct sbuf *out)
 			if (!has_head)
 				print_head(out, &families[id]);
 			has_head = true;
-			if (families[id].kind == METRIC_HISTOGRAM) {
-				print_histogram(out, s);
-				continue;
-			}
-			print_sample_name(out, s, "", NULL);
-			sbuf_addf(out, "%lld\n", (long long)metric_value(s));
+			print[families[id].kind](out, s);
 		}
 	}
 }

@@ -16,7 +16,10 @@ enum metric_id {
 #undef METRIC
 	METRIC_COUNT
 };
-enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+enum metric_kind {
+	METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM,
+	METRIC_BY_CLASS,                           /* a counter for each status class, which is its last label */
+};
 
 struct series;
 void metric_start(unsigned threads);               /* slots; before any other call */
@@ -32,9 +35,10 @@ struct series *metric_series(enum metric_id id, const struct str *values);
  */
 void metric_series_drop(struct series *s);
 void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down; any thread */
+void metric_count_status(struct series *s, int status);    /* METRIC_BY_CLASS; ignores what is not 100 .. 599 */
 void metric_set(struct series *s, int64_t v);      /* gauge: one value for the process; set a gauge or add to it */
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
-int64_t metric_value(const struct series *s);      /* sum over threads; of a histogram the number of observations */
+int64_t metric_value(const struct series *s);      /* sum over threads, and over what it counts apart */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */
-size_t metric_bytes(void);                         /* of all cells, used or to be used again; for tests */
+size_t metric_bytes(void);                         /* of all cells that were ever written; for tests */
 void metric_stop(void);                            /* frees everything, when nobody adds any more */

@@ -214,8 +214,7 @@ void exchange_record(struct exchange *x, enum stream_end how)
 {
 	int64_t now_us = clock_now_us();
 	int status = x->stream.head_sent ? x->res.status : 0;
-	struct series *const *requests = NULL;
-	struct series *seconds = NULL;
+	struct series *requests = NULL, *seconds = NULL;
 
 	(void)how;
 	if (x->route) {
@@ -225,8 +224,8 @@ void exchange_record(struct exchange *x, enum stream_end how)
 		requests = x->site->gateway->requests;
 		seconds = x->site->gateway->seconds;
 	}
-	if (requests && status >= 100 && requests[status / 100])
-		metric_add(requests[status / 100], 1);
+	if (requests)
+		metric_count_status(requests, status);
 	if (seconds && !x->is_tunnel)
 		metric_observe_us(seconds, now_us - x->stream.start_us);
 	if (worker_settings(x->worker)->access_log)

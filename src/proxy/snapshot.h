@@ -83,7 +83,7 @@ struct service {
 	struct health_check health;
 	struct outlier_detection outlier;
 	struct policies *policies;        /* of level Service; &policies_none when there are none */
-	struct series *requests[6];       /* METRIC_UPSTREAM_REQUESTS by status class 1xx..5xx at [1..5] */
+	struct series *requests;          /* METRIC_UPSTREAM_REQUESTS */
 	struct series *failures[5];       /* METRIC_UPSTREAM_FAILURES by enum call_failure */
 	atomic_uint *turn;                /* round robin position, in a cell that survives */
 	struct arena arena;
@@ -128,7 +128,7 @@ struct route {
 	unsigned n_targets;
 	uint32_t weight_sum;
 	struct policies *policies;        /* of level Route; for an operation its API's are merged in */
-	struct series *requests[6];       /* METRIC_REQUESTS at [1..5] */
+	struct series *requests;          /* METRIC_REQUESTS */
 	struct series *seconds;           /* METRIC_REQUEST_SECONDS */
 	struct arena arena;
 	struct part **held;
@@ -145,7 +145,7 @@ struct gateway {
 		struct cidr_set *proxies; /* NULL = none */
 	} trust;
 	bool has_proxy_header;            /* its listeners' connections begin with one */
-	struct series *requests[6];       /* METRIC_REQUESTS of requests that match no route */
+	struct series *requests;          /* METRIC_REQUESTS of requests that match no route */
 	struct series *seconds;
 	struct arena arena;
 	struct part **held;

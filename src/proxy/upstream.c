@@ -236,8 +236,8 @@ static void count_response(struct exchange *x, int status)
 {
 	const struct service *s = x->service;
 
-	if (s->requests[status / 100])
-		metric_add(s->requests[status / 100], 1);
+	if (s->requests)
+		metric_count_status(s->requests, status);
 	health_report(s, x->endpoint, status);
 }
 

@@ -36,7 +36,7 @@ static void assert_written(const char *expected)
 
 static void test_same_values_same_series(void **state)
 {
-	const struct str a[] = { STR("gw"), STR("r1"), STR("2xx") }, b[] = { STR("gw"), STR("r2"), STR("2xx") };
+	const struct str a[] = { STR("gw"), STR("r1") }, b[] = { STR("gw"), STR("r2") };
 	struct series *s = metric_series(METRIC_REQUESTS, a);
 
 	(void)state;
@@ -93,6 +93,49 @@ static void test_writes_histograms(void **state)
 	sbuf_free(&out);
 }
 
+static void test_writes_classes(void **state)
+{
+	const struct str labels[] = { STR("gw"), STR("r") };
+	struct series *s = metric_series(METRIC_REQUESTS, labels), *bare = metric_series(METRIC_API_REQUESTS, NULL);
+	static const int statuses[] = { 99, 100, 200, 299, 404, 599, 600, 0, -1 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++)
+		metric_count_status(s, statuses[i]);
+	metric_count_status(bare, 500);
+	assert_int_equal(metric_value(s), 5);
+	assert_written("# HELP sluice_requests_total Requests answered, by route and status class.\n"
+		       "# TYPE sluice_requests_total counter\n"
+		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"1xx\"} 1\n"
+		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"2xx\"} 2\n"
+		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"3xx\"} 0\n"
+		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"4xx\"} 1\n"
+		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"5xx\"} 1\n"
+		       "# HELP sluice_api_requests_total Control API calls, by status class.\n"
+		       "# TYPE sluice_api_requests_total counter\n"
+		       "sluice_api_requests_total{code_class=\"1xx\"} 0\n"
+		       "sluice_api_requests_total{code_class=\"2xx\"} 0\n"
+		       "sluice_api_requests_total{code_class=\"3xx\"} 0\n"
+		       "sluice_api_requests_total{code_class=\"4xx\"} 0\n"
+		       "sluice_api_requests_total{code_class=\"5xx\"} 1\n");
+}
+
+/* What nobody adds to has no cells, and a series dropped and made again begins at 0. */
+static void test_cells_are_made_when_they_are_used(void **state)
+{
+	const struct str labels[] = { STR("gw"), STR("r") };
+	size_t before = metric_bytes();
+	struct series *s = metric_series(METRIC_REQUESTS, labels);
+
+	(void)state;
+	assert_int_equal(metric_value(s), 0);
+	assert_int_equal(metric_bytes(), before);
+	metric_count_status(s, 503);
+	assert_true(metric_bytes() > before);
+	metric_series_drop(s);
+	assert_int_equal(metric_value(metric_series(METRIC_REQUESTS, labels)), 0);
+}
+
 static void test_labelled_histogram_has_le_last(void **state)
 {
 	const struct str labels[] = { STR("gw"), STR("r") };
@@ -137,7 +180,7 @@ static void test_ended_series_leave_no_memory_behind(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 20000; i++) {
 		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b") };
-		struct series *counter = metric_series(METRIC_UPSTREAM_REQUESTS, labels);
+		struct series *counter = metric_series(METRIC_UPSTREAM_FAILURES, labels);
 		struct series *histogram = metric_series(METRIC_REQUEST_SECONDS, labels);
 
 		if (i == 10)
@@ -163,7 +206,7 @@ static void test_many_series_have_cells_of_their_own(void **state)
 	for (unsigned i = 0; i < SERIES; i++) {
 		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b") };
 
-		series[i] = metric_series(i % 2 ? METRIC_REQUEST_SECONDS : METRIC_UPSTREAM_REQUESTS, labels);
+		series[i] = metric_series(i % 2 ? METRIC_REQUEST_SECONDS : METRIC_UPSTREAM_FAILURES, labels);
 	}
 	for (unsigned i = 0; i < SERIES; i++) {
 		if (i % 2)
@@ -224,6 +267,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_writes_counters_and_gauges, start, stop),
 		cmocka_unit_test_setup_teardown(test_writes_histograms, start, stop),
 		cmocka_unit_test_setup_teardown(test_labelled_histogram_has_le_last, start, stop),
+		cmocka_unit_test_setup_teardown(test_writes_classes, start, stop),
+		cmocka_unit_test_setup_teardown(test_cells_are_made_when_they_are_used, start, stop),
 		cmocka_unit_test_setup_teardown(test_dropped_series_ends_with_its_last_hold, start, stop),
 		cmocka_unit_test_setup_teardown(test_ended_series_leave_no_memory_behind, start, stop),
 		cmocka_unit_test_setup_teardown(test_many_series_have_cells_of_their_own, start, stop),
