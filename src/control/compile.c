@@ -118,6 +118,7 @@ void compiler_free(struct compiler *c)
 	gateways_free(c);
 	services_free(c);
 	policies_free(c);
+	certificates_free(c);
 	map_free(&c->cells);
 	map_free(&c->tallies);
 	metric_series_drop(c->version_series);
@@ -151,6 +152,8 @@ static bool dispatch(struct compiler *c, enum resource_kind kind, const struct c
 		return feature_change(c, change);
 	case RESOURCE_DOMAIN:
 		return domain_change(c, change, why);
+	case RESOURCE_CERTIFICATE:
+		return certificate_change(c, change, why);
 	case RESOURCE_SERVICE:
 		return service_change(c, change, why);
 	case RESOURCE_ROUTE:

@@ -54,6 +54,7 @@ static void free_gateway(struct gateway_state *g)
 	if (g->site)
 		part_drop(&g->site->part);
 	gateway_plan_free(g->plan);
+	map_free(&g->tls_domains);
 	mem_free(g->bindings);
 	mem_free(g);
 }
@@ -63,6 +64,7 @@ static void free_domain(struct domain_state *d)
 	list_remove(&d->dirty);
 	vhost_state_free(&d->routes);
 	policies_drop(d->policies);
+	domain_tls_free(d->tls);
 	if (d->site)
 		part_drop(&d->site->part);
 	mem_free((char *)(uintptr_t)d->name.p);
@@ -134,7 +136,7 @@ static struct part *hold_for(struct site *s, struct part *p)
 }
 
 /* d: NULL for the site of Hosts without a domain. */
-static struct site *site_new(const struct gateway_state *g, const struct domain_state *d)
+static struct site *site_new(const struct compiler *c, const struct gateway_state *g, const struct domain_state *d)
 {
 	struct site *s = MEM_NEW(struct site);
 
@@ -148,6 +150,7 @@ static struct site *site_new(const struct gateway_state *g, const struct domain_
 		return s;
 	s->domain_id = arena_copy(&s->arena, d->id);
 	s->domain_name = arena_copy(&s->arena, d->name);
+	tls_guard_site(c, s, d);
 	if (d->routes.vhost)
 		s->domain_routes = CONTAINER(hold_for(s, &d->routes.vhost->part), struct vhost, part);
 	return s;
@@ -203,7 +206,7 @@ void gateway_settle(struct compiler *c, struct gateway_state *g)
 		g->gateway = made;
 	}
 	g->sites_only = false;
-	set_site(&g->site, site_new(g, NULL));
+	set_site(&g->site, site_new(c, g, NULL));
 	for (unsigned i = 0; i < g->plan->n_hosts; i++)
 		if (!find_domain(g, g->plan->hosts[i]))
 			gateway_place(c, g, g->plan->hosts[i], g->site);
@@ -233,7 +236,7 @@ void domain_settle(struct compiler *c, struct domain_state *d)
 	}
 	if (!d->gateway->gateway)
 		return;
-	set_site(&d->site, site_new(d->gateway, d));
+	set_site(&d->site, site_new(c, d->gateway, d));
 	gateway_place(c, d->gateway, d->name, d->site);
 }
 
@@ -256,6 +259,8 @@ bool gateway_change(struct compiler *c, const struct change *change, struct prob
 	}
 	g->exists = plan != NULL;
 	gateway_mark(c, g, false);
+	gateway_tls_refresh(c, g);
+	tls_mark_redirecting(c);
 	return true;
 }
 
@@ -266,6 +271,7 @@ static void leave_gateway(struct compiler *c, struct domain_state *d)
 
 	if (!g)
 		return;
+	domain_tls_set(c, d, NULL);
 	list_remove(&d->of_gateway);
 	if (g->plan && is_host(g, d->name)) {
 		/* The name goes on as one of the gateway's own, whose bytes the claim is to stand on. */
@@ -307,12 +313,15 @@ bool domain_change(struct compiler *c, const struct change *change, struct probl
 	}
 	struct gateway_state *g = gateway_get(c, json_text(change->after->doc, "gatewayId"));
 	struct str name = copy_lower(json_text(change->after->doc, "name"));
+	struct domain_tls *tls = domain_tls_new(c, g, change->after, why);
 
-	if (d->gateway == g && str_equal(d->name, name)) {
+	if (tls && d->gateway == g && str_equal(d->name, name)) {
 		mem_free((char *)(uintptr_t)name.p);
+		domain_tls_set(c, d, tls);
 		return true;
 	}
-	if (!gateway_claim(g, name, "name", why)) {
+	if (!tls || !gateway_claim(g, name, "name", why)) {
+		domain_tls_free(tls);
 		mem_free((char *)(uintptr_t)name.p);
 		return false;
 	}
@@ -322,6 +331,7 @@ bool domain_change(struct compiler *c, const struct change *change, struct probl
 	d->exists = true;
 	d->policies_stale = true;
 	list_append(&g->domains, &d->of_gateway);
+	domain_tls_set(c, d, tls);
 	return true;
 }
 

@@ -14,6 +14,8 @@
 
 #define PORT_FIELD "externalPort.number"
 #define HOSTS_FIELD "externalPort.hosts"
+/* Whether TLS clients are offered HTTP/2. */
+#define GATEWAY_SPEAKS_H2 true
 
 /* ---------- sockets ---------- */
 
@@ -75,6 +77,7 @@ static struct binding_state *binding_open(struct compiler *c, struct str key, co
 	b->addr = *addr;
 	b->fds = probe.fds;
 	b->hosts = pmap_new();
+	b->tls_servers = pmap_new();
 	list_init(&b->dirty);
 	return b;
 }
@@ -84,6 +87,7 @@ static void binding_free(struct compiler *c, struct binding_state *b)
 	close_sockets(c, b);
 	list_remove(&b->dirty);
 	pmap_drop(b->hosts);
+	pmap_drop(b->tls_servers);
 	if (b->binding)
 		part_drop(&b->binding->part);
 	map_free(&b->claims);
@@ -159,40 +163,60 @@ static void plan_hosts(struct gateway_plan *plan, const struct items *hosts)
 	}
 }
 
-static bool is_served(const struct gateway_doc *doc, enum carries *carries)
+/* TLS that ends here is passed on by the name that its client asked for, as TLS that does not. */
+static enum carries carries_of(const struct gateway_doc *doc)
 {
 	switch ((enum gateway_protocol)doc->externalPort.protocol) {
-	case GATEWAY_HTTP:
-	case GATEWAY_GRPC:
-		*carries = CARRIES_HTTP;
-		return true;
 	case GATEWAY_TCP:
-		*carries = CARRIES_BYTES;
-		return true;
+		return CARRIES_BYTES;
 	case GATEWAY_TLS:
-		*carries = doc->tlsTerminationEnable ? CARRIES_BYTES : CARRIES_TLS;
-		return !doc->tlsTerminationEnable;
+		return CARRIES_TLS;
+	case GATEWAY_HTTP:
 	case GATEWAY_HTTPS:
+	case GATEWAY_GRPC:
 		break;
 	}
-	return false;
+	return CARRIES_HTTP;
 }
 
-static void fill_plan(const struct compiler *c, struct gateway_plan *plan, const struct gateway_doc *doc,
-		      uint16_t port)
+/* What a gateway where TLS ends shows. False: it cannot; then *why is filled, or the plan says so. */
+static bool plan_tls(struct compiler *c, struct gateway_plan *plan, const struct gateway_doc *doc, struct problem *why)
 {
+	bool is_useless;
+
+	plan->tls = gateway_tls_new(c, doc, why);
+	if (!plan->tls)
+		return false;
+	plan->last_error = gateway_tls_trouble(plan->tls, &is_useless);
+	plan->reason = plan->last_error;
+	if (!is_useless)
+		return true;
+	gateway_tls_free(plan->tls);
+	plan->tls = NULL;
+	plan->phase = PHASE_FAILED;
+	plan->reason = plan->last_error = STR("no certificate of certList can be shown");
+	return true;
+}
+
+static bool fill_plan(struct compiler *c, struct gateway_plan *plan, const struct gateway_doc *doc, uint16_t port,
+		      struct problem *why)
+{
+	bool ends_tls = doc->externalPort.protocol == GATEWAY_HTTPS ||
+			(doc->externalPort.protocol == GATEWAY_TLS && doc->tlsTerminationEnable);
+
 	plan_hosts(plan, &doc->externalPort.hosts);
 	plan->phase = PHASE_RUNNING;
+	plan->carries = carries_of(doc);
 	if (!str_equal(doc->cluster, c->settings.cluster)) {
 		plan->phase = PHASE_PENDING;
 		plan->reason = arena_printf(&plan->arena, "served by cluster \"%.*s\"; this node is of \"%.*s\"",
 					    STR_FMT(doc->cluster), STR_FMT(c->settings.cluster));
-	} else if (!is_served(doc, &plan->carries)) {
-		plan->phase = PHASE_FAILED;
-		plan->reason = STR("protocol not served by this build");
-	} else {
-		plan_addresses(plan, doc, port);
+	} else if (ends_tls && !plan_tls(c, plan, doc, why)) {
+		return false;
 	}
+	if (plan->phase == PHASE_RUNNING)
+		plan_addresses(plan, doc, port);
+	return true;
 }
 
 struct gateway_plan *gateway_plan_new(struct compiler *c, const struct resource *r, struct problem *why)
@@ -207,8 +231,9 @@ struct gateway_plan *gateway_plan_new(struct compiler *c, const struct resource 
 		ok = problem(why, PORT_FIELD, "\"%.*s\" is no port", STR_FMT(doc.externalPort.number));
 	if (ok) {
 		plan->name = arena_copy(&plan->arena, r->name);
-		fill_plan(c, plan, &doc, (uint16_t)port);
-	} else {
+		ok = fill_plan(c, plan, &doc, (uint16_t)port, why);
+	}
+	if (!ok) {
 		gateway_plan_free(plan);
 		plan = NULL;
 	}
@@ -220,6 +245,7 @@ void gateway_plan_free(struct gateway_plan *p)
 {
 	if (!p)
 		return;
+	gateway_tls_free(p->tls);
 	arena_free(&p->arena);
 	mem_free(p);
 }
@@ -319,6 +345,8 @@ static void join_binding(struct compiler *c, struct gateway_state *g, struct bin
 	b->users[b->n_users++] = g;
 	g->bindings[g->n_bindings++] = b;
 	each_name(g, g->plan, claim_name, &(struct claiming){ g, b, NULL });
+	b->is_tls = g->plan->tls != NULL;
+	tls_place_gateway(c, g, b);
 	mark_dirty(&c->dirty_bindings, &b->dirty);
 }
 
@@ -331,6 +359,7 @@ static void leave_binding(struct compiler *c, struct gateway_state *g, struct bi
 		if (b->users[i] != g)
 			b->users[n++] = b->users[i];
 	b->n_users = n;
+	tls_place_gateway(c, g, b);
 	mark_dirty(&c->dirty_bindings, &b->dirty);
 }
 
@@ -353,7 +382,8 @@ static bool check_carries(const struct binding_state *b, const struct gateway_st
 	for (unsigned i = 0; i < b->n_users; i++) {
 		const struct gateway_state *other = b->users[i];
 
-		if (other == g || (other->plan->carries == plan->carries && plan->carries != CARRIES_BYTES))
+		if (other == g || (other->plan->carries == plan->carries && !other->plan->tls == !plan->tls &&
+				   plan->carries != CARRIES_BYTES))
 			continue;
 		return problem_of(why, PROBLEM_CONFLICT, PORT_FIELD,
 				  "%.*s belongs to gateway \"%.*s\", and the two cannot be told apart there",
@@ -424,6 +454,9 @@ static void destroy_binding(struct part *p)
 	struct binding *b = CONTAINER(p, struct binding, part);
 
 	pmap_drop(b->hosts);
+	pmap_drop((struct pmap *)(uintptr_t)b->tls.servers);
+	if (b->tls.fallback)
+		part_drop((struct part *)(uintptr_t)&b->tls.fallback->part);
 	if (b->any)
 		part_drop(&b->any->part);
 	if (b->only)
@@ -441,6 +474,17 @@ static bool has_proxy_header(const struct binding_state *state)
 	return false;
 }
 
+static void fill_tls(struct binding *b, const struct binding_state *state)
+{
+	b->is_tls = state->is_tls;
+	b->tls = (struct tls_names){
+		.servers = pmap_hold(state->tls_servers), .fallback = tls_fallback(state),
+		.speaks_http = b->carries == CARRIES_HTTP, .is_h2 = GATEWAY_SPEAKS_H2,
+	};
+	if (b->tls.fallback)
+		part_hold((struct part *)(uintptr_t)&b->tls.fallback->part);
+}
+
 static struct binding *binding_new(const struct binding_state *state)
 {
 	struct binding *b = MEM_NEW(struct binding);
@@ -455,6 +499,7 @@ static struct binding *binding_new(const struct binding_state *state)
 	if (b->any)
 		part_hold(&b->any->part);
 	b->carries = state->n_users ? state->users[0]->plan->carries : CARRIES_HTTP;
+	fill_tls(b, state);
 	b->has_proxy_header = has_proxy_header(state);
 	b->only = state->n_users == 1 ? state->users[0]->gateway : NULL;
 	if (b->only)

@@ -160,6 +160,8 @@ struct binding_state {
 	int *fds;                         /* [workers] opened and not published yet; NULL */
 	bool is_published;
 	struct pmap *hosts;               /* → struct site */
+	bool is_tls;
+	struct pmap *tls_servers;         /* → struct tls_server; empty unless is_tls */
 	struct binding *binding;          /* in force; held */
 };
 
@@ -174,6 +176,7 @@ struct gateway_plan {
 	unsigned n_hosts;
 	bool any_host;
 	enum carries carries;
+	struct gateway_tls *tls;          /* NULL: in the clear */
 	enum phase phase;
 	struct str reason, last_error;
 };
@@ -187,6 +190,7 @@ struct gateway_state {
 	struct binding_state **bindings;
 	unsigned n_bindings;
 	struct list domains;              /* domain_state.of_gateway: those that exist */
+	struct map tls_domains;           /* name → domain_state of those with wishes about TLS */
 	struct vhost_state routes;
 	struct gateway *gateway;          /* in force; held */
 	struct site *site;                /* without a domain; held */
@@ -199,6 +203,7 @@ struct domain_state {
 	bool policies_stale;
 	struct str name;                  /* lower case; mem_alloc'ed */
 	struct gateway_state *gateway;    /* NULL unless it exists */
+	struct domain_tls *tls;           /* NULL unless it exists */
 	struct vhost_state routes;
 	struct policies *policies;        /* held unless &policies_none */
 	struct site *site;                /* held */
@@ -241,6 +246,7 @@ struct compiler {
 	struct map policy_states, attachment_states, attached, cells, tallies;
 	struct map route_states, api_states, service_states, endpoint_states;
 	struct map gateway_states, domain_states, binding_states;
+	struct map tls_servers, certificate_states;
 	struct list dirty_routes, dirty_services, dirty_vhosts, dirty_gateways, dirty_domains, dirty_bindings;
 	struct list idle_endpoints;
 	uint32_t vhost_numbers;
@@ -332,6 +338,28 @@ void binding_settle(struct compiler *c, struct binding_state *b);
 /* Sockets opened and closed since the last publish become the snapshot's. */
 void bindings_publish(struct compiler *c, struct snapshot *s);
 void bindings_free(struct compiler *c);
+
+/* compile_tls.c: certificates, and what listeners show of them */
+MUST_USE bool certificate_change(struct compiler *c, const struct change *change, struct problem *why);
+/* NULL fills *why. */
+struct gateway_tls *gateway_tls_new(struct compiler *c, const struct gateway_doc *doc, struct problem *why);
+void gateway_tls_free(struct gateway_tls *t);
+/* What is wrong with its certificates; absent when nothing is. *is_useless: there is nothing to show. */
+struct str gateway_tls_trouble(const struct gateway_tls *t, bool *is_useless);
+/* Its certificates or versions changed: so do those of its domains. */
+void gateway_tls_refresh(struct compiler *c, struct gateway_state *g);
+/* What a domain asks for, made for its gateway. NULL fills *why. */
+struct domain_tls *domain_tls_new(struct compiler *c, const struct gateway_state *g, const struct resource *r,
+				  struct problem *why);
+void domain_tls_free(struct domain_tls *t);
+/* Takes t (NULL: none); d->gateway and d->name are those that it is for. */
+void domain_tls_set(struct compiler *c, struct domain_state *d, struct domain_tls *t);
+/* The names of g on b anew, after g joined it or left it. */
+void tls_place_gateway(struct compiler *c, struct gateway_state *g, struct binding_state *b);
+const struct tls_server *tls_fallback(const struct binding_state *b);    /* for clients that name no known host */
+void tls_guard_site(const struct compiler *c, struct site *s, const struct domain_state *d);
+void tls_mark_redirecting(struct compiler *c);                           /* a gateway with TLS came, moved or went */
+void certificates_free(struct compiler *c);                              /* after everything that shows them */
 
 /* compile_service.c */
 MUST_USE bool service_change(struct compiler *c, const struct change *change, struct problem *why);

@@ -114,7 +114,7 @@ struct server_listener {
 	struct server *server;
 	struct addr local;
 	void *owner;
-	const struct tls_names *tls;      /* of the configuration in force, for connections that are to be secured; or NULL */
+	const struct tls_names *tls;      /* of the configuration in force, for connection_secure(); or NULL */
 	unsigned refs;                    /* connections that came through it, plus one while it is open */
 	struct server_listener *next;     /* of the same server */
 	bool is_resting;                  /* out of descriptors: not looked at for some milliseconds */

@@ -124,14 +124,6 @@ bool connection_push(struct server_connection *c, struct iovec *parts, int n);
 /* server_tunnel.c: from now on all bytes are the stream's (NULL: of one that the protocol opens itself). */
 void connection_tunnel(struct server_connection *c, struct stream *s);
 
-/* What follows a TLS handshake. */
-#define CONNECTION_SPEAKS_H2 false
-static inline const struct connection_protocol *connection_http(bool is_h2)
-{
-	(void)is_h2;
-	return &h1_protocol;
-}
-
 /* HTTP/1 only */
 void h1_pump(struct server_connection *c);
 void h1_refuse(struct server_connection *c, enum h1_fault fault, int status);

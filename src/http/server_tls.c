@@ -86,10 +86,15 @@ static void succeed(struct server_connection *c)
 	c->since_ms = clock_ms();
 	c->is_readable = true;
 	loop_arm(c->server->loop, &c->timer, c->server->settings.header_timeout_ms);
-	if (c->server->ops->handshake_done && !c->server->ops->handshake_done(c))
+	if (c->server->ops->handshake_done && !c->server->ops->handshake_done(c)) {
 		connection_close(c);
-	else if (c->state != CONNECTION_CLOSED && c->protocol == self)
-		connection_speak(c, connection_http(tls_is_h2(c->transport.tls)));
+		return;
+	}
+	if (c->state == CONNECTION_CLOSED || c->protocol != self)
+		return;
+	if (tls_is_h2(c->transport.tls))
+		c->state = CONNECTION_WAIT;
+	connection_speak(c, tls_is_h2(c->transport.tls) ? &h2_protocol : &h1_protocol);
 }
 
 static bool may_step(struct server *s)

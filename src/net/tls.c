@@ -41,6 +41,8 @@ struct tls {
 	bool is_broken;                            /* no more can be sent or understood */
 	bool is_open;                              /* the handshake succeeded */
 	bool is_h2;
+	bool asks_client;                          /* as the tls_server that was chosen, with its client CAs */
+	uint8_t client_ca[TLS_DIGEST];
 };
 
 /* Of the call that is on the stack: empty between calls. */
@@ -241,7 +243,9 @@ int tls_choose(SSL *ssl, int *alert, void *arg)
 	SSL_set_SSL_CTX(ssl, server->context);
 	SSL_set_min_proto_version(ssl, tls_wire_version(server->min));
 	SSL_set_max_proto_version(ssl, tls_wire_version(server->max));
-	if (tls_traits(server->context)->asks_client)
+	t->asks_client = server->asks_client;
+	memcpy(t->client_ca, server->client_ca, TLS_DIGEST);
+	if (t->asks_client)
 		SSL_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	return SSL_CLIENT_HELLO_SUCCESS;
 }
@@ -255,8 +259,7 @@ static bool offers(const unsigned char *in, unsigned in_n, struct str protocol)
 	return false;
 }
 
-int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in,
-			unsigned in_n, void *arg)
+TLS_CHOOSE_PROTOCOL(tls_choose_protocol)
 {
 	struct tls *t = SSL_get_app_data(ssl);
 	struct str chosen = STR("h2");
@@ -420,9 +423,7 @@ struct str tls_name(const struct tls *t)
 
 bool tls_has_client(const struct tls *t, const uint8_t client_ca[TLS_DIGEST])
 {
-	const struct tls_traits *traits = tls_traits(SSL_get_SSL_CTX(t->ssl));
-
-	return t->is_open && traits && traits->asks_client && memcmp(traits->client_ca, client_ca, TLS_DIGEST) == 0;
+	return t->is_open && t->asks_client && memcmp(t->client_ca, client_ca, TLS_DIGEST) == 0;
 }
 
 /* ---------- bytes ---------- */

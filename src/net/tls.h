@@ -43,6 +43,7 @@ struct tls_material {
 struct tls_server {
 	struct part part;                 /* its destroy calls tls_server_clear() */
 	void *context;                    /* SSL_CTX */
+	bool asks_client;                 /* clients must show a certificate */
 	uint8_t client_ca[TLS_DIGEST];    /* of the client CAs; zero without */
 	enum tls_version min, max;
 };
@@ -64,7 +65,7 @@ void tls_certificate_names(struct str certificate, void (*each)(void *arg, struc
 /* What one listening address shows. Part of a binding. */
 struct tls_names {
 	const struct pmap *servers;       /* "a.example.com" or "*.example.com" → struct tls_server (its part) */
-	const struct tls_server *fallback;   /* for clients that name no host or an unknown one; NULL: they are refused */
+	const struct tls_server *fallback;   /* for clients that name no host or an unknown one; NULL: refused */
 	bool speaks_http;                 /* ALPN is answered: h2 when is_h2, else http/1.1 */
 	bool is_h2;
 };

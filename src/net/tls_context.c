@@ -1,4 +1,4 @@
-/* tls_context.c -- certificates, keys and client CAs: what is wrong with them, and the OpenSSL contexts made of them. */
+/* tls_context.c -- certificates, keys and client CAs: what is wrong with them, and OpenSSL contexts made of them. */
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -15,7 +15,6 @@
 #define OLD_CIPHERS CIPHERS ":ECDHE+AES:RSA+AES:@SECLEVEL=0"
 #define GROUPS "X25519:P-256:P-384"
 
-static int traits_index;
 static SSL_CTX *start_context;
 
 const char *tls_version_name(enum tls_version v)
@@ -210,12 +209,6 @@ void tls_certificate_names(struct str certificate, void (*each)(void *arg, struc
 
 /* ---------- contexts ---------- */
 
-static void free_traits(void *parent, void *traits, CRYPTO_EX_DATA *ad, int index, long arg, void *p)
-{
-	(void)parent, (void)ad, (void)index, (void)arg, (void)p;
-	mem_free(traits);
-}
-
 SSL_CTX *tls_new_context(void)
 {
 	SSL_CTX *c = SSL_CTX_new(TLS_server_method());
@@ -240,7 +233,6 @@ SSL_CTX *tls_new_context(void)
 
 static void make_start(void)
 {
-	traits_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_traits);
 	start_context = tls_new_context();
 	SSL_CTX_set_client_hello_cb(start_context, tls_choose, NULL);
 	SSL_CTX_set_tlsext_ticket_key_evp_cb(start_context, tls_ticket_key);
@@ -252,11 +244,6 @@ SSL_CTX *tls_start_context(void)
 
 	pthread_once(&once, make_start);
 	return start_context;
-}
-
-const struct tls_traits *tls_traits(const SSL_CTX *context)
-{
-	return SSL_CTX_get_ex_data(context, traits_index);
 }
 
 static bool load_chain(SSL_CTX *c, struct str pem, struct problem *why)
@@ -323,20 +310,10 @@ static void set_session_context(SSL_CTX *c, const struct tls_material *m, const 
 	BUG_ON(SSL_CTX_set_session_id_context(c, id, sizeof id) != 1);
 }
 
-static void set_traits(SSL_CTX *c, const struct tls_server *s, bool asks_client)
-{
-	struct tls_traits *traits = MEM_NEW(struct tls_traits);
-
-	traits->min = s->min;
-	traits->max = s->max;
-	traits->asks_client = asks_client;
-	memcpy(traits->client_ca, s->client_ca, TLS_DIGEST);
-	BUG_ON(SSL_CTX_set_ex_data(c, traits_index, traits) != 1);
-}
-
 bool tls_server_init(struct tls_server *s, const struct tls_material *m, struct problem *why)
 {
 	*s = (struct tls_server){ .part = { .refs = 1 }, .min = m->min, .max = m->max };
+	s->asks_client = m->client_ca.n > 0;
 	tls_start_context();
 	SSL_CTX *c = s->context = tls_new_context();
 
@@ -346,7 +323,6 @@ bool tls_server_init(struct tls_server *s, const struct tls_material *m, struct 
 	}
 	tls_digest_ca(m->client_ca, s->client_ca);
 	set_session_context(c, m, s->client_ca);
-	set_traits(c, s, m->client_ca.n > 0);
 	if (load_chain(c, m->certificate, why) && load_key(c, m->key, why) &&
 	    (!m->client_ca.n || load_client_ca(c, m->client_ca, why)))
 		return true;

@@ -10,13 +10,14 @@
 #include <openssl/x509v3.h>
 #include "net/tls.h"
 
-/* What a connection must know of the tls_server it chose; lives as long as the context does. */
-struct tls_traits {
-	enum tls_version min, max;
-	uint8_t client_ca[TLS_DIGEST];
-	bool asks_client;
-};
-const struct tls_traits *tls_traits(const SSL_CTX *context);
+/* Signatures that OpenSSL asks for. */
+#define TLS_TICKET_KEY(function) \
+	int function(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, \
+		     int seals)
+#define TLS_CHOOSE_PROTOCOL(function) \
+	int function(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, \
+		     unsigned in_n, void *arg)
+
 int tls_wire_version(enum tls_version v);
 /* What connections start with, before their hello was read; of the whole process. */
 SSL_CTX *tls_start_context(void);
@@ -24,11 +25,9 @@ SSL_CTX *tls_start_context(void);
 SSL_CTX *tls_new_context(void);
 
 /* tls_ticket.c: the callback of SSL_CTX_set_tlsext_ticket_key_evp_cb(). */
-int tls_ticket_key(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
-		   int seals);
+TLS_TICKET_KEY(tls_ticket_key);
 int64_t tls_ticket_life_ms(void);
 
 /* tls.c: callbacks of the start context. */
 int tls_choose(SSL *ssl, int *alert, void *arg);
-int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in,
-			unsigned in_n, void *arg);
+TLS_CHOOSE_PROTOCOL(tls_choose_protocol);

@@ -91,8 +91,7 @@ static bool set_up(const struct ticket_key *k, unsigned char *iv, EVP_CIPHER_CTX
 	       EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, k->cipher, iv, seals) == 1;
 }
 
-int tls_ticket_key(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
-		   int seals)
+TLS_TICKET_KEY(tls_ticket_key)
 {
 	const struct ticket_key *k;
 	unsigned newest;

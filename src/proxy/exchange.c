@@ -6,6 +6,7 @@
 #include "proxy/grpc.h"
 #include "proxy/overload.h"
 #include "proxy/router.h"
+#include "proxy/secure.h"
 #include "proxy/worker.h"
 
 const struct reason reasons[REASON_COUNT] = {
@@ -24,6 +25,7 @@ void exchange_metrics(void)
 	metrics.connections = metric_series(METRIC_CONNECTIONS, NULL);
 	metrics.connections_total = metric_series(METRIC_CONNECTIONS_TOTAL, NULL);
 	metrics.active = metric_series(METRIC_EXCHANGES_ACTIVE, NULL);
+	secure_metrics();
 	overload_metrics();
 #define FAULT_SERIES(id, status, tag) \
 	metrics.refused[H1_FAULT_##id] = metric_series(METRIC_BAD_REQUESTS, &STR(tag));
@@ -63,7 +65,9 @@ static bool identify_connection(struct server_connection *c)
 		if (!exchange_accepts(b->only->policies, &peer))
 			return false;
 	}
-	if (b->carries == CARRIES_BYTES)
+	if (b->is_tls)
+		connection_secure(c);
+	else if (b->carries == CARRIES_BYTES)
 		connection_carry_bytes(c, (struct str){ NULL, 0 });
 	else if (b->carries == CARRIES_TLS)
 		connection_peek_name(c);
@@ -231,6 +235,8 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 	struct message *req = &s->req;
 
 	x->phase = EXCHANGE_REQUEST;
+	if (connection_tls(s->connection))
+		x->tls_record = secure_record(x);
 	x->host = req->authority;
 	x->path = req->path;
 	x->query = req->query;
@@ -249,6 +255,8 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 		exchange_reply_reason(x, 404, REASON_NO_GATEWAY, "ErrNotFound");
 		return;
 	}
+	if (x->site->is_guarded && !secure_admit(x))
+		return;
 	if (is_about_server(req)) {
 		reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
 		message_add(&x->res, STR("allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
@@ -413,6 +421,8 @@ const struct server_ops exchange_server_ops = {
 	.closed = closed,
 	.refused = count_refused,
 	.accepted = accept_connection,
+	.handshake_done = secure_handshake_done,
+	.handshake_failed = secure_handshake_failed,
 	.disconnected = count_disconnect,
 	.identified = identify_connection,
 	.tunnel = tunnel_begin,
@@ -449,8 +459,7 @@ const struct ip *exchange_peer_ip(const struct exchange *x)
 
 bool exchange_is_tls(const struct exchange *x)
 {
-	(void)x;
-	return false;
+	return x->tls_record.n > 0;
 }
 
 void exchange_keep_flag(struct exchange *x, const char *flag)

@@ -78,6 +78,7 @@ struct exchange {
 	struct str peer_text, client_text;   /* printed once */
 	uint16_t peer_port;
 	bool trusted_peer;                /* its X-Forwarded-* are believed */
+	struct str tls_record;            /* secure_record(); absent in the clear */
 	struct str request_id;
 	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
 	/* policies */

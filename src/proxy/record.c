@@ -17,7 +17,7 @@
 #undef TEXT_MAX
 #undef NUMBER
 #define TEXT_MAX 512
-#define RECORD_MAX (8 * TEXT_MAX * 6 + 1024)
+#define RECORD_MAX (9 * TEXT_MAX * 6 + 1024)
 
 static bool is_plain(unsigned char c)
 {
@@ -180,6 +180,8 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	out = NUMBER(out, "bytesIn", x->stream.received);
 	out = NUMBER(out, "bytesOut", x->stream.sent);
 	out = NUMBER(out, "durationUs", now_us - x->stream.start_us);
+	if (x->tls_record.n)
+		out = str_put(out, x->tls_record);
 	if (x->site)
 		out = str_put(out, x->site->gateway->record);
 	if (x->site && x->site->domain_name.n)

@@ -23,6 +23,7 @@
 #include "core/thread.h"
 #include "http/client.h"
 #include "net/addr.h"
+#include "net/tls.h"
 #include "proxy/policy.h"
 
 #define WORKERS_MAX 64
@@ -186,6 +187,13 @@ struct site {
 	struct policies *domain_policies;     /* &policies_none without a domain */
 	struct vhost *domain_routes;          /* NULL without a domain */
 	struct vhost *gateway_routes;         /* routes for every host */
+	/* what the domain asks of connections, whatever name their handshake was about */
+	bool is_guarded;                      /* one of these is set */
+	bool force_https;
+	uint16_t https_port;                  /* where force_https leads to */
+	bool asks_client;
+	uint8_t client_ca[TLS_DIGEST];
+	enum tls_version tls_min;
 	struct arena arena;
 	struct part **held;
 	unsigned n_held;
@@ -197,6 +205,7 @@ struct binding {
 	struct addr addr;
 	struct str key;
 	bool is_tls;
+	struct tls_names tls;             /* where is_tls; servers and fallback are held */
 	struct pmap *hosts;               /* "a.example.com" or "*.example.com" (lower case) → struct site */
 	struct site *any;                 /* catch-all, or NULL */
 	struct gateway *only;             /* who has the listener alone, or NULL: its L4 lists act at accept */

@@ -9,6 +9,7 @@
 #include "proxy/exchange.h"
 #include "proxy/overload.h"
 #include "proxy/router.h"
+#include "proxy/secure.h"
 #include "proxy/worker.h"
 
 /* ---------- upgrades ---------- */
@@ -59,6 +60,8 @@ void tunnel_begin(struct stream *s, struct str server_name)
 
 	x->is_tcp = x->is_tunnel = true;
 	x->phase = EXCHANGE_UPSTREAM;
+	if (connection_tls(s->connection))
+		x->tls_record = secure_record(x);
 	x->host = server_name;
 	x->request_id = exchange_make_id(x);
 	x->site = l->binding ? router_site(l->binding, server_name) : NULL;

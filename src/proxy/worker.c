@@ -178,6 +178,7 @@ static void adopted(void *arg, const struct snapshot *s)
 		struct part *binding = pmap_get(s->bindings, l->key);
 
 		l->binding = binding ? CONTAINER(binding, struct binding, part) : NULL;
+		l->listener.tls = l->binding && l->binding->is_tls ? &l->binding->tls : NULL;
 	}
 	for (unsigned i = 0; i < s->n_retired; i++)
 		pool_close(w->client, &s->retired[i]->pools[w->index]);

@@ -130,7 +130,7 @@ static void test_not_ours(void **state)
 	assert_int_equal(compile_gateway_status(node.compiler, STR("gw-1")).phase, PHASE_PENDING);
 	assert_int_equal(compile_gateway_status(node.compiler, STR("gw-2")).phase, PHASE_FAILED);
 	assert_string_equal(compile_gateway_status(node.compiler, STR("gw-2")).reason.p,
-			    "protocol not served by this build");
+			    "no certificate of certList can be shown");
 }
 
 int main(void)

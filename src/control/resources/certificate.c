@@ -3,6 +3,7 @@
 #include "control/control_parts.h"
 #include "control/write.h"
 #include "core/crypto.h"
+#include "net/tls.h"
 
 static bool check_key(struct str s, struct problem *why)
 {
@@ -32,9 +33,7 @@ static bool check(const void *in, struct problem *why)
 		return problem(why, "certificate", "is required where there is no caCertificate");
 	if (c->privateKey.n && !c->certificate.n)
 		return problem(why, "certificate", "is required with privateKey");
-	if (c->privateKey.n && !crypto_pem_pair_matches(c->certificate, c->privateKey))
-		return problem(why, "privateKey", "does not belong to the certificate");
-	return true;
+	return !c->certificate.n || tls_check_certificate(c->certificate, c->privateKey, why);
 }
 
 /* Gateways point at it by name, which is no edge of the model. */

@@ -45,6 +45,8 @@ static bool check(const void *in, struct problem *why)
 		return problem(why, "tlsMin", "must not be later than tlsMax");
 	if (d->forceHttps && d->protocol != DOMAIN_HTTPS)
 		return problem(why, "forceHttps", "must be false when protocol is \"HTTP\"");
+	if (d->mTLSEnabled && d->protocol != DOMAIN_HTTPS)
+		return problem(why, "mTLSEnabled", "must be false when protocol is \"HTTP\"");
 	return true;
 }
 

@@ -194,11 +194,9 @@ static bool check(const void *in, struct problem *why)
 		return problem(why, "tlsTerminationEnable",
 			"must be false or left out when externalPort.protocol is \"%s\"",
 			choice_text(protocols, protocol));
-	if (!check_certificates(g, why) || !check_addresses(g, why))
-		return false;
 	if (g->minProtocolVersion > g->maxProtocolVersion)
 		return problem(why, "minProtocolVersion", "must not be later than maxProtocolVersion");
-	return true;
+	return check_certificates(g, why) && check_addresses(g, why);
 }
 
 /* ---------- rules that need the model ---------- */
