@@ -395,8 +395,14 @@ void connection_timeout(struct timer *t)
 /* Whether an idle connection is to go: the server ends, or a sweep was waiting for this moment. */
 static bool is_unwanted(struct server_connection *c)
 {
-	if (c->server->is_draining && clock_ms() >= c->since_ms + c->server->settings.drain_idle_ms)
-		return true;
+	if (c->server->is_draining) {
+		int64_t left_ms = c->since_ms + c->server->settings.drain_idle_ms - clock_ms();
+
+		if (left_ms <= 0)
+			return true;
+		/* Its timer may be set to what mattered before. */
+		loop_arm(c->server->loop, &c->timer, left_ms);
+	}
 	if (!c->is_accused)
 		return false;
 	c->is_accused = false;
