@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import node
 import pytest
 from gw import Gateway, free_port, wait_millis
 from policy_kit import ip_list, op, headers, outcomes, rate
@@ -354,3 +355,14 @@ def test_connect_is_refused(gw, echo):
 		connection.send("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
 		assert connection.read_response("CONNECT").status == 405
 		assert connection.is_closed()
+
+
+@pytest.mark.parametrize("compression", ["deflate", "plain"])
+def test_the_ws_package(gw, compression):
+	"""Client and server that others wrote: 20 connections at once, extensions, subprotocols, pings, close codes."""
+	path = f"/ws-{compression}"
+	with node.Server("ws_echo.js") as server:
+		gw.route(path, server.port)
+		assert node.run("ws_roundtrip.js", f"ws://127.0.0.1:{gw.port}{path}", 20, compression) == "ok"
+	found = wait_until(lambda: len(rows := gw.records(path=path)) == 20 and rows)
+	assert {(r["status"], r["reason"]) for r in found} == {(101, "both sides closed")}
