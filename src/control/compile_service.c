@@ -201,13 +201,16 @@ static void read_checks(const struct service_doc *doc, struct service_base *base
 		[SERVICE_HTTP] = UPSTREAM_HTTP1, [SERVICE_HTTPS] = UPSTREAM_HTTPS, [SERVICE_HTTP2] = UPSTREAM_HTTP2,
 		[SERVICE_GRPC] = UPSTREAM_GRPC, [SERVICE_TCP] = UPSTREAM_TCP,
 	};
+	bool is_h2;
 
 	if (doc->ports.n)
 		base->content.protocol = protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol];
+	/* The prober speaks HTTP/1.1: of an upstream that may not, it asks for a connection only. */
+	is_h2 = base->content.protocol == UPSTREAM_HTTP2 || base->content.protocol == UPSTREAM_GRPC;
 	if (doc->has_healthCheckConfig)
 		base->content.health = (struct health_check){
 			.enable = h->enable,
-			.protocol = h->protocol == HEALTH_CHECK_HTTP ? HEALTH_HTTP : HEALTH_TCP,
+			.protocol = h->protocol == HEALTH_CHECK_HTTP && !is_h2 ? HEALTH_HTTP : HEALTH_TCP,
 			.path = arena_copy(&base->arena, h->httpPath.n ? h->httpPath : STR("/")),
 			.host = arena_copy(&base->arena, h->httpHost),
 			.interval_ms = h->interval * 1000,

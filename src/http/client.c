@@ -30,6 +30,7 @@ struct client *client_new(struct loop *loop, size_t receive_bytes)
 	c->receive_bytes = receive_bytes;
 	c->buffer = mem_alloc(receive_bytes);
 	list_init(&c->connections);
+	list_init(&c->shared);
 	return c;
 }
 
@@ -37,6 +38,7 @@ void client_free(struct client *c)
 {
 	LIST_EACH(node, &c->connections)
 		upstream_close(CONTAINER(node, struct client_connection, all));
+	h2_client_close(c);
 	mem_free(c->buffer);
 	mem_free(c->scratch);
 	mem_free(c);
@@ -258,6 +260,7 @@ void upstream_detach(struct client_connection *c, bool keep)
 void pool_close(struct client *client, struct pool *p)
 {
 	(void)client;
+	h2_pool_close(p);
 	while (p->idle.next && !list_is_empty(&p->idle))
 		upstream_close(CONTAINER(p->idle.next, struct client_connection, idle));
 }
@@ -385,6 +388,12 @@ void call_start(struct call *call, bool fresh)
 	call->error = 0;
 	call->connected_us = 0;
 	call->upgrade = (struct str){ NULL, 0 };
+	call->is_refused = false;
+	if (call->over_h2) {
+		call->class = &h2_call_class;
+		h2_call_start(call, fresh);
+		return;
+	}
 	call->class = &h1_call_class;
 	h1_start(call, fresh);
 }
@@ -404,12 +413,12 @@ void call_resume(struct call *call)
 	if (!call->paused)
 		return;
 	call->paused = false;
-	if (call->connection)
+	if (call->connection || call->carrier)
 		call->class->resume(call);
 }
 
 void call_cancel(struct call *call)
 {
-	if (call->connection)
+	if (call->connection || call->carrier)
 		call->class->cancel(call);
 }

@@ -47,9 +47,10 @@ struct call_ops {
 	void (*failed)(struct call *c, enum call_failure what);
 };
 
-/* The idle connections of one endpoint on one thread. Zero-initialise; lives in the endpoint's cell. */
+/* The connections of one endpoint on one thread. Zero-initialise; lives in the endpoint's cell. */
 struct pool {
 	struct list idle;                 /* newest first; initialised on first use */
+	struct list shared;               /* HTTP/2: those that take more calls; initialised on first use */
 	unsigned n;
 };
 
@@ -63,7 +64,8 @@ struct call_class {
 struct call {
 	const struct call_class *class;   /* set by call_start() */
 	struct client *client;
-	struct client_connection *connection;    /* NULL while not connected and after the end */
+	struct client_connection *connection;    /* HTTP/1; NULL while not connected and after the end */
+	void *carrier;                    /* what HTTP/2 keeps of it; NULL after the end */
 	const struct call_ops *ops;
 	struct arena *arena;              /* for the response head */
 	struct pool *pool;
@@ -75,6 +77,8 @@ struct call {
 	struct message res;
 	int64_t connected_us;             /* clock_us(); 0 when a pooled connection was used */
 	uint64_t sent, received;          /* bytes on the wire */
+	bool over_h2;                     /* set before call_start(): HTTP/2 by prior knowledge, shared connections */
+	bool is_refused;                  /* when CALL_RESET: the upstream says that it did nothing with the request */
 	bool reused;                      /* the connection came from the pool */
 	bool request_done;                /* call_send had `end` */
 	bool response_started;            /* any byte of a response was read */
@@ -106,7 +110,7 @@ void call_start(struct call *c, bool fresh);      /* fresh: do not take one from
 bool call_send(struct call *c, const struct message *head, struct str data, bool end);
 void call_pause(struct call *c);                  /* no body() until call_resume() */
 void call_resume(struct call *c);
-void call_cancel(struct call *c);                 /* closes the connection; no more events */
+void call_cancel(struct call *c);                 /* closes the connection (HTTP/2: the stream); no more events */
 /* Closes idle connections of any pool, at most so many: their descriptors are needed. Returns how many. */
 unsigned client_close_idle(struct client *c, unsigned most);
 /* Closes every idle connection of the pool. */

@@ -4,6 +4,8 @@
 #include "http/client.h"
 #include "http/output.h"
 
+extern const struct call_class h2_call_class;
+
 #define INTERIM_MAX 16                   /* 1xx heads before one response */
 #define READS_PER_TURN 16                /* receives of one connection before the others get their turn */
 
@@ -16,6 +18,7 @@ struct client {
 	char *scratch;                    /* request heads are written here */
 	size_t scratch_n;
 	struct list connections;
+	struct list shared;               /* HTTP/2: struct h2_upstream */
 };
 
 struct client_connection {
@@ -44,6 +47,11 @@ struct client_connection {
 	bool is_readable, is_eof, is_pumping;
 	bool has_ended, is_half_closed;   /* a tunnel's: the upstream's side, ours */
 };
+
+/* h2_client.c */
+void h2_call_start(struct call *call, bool fresh);
+void h2_client_close(struct client *client);
+void h2_pool_close(struct pool *p);
 
 void upstream_ready(struct watch *w, uint32_t events);
 void upstream_pump(struct client_connection *c);

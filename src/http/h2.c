@@ -128,6 +128,30 @@ bool h2_spend(struct h2_connection *h, enum h2_reason which)
 	return false;
 }
 
+bool h2_afford(struct h2_connection *h, uint8_t type, uint8_t flags, size_t n)
+{
+	switch (type) {
+	case NGHTTP2_DATA:
+		return n > 0 || (flags & NGHTTP2_FLAG_END_STREAM) || h2_spend(h, H2_EMPTY_DATA);
+	case NGHTTP2_HEADERS:
+		return true;
+	case NGHTTP2_PRIORITY:
+		return h2_spend(h, H2_PRIORITIES);
+	case NGHTTP2_RST_STREAM:
+		return h2_spend(h, H2_RESETS);
+	case NGHTTP2_SETTINGS:
+		return (flags & NGHTTP2_FLAG_ACK) || h2_spend(h, H2_SETTINGS);
+	case NGHTTP2_PING:
+		return h2_spend(h, H2_PINGS);
+	case NGHTTP2_WINDOW_UPDATE:
+		return h2_spend(h, H2_WINDOWS);
+	case NGHTTP2_CONTINUATION:
+		return h2_spend(h, H2_CONTINUATIONS);
+	default:
+		return h2_spend(h, H2_EXTENSIONS);
+	}
+}
+
 /* ---------- writing ---------- */
 
 /* What one write takes along. Of the thread: h2_write() is never on the stack twice. */

@@ -122,6 +122,8 @@ struct h2_connection {                    /* first member of each side's own; ng
 
 /* Spends one of that allowance; false (and a verdict) when there is none left. */
 bool h2_spend(struct h2_connection *h, enum h2_reason which);
+/* Spends what a frame with this head costs. */
+bool h2_afford(struct h2_connection *h, uint8_t type, uint8_t flags, size_t n);
 /* Counts an end caused by us. */
 void h2_count(enum h2_reason why);
 
@@ -146,9 +148,9 @@ enum h1_fault h2_head_end_request(struct h2_head *head, bool has_body);
 enum h1_fault h2_head_end_response(struct h2_head *head, enum method method, bool has_body);
 
 /* nghttp2 copies none of the text: it lives until the frame is written or the stream is closed. 0 or an error. */
-int h2_submit_response(struct h2_connection *h, struct h2_stream *s, struct message *m, bool has_body);
+int h2_submit_response(struct h2_connection *h, struct h2_stream *s, const struct message *m, bool has_body);
 int h2_submit_interim(struct h2_connection *h, struct h2_stream *s, const struct message *m);
-/* Sets s->id. want_trailers adds "te: trailers". */
-int h2_submit_request(struct h2_connection *h, struct h2_stream *s, struct message *m, bool has_body,
+/* Sets s->id. */
+int h2_submit_request(struct h2_connection *h, struct h2_stream *s, const struct message *m, bool has_body,
 		      bool is_tls);
 int h2_submit_trailers(struct h2_connection *h, struct h2_stream *s);

@@ -406,7 +406,7 @@ static nghttp2_data_provider provider(struct h2_stream *s)
 	return (nghttp2_data_provider){ .source.ptr = s, .read_callback = h2_give_data };
 }
 
-int h2_submit_response(struct h2_connection *h, struct h2_stream *s, struct message *m, bool has_body)
+int h2_submit_response(struct h2_connection *h, struct h2_stream *s, const struct message *m, bool has_body)
 {
 	struct rows rows = start(m);
 	nghttp2_data_provider data = provider(s);
@@ -428,7 +428,8 @@ int h2_submit_interim(struct h2_connection *h, struct h2_stream *s, const struct
 	return nghttp2_submit_headers(h->ng, NGHTTP2_FLAG_NONE, s->id, NULL, rows.nv, rows.n, NULL);
 }
 
-int h2_submit_request(struct h2_connection *h, struct h2_stream *s, struct message *m, bool has_body, bool is_tls)
+int h2_submit_request(struct h2_connection *h, struct h2_stream *s, const struct message *m, bool has_body,
+		      bool is_tls)
 {
 	struct rows rows = start(m);
 	nghttp2_data_provider data = provider(s);

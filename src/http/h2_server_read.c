@@ -338,30 +338,6 @@ static int take_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg
 	return h->base.verdict == H2_FINE ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-static bool is_afforded(struct h2_server *h, const nghttp2_frame_hd *hd)
-{
-	switch (hd->type) {
-	case NGHTTP2_DATA:
-		return hd->length > 0 || (hd->flags & NGHTTP2_FLAG_END_STREAM) || h2_spend(&h->base, H2_EMPTY_DATA);
-	case NGHTTP2_HEADERS:
-		return true;
-	case NGHTTP2_PRIORITY:
-		return h2_spend(&h->base, H2_PRIORITIES);
-	case NGHTTP2_RST_STREAM:
-		return h2_spend(&h->base, H2_RESETS);
-	case NGHTTP2_SETTINGS:
-		return (hd->flags & NGHTTP2_FLAG_ACK) || h2_spend(&h->base, H2_SETTINGS);
-	case NGHTTP2_PING:
-		return h2_spend(&h->base, H2_PINGS);
-	case NGHTTP2_WINDOW_UPDATE:
-		return h2_spend(&h->base, H2_WINDOWS);
-	case NGHTTP2_CONTINUATION:
-		return h2_spend(&h->base, H2_CONTINUATIONS);
-	default:
-		return h2_spend(&h->base, H2_EXTENSIONS);
-	}
-}
-
 static int begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
 {
 	struct h2_server *h = arg;
@@ -371,7 +347,7 @@ static int begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *ar
 		h->base.frame_left = hd->flags & NGHTTP2_FLAG_PADDED ? -1 : (int64_t)hd->length;
 		h->base.frame_ends = hd->flags & NGHTTP2_FLAG_END_STREAM;
 	}
-	return is_afforded(h, hd) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+	return h2_afford(&h->base, hd->type, hd->flags, hd->length) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int count_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *arg)

@@ -12,6 +12,7 @@
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
+#define REFUSALS_MAX 3                   /* attempts at an upstream that refuses streams */
 #define REPLAY_BYTES 65536               /* of a body kept to repeat a request that met a stale connection */
 
 static struct exchange *of(struct call *c)
@@ -65,6 +66,11 @@ void exchange_dispatch(struct exchange *x)
 
 /* ---------- calling ---------- */
 
+static bool is_held_whole(const struct exchange *x)
+{
+	return x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
+}
+
 /* Whether the request may be sent again on a fresh connection after a pooled one turned out dead. */
 static bool may_repeat(const struct exchange *x)
 {
@@ -75,7 +81,7 @@ static bool may_repeat(const struct exchange *x)
 	case METHOD_TRACE:
 	case METHOD_PUT:
 	case METHOD_DELETE:
-		return x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
+		return is_held_whole(x);
 	default:
 		return false;
 	}
@@ -96,7 +102,8 @@ static void send_request(struct exchange *x)
 		head->upgrade = tunnel_upgrade(x);
 	if (!end)
 		stream_send_continue(&x->stream);
-	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || has_next_address(x)))
+	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || (x->call.over_h2 && is_held_whole(x)) ||
+			   has_next_address(x)))
 		x->held = arena_copy(&x->arena, data);
 	else
 		x->held.n = 0;
@@ -195,9 +202,16 @@ static void look_up(struct exchange *x)
 		name_found(&l->query);
 }
 
+/* Over HTTP/2 connections that its requests share; by prior knowledge. */
+static bool speaks_h2(const struct exchange *x)
+{
+	return !x->is_tcp && (x->service->protocol == UPSTREAM_HTTP2 || x->service->protocol == UPSTREAM_GRPC);
+}
+
 void exchange_start_call(struct exchange *x)
 {
-	if (x->service->protocol != UPSTREAM_HTTP1 && !x->is_tcp) {
+	x->call.over_h2 = speaks_h2(x);
+	if (x->service->protocol != UPSTREAM_HTTP1 && !x->call.over_h2 && !x->is_tcp) {
 		exchange_reply_reason(x, 503, REASON_PROTOCOL, "ErrNoUpstream");
 		return;
 	}
@@ -338,12 +352,22 @@ void exchange_fail_upstream(struct exchange *x, enum reason_id reason)
 	}
 }
 
+/* A stale connection, or one that refused the request untouched (RFC 9113 8.7). */
+static bool is_worth_repeating(const struct exchange *x)
+{
+	const struct call *c = &x->call;
+
+	if (c->is_refused)
+		return is_held_whole(x) && x->attempts < REFUSALS_MAX;
+	return c->reused && !c->response_started && may_repeat(x);
+}
+
 static void failed(struct call *c, enum call_failure what)
 {
 	struct exchange *x = of(c);
 	const struct addr to = c->addr;
 
-	if (what == CALL_RESET && c->reused && !c->response_started && may_repeat(x)) {
+	if (what == CALL_RESET && is_worth_repeating(x)) {
 		x->call_open = false;
 		connect_to(x, to, true);
 		return;

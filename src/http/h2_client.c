@@ -1,0 +1,446 @@
+/*
+ * h2_client.c -- HTTP/2 on the upstream side: connections that calls share, and what calls send. What upstreams answer
+ * is in h2_client_read.c.
+ *
+ *	call_start ──► a shared connection with room, or a new one ──► HEADERS, DATA wait for the end of the turn
+ *	GOAWAY, error, silence ──► retired: its calls end, new ones go elsewhere ──► closed with the last call
+ */
+#include <nghttp2/nghttp2.h>
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/mem.h"
+#include "http/h2_client.h"
+#include "net/listener.h"
+
+#define IDLE_MS 55000                     /* below what upstreams usually allow */
+#define STALL_MS 30000                    /* the kernel takes nothing of what we send */
+
+static struct h2_call *of_node(struct list *node)
+{
+	return CONTAINER(node, struct h2_call, node);
+}
+
+void h2_upstream_wake(struct h2_upstream *u)
+{
+	if (!u->is_closed)
+		loop_defer(u->client->loop, &u->task);
+}
+
+/* ---------- ends ---------- */
+
+void h2_call_free(struct h2_call *s)
+{
+	timer_disarm(&s->timer);
+	h2_stream_drop(&s->connection->base, &s->base);
+	h2_queue_free(&s->in);
+	list_remove(&s->node);
+	mem_free(s);
+}
+
+void h2_call_let_go(struct h2_call *s)
+{
+	struct h2_upstream *u = s->connection;
+
+	s->call->carrier = NULL;
+	s->call = NULL;
+	timer_disarm(&s->timer);
+	u->since_ms = clock_ms();
+	if (--u->n_calls == 0)
+		h2_upstream_wake(u);
+}
+
+void h2_call_fail(struct h2_call *s, enum call_failure what, int error)
+{
+	struct call *call = s->call;
+
+	if (!call)
+		return;
+	h2_call_let_go(s);
+	call->error = error;
+	call->ops->failed(call, what);
+}
+
+void h2_upstream_retire(struct h2_upstream *u)
+{
+	u->is_leaving = true;
+	list_remove(&u->shared);
+}
+
+static void release(struct garbage *g)
+{
+	struct h2_upstream *u = CONTAINER(g, struct h2_upstream, garbage);
+
+	nghttp2_session_del(u->base.ng);
+	mem_free(u);
+}
+
+/* Out of the pool and the loop; freed at the end of the turn. Calls end with what fits how far they came. */
+static void close_upstream(struct h2_upstream *u, enum call_failure before_head, int error)
+{
+	if (u->is_closed)
+		return;
+	u->is_closed = true;
+	h2_upstream_retire(u);
+	list_remove(&u->all);
+	list_remove(&u->task.node);
+	timer_disarm(&u->timer);
+	if (u->watch.fd >= 0) {
+		loop_remove(u->client->loop, &u->watch);
+		transport_free(&u->transport);
+		close(u->watch.fd);
+	}
+	output_free(&u->out);
+	LIST_EACH(node, &u->streams) {
+		struct h2_call *s = of_node(node);
+
+		h2_call_fail(s, s->has_head ? CALL_TRUNCATED : before_head, error);
+		h2_call_free(s);
+	}
+	loop_free_later(u->client->loop, &u->garbage);
+}
+
+void h2_client_close(struct client *client)
+{
+	LIST_EACH(node, &client->shared)
+		close_upstream(CONTAINER(node, struct h2_upstream, all), CALL_RESET, ECONNRESET);
+}
+
+void h2_pool_close(struct pool *p)
+{
+	if (!p->shared.next)
+		return;
+	LIST_EACH(node, &p->shared) {
+		struct h2_upstream *u = CONTAINER(node, struct h2_upstream, shared);
+
+		h2_upstream_retire(u);
+		h2_upstream_wake(u);
+	}
+}
+
+/* ---------- writing ---------- */
+
+static void settle(struct h2_upstream *u)
+{
+	while (!list_is_empty(&u->base.touched)) {
+		struct h2_call *s = CONTAINER(u->base.touched.next, struct h2_call, base.touched);
+
+		list_remove(&s->base.touched);
+		s->since_ms = clock_ms();
+		if (s->base.id == 0)
+			h2_call_free(s);
+		else if (s->call && h2_stream_take_drained(&u->base, &s->base) && !s->call->request_done)
+			s->call->ops->drained(s->call);
+	}
+}
+
+static void flush(struct h2_upstream *u)
+{
+	enum output_result result;
+
+	if (u->is_connecting || !output_is_empty(&u->out))
+		return;
+	result = h2_write(&u->base, &u->out, &u->transport);
+	if (result == OUTPUT_FAILED) {
+		/* An answer may lie in the kernel still: the end comes with it. */
+		u->error = errno ? errno : EPIPE;
+		u->is_readable = true;
+		h2_upstream_retire(u);
+		h2_upstream_wake(u);
+	}
+	if (result == OUTPUT_WAITS)
+		u->write_ms = clock_ms();
+	settle(u);
+}
+
+/* ---------- reading ---------- */
+
+static void receive(struct h2_upstream *u)
+{
+	struct client *client = u->client;
+
+	for (int reads = 0; u->is_readable && !u->is_closed; reads++) {
+		ssize_t n;
+
+		if (reads == READS_PER_TURN) {
+			h2_upstream_wake(u);
+			return;
+		}
+		n = transport_receive(&u->transport, client->buffer, client->receive_bytes);
+		if (n < 0 && errno == EAGAIN) {
+			u->is_readable = false;
+			if (u->error)
+				close_upstream(u, CALL_RESET, u->error);
+			return;
+		}
+		if (n <= 0) {
+			close_upstream(u, CALL_RESET, n < 0 ? errno : ECONNRESET);
+			return;
+		}
+		if (transport_is_drained(&u->transport, (size_t)n, client->receive_bytes) && !u->is_eof && !u->error)
+			u->is_readable = false;
+		u->read_ms = clock_ms();
+		if (!h2_client_take(u, client->buffer, (size_t)n))
+			close_upstream(u, CALL_MALFORMED, EPROTO);
+	}
+}
+
+static void run(struct task *t)
+{
+	struct h2_upstream *u = CONTAINER(t, struct h2_upstream, task);
+
+	if (u->is_closed)
+		return;
+	if (u->is_connecting) {
+		if (u->error)
+			close_upstream(u, CALL_CONNECT, u->error);
+		return;
+	}
+	receive(u);
+	if (!u->is_closed && u->has_resumed)
+		h2_client_deliver_kept(u);
+	if (!u->is_closed)
+		flush(u);
+	if (u->is_closed || u->error)
+		return;
+	if (u->is_leaving && u->n_calls == 0) {
+		nghttp2_session_terminate_session(u->base.ng, NGHTTP2_NO_ERROR);
+		flush(u);
+		close_upstream(u, CALL_RESET, ECONNRESET);
+	} else if (!nghttp2_session_want_read(u->base.ng) && !nghttp2_session_want_write(u->base.ng)) {
+		close_upstream(u, CALL_RESET, ECONNRESET);
+	}
+}
+
+static void connected(struct h2_upstream *u)
+{
+	int error = 0;
+	socklen_t n = sizeof error;
+
+	if (getsockopt(u->watch.fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+		error = errno;
+	if (error) {
+		close_upstream(u, CALL_CONNECT, error);
+		return;
+	}
+	u->is_connecting = false;
+	u->since_ms = u->read_ms = clock_ms();
+	loop_arm(u->client->loop, &u->timer, IDLE_MS);
+	LIST_EACH(node, &u->streams) {
+		struct h2_call *s = of_node(node);
+
+		s->since_ms = clock_ms();
+		if (!s->call)
+			continue;
+		s->call->connected_us = clock_us();
+		if (h2_stream_take_drained(&u->base, &s->base) && !s->call->request_done)
+			s->call->ops->drained(s->call);
+	}
+}
+
+static void ready(struct watch *w, uint32_t events)
+{
+	struct h2_upstream *u = CONTAINER(w, struct h2_upstream, watch);
+
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		u->is_eof = true;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		u->is_readable = true;
+	if (u->is_connecting) {
+		if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
+			return;
+		connected(u);
+	} else if ((events & EPOLLOUT) && !output_is_empty(&u->out)) {
+		if (output_flush(&u->out, &u->transport) == OUTPUT_FAILED) {
+			u->error = errno;
+			output_free(&u->out);
+			h2_upstream_retire(u);
+		}
+		u->write_ms = clock_ms();
+	}
+	if (!u->is_closed && !u->is_connecting)
+		receive(u);
+	if (!u->is_closed)
+		h2_upstream_wake(u);
+}
+
+/* ---------- time ---------- */
+
+static void expire(struct timer *t)
+{
+	struct h2_upstream *u = CONTAINER(t, struct h2_upstream, timer);
+	int64_t now = clock_ms();
+
+	if (u->is_connecting)
+		close_upstream(u, CALL_CONNECT, ETIMEDOUT);
+	else if (!output_is_empty(&u->out) && u->write_ms + STALL_MS <= now)
+		close_upstream(u, CALL_RESET, ETIMEDOUT);
+	else if (u->n_calls == 0 && u->since_ms + IDLE_MS <= now)
+		h2_upstream_retire(u);
+	if (u->is_closed)
+		return;
+	if (u->is_leaving)
+		h2_upstream_wake(u);
+	now = u->since_ms + IDLE_MS - now;
+	loop_arm(u->client->loop, t, u->n_calls ? STALL_MS : now > 0 ? now : 1000);
+}
+
+static void expire_call(struct timer *t)
+{
+	struct h2_call *s = CONTAINER(t, struct h2_call, timer);
+	struct h2_upstream *u = s->connection;
+	int64_t limit = s->call->idle_timeout_ms, now = clock_ms();
+
+	if (s->call->paused || u->is_connecting || s->since_ms + limit > now) {
+		int64_t left = s->since_ms + limit - now;
+
+		loop_arm(u->client->loop, t, left > 0 ? left : limit);
+		return;
+	}
+	/* Nothing at all came since: the connection itself may be dead. */
+	if (u->read_ms <= s->start_ms)
+		h2_upstream_retire(u);
+	if (s->base.id)
+		nghttp2_submit_rst_stream(u->base.ng, NGHTTP2_FLAG_NONE, s->base.id, NGHTTP2_CANCEL);
+	h2_upstream_wake(u);
+	h2_call_fail(s, s->has_head ? CALL_TRUNCATED : CALL_TIMEOUT, ETIMEDOUT);
+	if (!s->base.id && list_is_empty(&s->base.touched))
+		h2_call_free(s);
+}
+
+/* ---------- calls ---------- */
+
+static struct h2_upstream *open_upstream(struct call *call)
+{
+	struct h2_upstream *u = MEM_NEW(struct h2_upstream);
+
+	u->client = call->client;
+	u->watch.ready = ready;
+	u->garbage.release = release;
+	u->is_connecting = true;
+	u->since_ms = clock_ms();
+	list_init(&u->shared);
+	list_init(&u->streams);
+	list_init(&u->base.touched);
+	list_append(&call->client->shared, &u->all);
+	timer_init(&u->timer, expire);
+	task_init(&u->task, run);
+	u->base.ng = h2_client_session(u);
+	u->watch.fd = u->transport.fd = addr_connect(&call->addr);
+	if (u->watch.fd < 0 || !loop_add(call->client->loop, &u->watch, 0)) {
+		u->error = errno ? errno : EMFILE;
+		if (u->watch.fd >= 0)
+			close(u->watch.fd);
+		u->watch.fd = -1;
+		h2_upstream_wake(u);
+	} else {
+		loop_arm(call->client->loop, &u->timer, call->connect_timeout_ms);
+	}
+	if (u->error || !call->pool ||
+	    (call->pool_closed && __atomic_load_n(call->pool_closed, __ATOMIC_RELAXED))) {
+		u->is_leaving = true;
+		return u;
+	}
+	if (!call->pool->shared.next)
+		list_init(&call->pool->shared);
+	list_push(&call->pool->shared, &u->shared);
+	return u;
+}
+
+static bool has_room(const struct h2_upstream *u)
+{
+	uint32_t most = nghttp2_session_get_remote_settings(u->base.ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+
+	return u->n_calls < (most < H2_CALLS ? most : H2_CALLS) && nghttp2_session_check_request_allowed(u->base.ng);
+}
+
+static struct h2_upstream *find_upstream(struct pool *p)
+{
+	if (!p || !p->shared.next)
+		return NULL;
+	LIST_EACH(node, &p->shared) {
+		struct h2_upstream *u = CONTAINER(node, struct h2_upstream, shared);
+
+		if (has_room(u))
+			return u;
+	}
+	return NULL;
+}
+
+void h2_call_start(struct call *call, bool fresh)
+{
+	struct h2_upstream *u = fresh ? NULL : find_upstream(call->pool);
+	struct h2_call *s = MEM_NEW(struct h2_call);
+
+	call->reused = u && !u->is_connecting;
+	if (!u)
+		u = open_upstream(call);
+	s->connection = u;
+	s->call = call;
+	s->start_ms = s->since_ms = clock_ms();
+	list_init(&s->base.touched);
+	list_append(&u->streams, &s->node);
+	timer_init(&s->timer, expire_call);
+	u->n_calls++;
+	call->carrier = s;
+	if (call->idle_timeout_ms > 0)
+		loop_arm(call->client->loop, &s->timer, call->idle_timeout_ms);
+}
+
+static bool send_part(struct call *call, const struct message *head, struct str data, bool end)
+{
+	struct h2_call *s = call->carrier;
+	struct h2_upstream *u;
+	bool is_taken;
+
+	if (!s)
+		return true;
+	u = s->connection;
+	if (end) {
+		call->request_done = true;
+		s->base.trailers = call->trailers;
+	}
+	call->sent += data.n;
+	is_taken = h2_stream_add(&u->base, &s->base, data, end);
+	if (head) {
+		call->req_framing = (uint8_t)head->framing;
+		if (h2_submit_request(&u->base, &s->base, head, data.n > 0 || !end || call->trailers,
+				      u->transport.tls != NULL) != 0) {
+			u->error = u->error ? u->error : EPROTO;
+			u->is_readable = true;
+			h2_upstream_retire(u);
+		}
+	}
+	h2_upstream_wake(u);
+	if (is_taken && (u->is_connecting || !output_is_empty(&u->out)) && h2_queue_size(&s->base.queue) > 0) {
+		s->base.is_blocked = true;
+		return false;
+	}
+	return is_taken;
+}
+
+static void resume(struct call *call)
+{
+	struct h2_call *s = call->carrier;
+
+	s->since_ms = clock_ms();
+	s->connection->has_resumed = true;
+	h2_upstream_wake(s->connection);
+}
+
+static void cancel(struct call *call)
+{
+	struct h2_call *s = call->carrier;
+	struct h2_upstream *u = s->connection;
+
+	h2_call_let_go(s);
+	if (s->base.id)
+		nghttp2_submit_rst_stream(u->base.ng, NGHTTP2_FLAG_NONE, s->base.id, NGHTTP2_CANCEL);
+	else if (list_is_empty(&s->base.touched))
+		h2_call_free(s);
+	h2_upstream_wake(u);
+}
+
+const struct call_class h2_call_class = { .send = send_part, .resume = resume, .cancel = cancel };
