@@ -102,7 +102,7 @@ field("compliance", "upgrade-not-passed-on", b"Upgrade: h2c", FORWARDED, absent=
 case("compliance", "version-1.2", b"GET / HTTP/1.2\r\n" + HOST + END, 505)
 case("compliance", "version-2.0", b"GET / HTTP/2.0\r\n" + HOST + END, 505)
 case("compliance", "version-0.9", b"GET / HTTP/0.9\r\n" + HOST + END, 505)
-case("compliance", "http2-preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505)
+case("compliance", "http2-preface-that-is-none", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 505)
 case("compliance", "no-host", LINE + END, 400)
 case("compliance", "no-host-absolute-form", b"GET http://a.test/ HTTP/1.1\r\n\r\n", 400)
 case("compliance", "two-hosts", GET + b"Host: b.test\r\n\r\n", 400)
