@@ -229,6 +229,17 @@ static bool is_about_server(const struct message *req)
 	return req->method == METHOD_OPTIONS && str_equal(req->path, STR("*"));
 }
 
+/* Before anything is looked up for it. */
+static void refuse(struct exchange *x)
+{
+	struct overload *o = worker_overload(x->worker);
+	int64_t start_us = clock_now_us();
+
+	forward_identify(x);
+	exchange_reply_reason(x, 503, REASON_OVERLOADED, "ErrOverloaded");
+	overload_pay(o, clock_now_us() - start_us);
+}
+
 static void begin(struct stream *s, char *data, size_t n, bool end)
 {
 	struct exchange *x = of(s);
@@ -245,8 +256,7 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 	x->held = (struct str){ data, n };
 	x->held_end = end;
 	if (UNLIKELY(overload_judge(worker_overload(x->worker)) != OVERLOAD_NO)) {
-		forward_identify(x);
-		exchange_reply_reason(x, 503, REASON_OVERLOADED, "ErrOverloaded");
+		refuse(x);
 		return;
 	}
 	match(x);

@@ -6,7 +6,7 @@
 enum {
 	TURNS = 32,                        /* looked at; more than half too slow: it begins */
 	CALM_TURNS = 4,                    /* fewer than so many: it ends */
-	REFUSAL_US = 10,                   /* what one refusal costs: receive, answer, record */
+	UNSEEN = 2,                        /* what is seen of a refusal is half of it: receiving comes on top */
 	SHARE = 16,                        /* refusing may take one part in so many of the time */
 	CREDIT_MAX_US = 20000,
 	IDLE_US = 1000,                    /* a wait of so long stands for a turn without lag */
@@ -76,11 +76,15 @@ enum overload_reason overload_judge(struct overload *o)
 		metric_add(requests[OVERLOAD_MEMORY], 1);
 		return OVERLOAD_MEMORY;
 	}
-	if (!o->is_lagging || o->credit_us < REFUSAL_US)
+	if (!o->is_lagging || o->credit_us <= 0)
 		return OVERLOAD_NO;
-	o->credit_us -= REFUSAL_US;
 	metric_add(requests[OVERLOAD_LAG], 1);
 	return OVERLOAD_LAG;
+}
+
+void overload_pay(struct overload *o, int64_t refusal_us)
+{
+	o->credit_us -= (refusal_us > 0 ? refusal_us : 1) * UNSEEN;
 }
 
 void overload_count_shed(enum server_shed what)

@@ -17,7 +17,7 @@ struct overload {
 	int64_t limit_us;                 /* lag that is too much; 0 = never */
 	uint32_t history;                 /* one bit for each of the last turns: it was too much. Newest lowest */
 	bool is_lagging;
-	int64_t credit_us;                /* may be spent on refusing */
+	int64_t credit_us;                /* may be spent on refusing; below 0: was overdrawn */
 	int64_t turn_us;                  /* the last turn began */
 	bool was_spent;
 };
@@ -30,4 +30,6 @@ bool overload_turn(struct overload *o, int64_t now_us, int64_t lag_us, int64_t s
 void overload_relieve(struct overload *o, struct server *s);
 /* Whether the request that just came is to be refused. Counts it. */
 enum overload_reason overload_judge(struct overload *o);
+/* What the refusal took. */
+void overload_pay(struct overload *o, int64_t refusal_us);
 void overload_count_shed(enum server_shed what);

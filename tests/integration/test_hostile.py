@@ -153,6 +153,7 @@ def test_idle_flood():
 				pass
 			wait_until(crowd.is_gone, 10, "the end of all idle connections")
 			assert time.monotonic() - start < TIMES["header_timeout_ms"] / 1000 + 5
+		print(f"{each:.2f} KB for each of {CROWD} idle connections")
 		assert each <= 10, f"{each:.1f} KB for an idle connection"
 
 
@@ -170,6 +171,7 @@ def test_slow_heads():
 				answers += crowd.reap()
 				time.sleep(0.1)
 			assert not crowd.sockets, f"{len(crowd.sockets)} slow heads are still open"
+		print(f"{each:.2f} KB for each of {CROWD} slow heads, {(cpu_seconds(gw) - cpu) / sent * 1e6:.1f} us of CPU for a byte, good traffic included")
 		assert each <= 10, f"{each:.1f} KB for a slow head"
 		assert any(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
 		# One event and one receive for each byte, and good traffic beside it.
@@ -407,4 +409,5 @@ def test_chunks_of_one_byte():
 		assert sum(took) >= n
 		assert gw.rss_kb() - before < 8 * 1024
 		spent = cpu_seconds(gw) - cpu
+		print(f"{spent / n * 1e9:.0f} ns for a chunk of one byte")
 		assert spent < 1 + n * 0.4e-6, f"{spent:.2f} s for {n} chunks"
