@@ -96,6 +96,16 @@ bool secure_admit(struct exchange *x)
 	return true;
 }
 
+bool secure_admits_tunnel(const struct exchange *x)
+{
+	const struct tls *tls = connection_tls(x->stream.connection);
+	const struct site *site = x->site;
+
+	if (!tls)
+		return true;
+	return tls_version(tls) >= site->tls_min && (!site->asks_client || tls_has_client(tls, site->client_ca));
+}
+
 struct str secure_record(struct exchange *x)
 {
 	const struct tls *tls = connection_tls(x->stream.connection);

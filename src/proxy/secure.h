@@ -14,5 +14,7 @@ bool secure_handshake_done(struct server_connection *c);
 void secure_handshake_failed(struct server_connection *c, enum tls_failure why, const char *text);
 /* The host was matched. False: it was answered (a redirection to https, 403, 421). */
 bool secure_admit(struct exchange *x);
+/* The same for a tunnel, which has no answers. What passes through still encrypted is not ours to judge. */
+bool secure_admits_tunnel(const struct exchange *x);
 /* ,"tls":"TLSv1.3","sni":"a.example.com": a part of the access record; absent in the clear. */
 struct str secure_record(struct exchange *x);

@@ -76,6 +76,8 @@ void tunnel_begin(struct stream *s, struct str server_name)
 		turn_away(x, REASON_NO_GATEWAY);
 	else if (!is_admitted(x, l->binding->only != NULL))
 		turn_away(x, REASON_IP_DENIED);
+	else if (!secure_admits_tunnel(x))
+		turn_away(x, REASON_CLIENT_UNPROVEN);
 	else if (!x->route)
 		turn_away(x, REASON_NO_ROUTE);
 	else if (!exchange_find_service(x))

@@ -1,4 +1,5 @@
 """Programs of tests/node/: clients and servers of other makers."""
+import os
 import subprocess
 
 from backends import ROOT
@@ -11,9 +12,10 @@ def command(script, *arguments):
 	return ["node", str(FOLDER / script), *map(str, arguments)]
 
 
-def run(script, *arguments, seconds=60):
+def run(script, *arguments, seconds=60, environment=None):
 	"""What it printed; it has to exit with 0."""
-	done = subprocess.run(command(script, *arguments), capture_output=True, text=True, timeout=seconds)
+	done = subprocess.run(command(script, *arguments), capture_output=True, text=True, timeout=seconds,
+		env={**os.environ, **(environment or {})})
 	assert done.returncode == 0, f"{script}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
 	return done.stdout.strip()
 

@@ -1,10 +1,12 @@
 """PROXY headers in front of connections: who counts as the peer, what is refused, and where it is not looked for."""
 import socket
+import ssl
 import struct
 import zlib
 
 import pytest
-from gw import Gateway
+from gw import Gateway, numbers
+from pki import Authority
 from policy_kit import ip_list
 from scripted import Scripted, UPGRADE, echo_frames, frame, read_frame
 from wire import wait_until
@@ -233,3 +235,18 @@ def test_before_bytes(gw, protocol):
 			assert connection.is_closed() and connection.buffer == b""
 	found = wait_until(lambda: [r for r in gw.events("access") if r.get("gateway") == site.name])
 	assert found[0]["client"] == "203.0.113.7"
+
+
+@pytest.mark.parametrize("header", [v1(), v2()], ids=["v1", "v2"])
+def test_before_tls(gw, backend, header):
+	ca = Authority()
+	pair = ca.issue("p.test")
+	certificate = gw.create("Certificate", "/api/v1/certificates", "certificateId", {"name": f"cert-{next(numbers)}",
+		"namespace": "default", "certificate": pair.cert, "privateKey": pair.key})
+	site = gw.gateway(protocol="HTTPS", certList=[{"secretName": certificate.name}])
+	gw.feature("proxyProtocol", True, site)
+	gw.route("/", backend, site=site)
+	with gw.connect(site) as connection:
+		connection.send(header)
+		connection.socket = ssl.create_default_context(cafile=ca.file).wrap_socket(connection.socket, server_hostname="p.test")
+		assert forwarded(connection.get("/echo")) == "203.0.113.7"

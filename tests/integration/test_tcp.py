@@ -6,10 +6,11 @@ import subprocess
 import threading
 
 import pytest
-from gw import Gateway, free_port, wait_millis
+from gw import Gateway, free_port, numbers, wait_millis
+from pki import Authority
 from policy_kit import ip_list, phase, rate
 from scripted import Scripted
-from wire import pattern, wait_until
+from wire import Connection, pattern, wait_until
 
 MEGABYTE = 1 << 20
 
@@ -374,3 +375,76 @@ def test_many_connections(gw, tcp, echo):
 	for connection in connections:
 		connection.close()
 	wait_until(lambda: gw.descriptors() <= before - 400, what="the descriptors given back")
+
+
+# ---- TLS that ends here ----
+
+@pytest.fixture(scope="module")
+def ca():
+	return Authority()
+
+
+def put_certificate(gw, pair):
+	body = {"name": f"cert-{next(numbers)}", "namespace": "default", "certificate": pair.cert, "privateKey": pair.key}
+	return gw.create("Certificate", "/api/v1/certificates", "certificateId", body)
+
+
+class Client(Connection):
+	"""Bytes over TLS."""
+
+	def __init__(self, site, name, ca, cert=None):
+		super().__init__(site.port)
+		self.context = ssl.create_default_context(cafile=ca.file)
+		if cert:
+			self.context.load_cert_chain(cert)
+		self.socket = self.context.wrap_socket(self.socket, server_hostname=name)
+
+	def fill(self, n=65536):
+		try:
+			return super().fill(n)
+		except ssl.SSLError:
+			self.eof = True
+			return False
+
+
+def test_tls_that_ends_here(gw, ca):
+	"""What is inside goes to the service of the name, in the clear; both ends pass."""
+	certificate = put_certificate(gw, ca.issue("a.ends.test", "b.ends.test"))
+	site = gw.gateway(protocol="TLS", tlsTerminationEnable=True, certList=[{"secretName": certificate.name}], hosts=["b.ends.test"])
+	got = []
+
+	def script(connection):
+		while connection.fill():
+			pass
+		got.append(connection.buffer)
+		connection.send(b"after your end" + pattern(300_000))
+
+	with Scripted(script) as a, Scripted(greet(b"b")) as b:
+		gw.route("/", a.port, site=site, domains=[gw.domain("a.ends.test", site, protocol="HTTPS", certIdentifier=certificate.id)])
+		gw.route("/", b.port, site=site)
+		with Client(site, "b.ends.test", ca) as client:
+			assert client.take(1) == b"b"
+		with Client(site, "a.ends.test", ca) as client:
+			client.send(b"x" * 200_000)
+			# Without close_notify: the end of the bytes counts.
+			socket.socket.shutdown(client.socket, socket.SHUT_WR)
+			wait_until(lambda: got == [b"x" * 200_000], what="the client's bytes and end")
+		record = records(gw, site, 2)[-1]
+		assert (record["protocol"], record["serverName"], record["tls"]) == ("tcp", "a.ends.test", "TLSv1.3")
+
+
+def test_clients_have_to_prove_themselves(gw, ca):
+	clients = Authority("Clients")
+	certificate = put_certificate(gw, ca.issue("m.ends.test"))
+	site = gw.gateway(protocol="TLS", tlsTerminationEnable=True, certList=[{"secretName": certificate.name}])
+	with Scripted(greet(b"in")) as server:
+		domain = gw.domain("m.ends.test", site, protocol="HTTPS", certIdentifier=certificate.id, mTLSEnabled=True, clientCACert=clients.cert)
+		gw.route("/", server.port, site=site, domains=[domain])
+		with Client(site, "m.ends.test", ca, clients.issue("me").file) as client:
+			assert client.take(2) == b"in"
+		try:
+			with Client(site, "m.ends.test", ca) as client:
+				assert client.is_closed() and client.buffer == b""
+		except (OSError, ssl.SSLError):
+			pass
+		assert len(server.connections) == 1

@@ -7,7 +7,8 @@ import time
 
 import node
 import pytest
-from gw import Gateway, free_port, wait_millis
+from gw import Gateway, free_port, numbers, wait_millis
+from pki import Authority
 from policy_kit import ip_list, op, headers, outcomes, rate
 from scripted import KEY, UPGRADE, Scripted, accept_key, echo_frames, field, frame, read_frame, read_request, switch
 from wire import pattern, wait_until
@@ -366,3 +367,16 @@ def test_the_ws_package(gw, compression):
 		assert node.run("ws_roundtrip.js", f"ws://127.0.0.1:{gw.port}{path}", 20, compression) == "ok"
 	found = wait_until(lambda: len(rows := gw.records(path=path)) == 20 and rows)
 	assert {(r["status"], r["reason"]) for r in found} == {(101, "both sides closed")}
+
+
+@pytest.mark.parametrize("compression", ["deflate", "plain"])
+def test_the_ws_package_over_tls(gw, compression):
+	ca = Authority()
+	pair = ca.issue("localhost")
+	certificate = gw.create("Certificate", "/api/v1/certificates", "certificateId", {"name": f"cert-{next(numbers)}",
+		"namespace": "default", "certificate": pair.cert, "privateKey": pair.key})
+	site = gw.gateway(protocol="HTTPS", certList=[{"secretName": certificate.name}])
+	with node.Server("ws_echo.js") as server:
+		gw.route("/wss", server.port, site=site)
+		url = f"wss://localhost:{site.port}/wss"
+		assert node.run("ws_roundtrip.js", url, 10, compression, environment={"NODE_EXTRA_CA_CERTS": ca.file}) == "ok"
