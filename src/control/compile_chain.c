@@ -302,6 +302,7 @@ struct policies *policies_compile(struct compiler *c, const struct bearer *on)
 		all.list = list;
 		p = MEM_NEW(struct policies);
 		p->part = (struct part){ 1, destroy_policies };
+		p->arena.is_small = true;
 		p->held = mem_alloc(3 * all.n * sizeof(struct part *));
 		for (unsigned i = 0; i < all.n; i++)
 			take_entry(c, p, &all.list[i], on);

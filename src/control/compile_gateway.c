@@ -107,6 +107,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 {
 	struct gateway *g = MEM_NEW(struct gateway);
 
+	g->arena.is_small = true;
 	g->part = (struct part){ 1, destroy_gateway };
 	g->id = arena_copy(&g->arena, state->id);
 	g->name = arena_copy(&g->arena, state->plan->name);
@@ -140,6 +141,7 @@ static struct site *site_new(const struct compiler *c, const struct gateway_stat
 {
 	struct site *s = MEM_NEW(struct site);
 
+	s->arena.is_small = true;
 	s->part = (struct part){ 1, destroy_site };
 	s->held = mem_alloc(3 * sizeof(struct part *));
 	s->gateway = CONTAINER(hold_for(s, &g->gateway->part), struct gateway, part);

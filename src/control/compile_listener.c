@@ -490,6 +490,7 @@ static struct binding *binding_new(const struct binding_state *state)
 	struct binding *b = MEM_NEW(struct binding);
 
 	b->part = (struct part){ 1, destroy_binding };
+	b->arena.is_small = true;
 	b->addr = state->addr;
 	b->key = arena_copy(&b->arena, state->key);
 	b->hosts = pmap_hold(state->hosts);

@@ -48,8 +48,10 @@ static bool decode(struct conf *conf, const struct json *config, struct problem 
 static struct conf *conf_new(const struct policy_class *class, const struct resource *r, struct problem *why)
 {
 	struct conf *conf = MEM_NEW(struct conf);
-	struct json *config = json_parse(&conf->arena, arena_copy(&conf->arena, json_text(r->doc, "config")), why);
+	struct json *config;
 
+	conf->arena.is_small = true;
+	config = json_parse(&conf->arena, arena_copy(&conf->arena, json_text(r->doc, "config")), why);
 	conf->part = (struct part){ 1, destroy_conf };
 	conf->class = class;
 	conf->policy_id = arena_copy(&conf->arena, r->id);
@@ -338,6 +340,7 @@ static void link_attachment(struct compiler *c, const struct resource *r, enum s
 	const struct json *ids = json_get(r->doc, "attachResourceIds");
 	unsigned i = 0;
 
+	a->arena.is_small = true;
 	a->id = arena_copy(&a->arena, r->id);
 	a->age = r->age;
 	a->scope = scope;

@@ -190,6 +190,7 @@ struct route_base *route_base_new(struct compiler *c, const struct route_source 
 	bool ok;
 
 	base->part = (struct part){ 1, destroy_base };
+	a->is_small = true;
 	base->gateway_id = arena_copy(a, s->gateway_id);
 	r->id = arena_copy(a, s->resource->id);
 	r->name = arena_copy(a, s->name);

@@ -236,6 +236,7 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	bool ok;
 
 	base->part = (struct part){ 1, destroy_base };
+	base->arena.is_small = true;
 	base->content.id = arena_copy(&base->arena, r->id);
 	base->content.name = arena_copy(&base->arena, r->name);
 	base->content.record = record_fragment(&base->arena, "service", base->content.name);

@@ -266,6 +266,7 @@ static struct vhost *vhost_new(const struct vhost_state *state)
 	struct vhost *v = MEM_NEW(struct vhost);
 
 	v->part = (struct part){ 1, destroy_vhost };
+	v->arena.is_small = true;
 	v->number = state->number;
 	v->has_exact = state->n_exact > 0;
 	v->has_nocase = state->n_nocase > 0;

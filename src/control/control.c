@@ -168,15 +168,18 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 			"the store has a %.*s, which this build does not know; use the version that wrote it",
 			STR_FMT(row->kind));
 	struct resource *r = resource_new(kind, row->id);
-	struct json *doc = json_parse(&r->arena, arena_copy(&r->arena, row->doc), why);
+	struct arena scratch = { 0 };
+	struct json *doc = json_parse(&scratch, row->doc, why);
 
-	if (!doc || !secrets_unseal(&l->control->secrets, r, doc, &r->arena, why)) {
+	if (doc && secrets_unseal(&l->control->secrets, r, doc, &scratch, why))
+		r->doc = json_pack(&r->arena, doc);
+	arena_free(&scratch);
+	if (!r->doc) {
 		resource_drop(r);
 		why->kind = PROBLEM_STORE;
 		return false;
 	}
-	r->doc = doc;
-	r->name = json_text(doc, resource_name_field(resource_classes[kind]));
+	r->name = json_text(r->doc, resource_name_field(resource_classes[kind]));
 	r->age = row->age;
 	r->version = row->version;
 	r->created_ms = row->created_ms;

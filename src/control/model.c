@@ -40,10 +40,14 @@ struct model {
 
 struct resource *resource_new(enum resource_kind kind, struct str id)
 {
-	struct resource *r = MEM_NEW(struct resource);
+	struct resource *r = mem_alloc(sizeof *r + id.n + 1);
+	char *text = (char *)(r + 1);
 
+	if (id.n)
+		memcpy(text, id.p, id.n);
 	r->kind = kind;
-	r->id = arena_copy(&r->arena, id);
+	r->arena.is_small = true;
+	r->id = (struct str){ text, id.n };
 	r->name = STR("");
 	r->refs = 1;
 	return r;
@@ -282,6 +286,8 @@ static void link_slot(struct model *m, struct slot *s)
 	struct linking l = { .m = m, .from = s };
 
 	refs_each(s->kind, s->now->doc, add_edge, &l);
+	if (s->n_edges < l.cap)
+		s->edges = mem_resize(s->edges, s->n_edges * sizeof(struct edge));
 	for (unsigned i = 0; i < s->n_edges; i++) {
 		list_append(&s->edges[i].to->users, &s->edges[i].node);
 		s->edges[i].to->n_users++;

@@ -117,7 +117,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		d->doc = document_complete(class->fields, d->doc, g->scratch);   /* what was added, in its place */
 	}
 	/* The resource holds the result only, for it may live long. */
-	r->doc = json_clone(&r->arena, d->doc);
+	r->doc = json_pack(&r->arena, d->doc);
 	r->name = json_text(r->doc, resource_name_field(class));
 	return refs_check(d, why);
 }

@@ -190,7 +190,8 @@ static bool connect_file(struct sqlite_store *s, int flags, struct problem *why)
 		    SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | flags, NULL))
 		return refuse(s, why);
 	sqlite3_busy_timeout(s->db, BUSY_MS);
-	if (!run(s, "PRAGMA journal_mode = WAL") || !run(s, "PRAGMA synchronous = FULL"))
+	/* Documents are kept in memory: a cache of 256 KiB is enough for the inner pages of the index. */
+	if (!run(s, "PRAGMA cache_size = -256") || !run(s, "PRAGMA journal_mode = WAL") || !run(s, "PRAGMA synchronous = FULL"))
 		return refuse(s, why);
 	return true;
 }

@@ -17,6 +17,7 @@ enum { RED_ZONE = 0 };
 
 enum {
 	BLOCK_SIZE = 4096,
+	SMALL_SIZE = 320,                  /* of an arena that is_small, until it holds BLOCK_SIZE */
 	CACHED_BLOCKS = 64,
 	GROWN_FROM = 64 * BLOCK_SIZE,      /* an arena this large takes its memory in larger pieces */
 	GROWN_SIZE = 16 * BLOCK_SIZE,
@@ -72,6 +73,8 @@ static void *take_from_new_block(struct arena *a, size_t size)
 	size_t held = newest ? newest->held : 0;
 	size_t block_size = held < GROWN_FROM ? BLOCK_SIZE : GROWN_SIZE;
 
+	if (a->is_small && held < BLOCK_SIZE)
+		block_size = SMALL_SIZE;
 	if (size > block_size - sizeof(struct arena_block))
 		block_size = size + sizeof(struct arena_block);
 	struct arena_block *block = take_block(block_size);
@@ -166,7 +169,7 @@ void arena_free(struct arena *a)
 		next = block->next;
 		give_block(block);
 	}
-	*a = (struct arena){ 0 };
+	*a = (struct arena){ .is_small = a->is_small };
 }
 
 size_t arena_size(const struct arena *a)

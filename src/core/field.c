@@ -169,8 +169,9 @@ static bool decode_number(const struct decoder *d, const struct field *f, const 
 {
 	char bounds[80], must[96];
 
-	if ((v->type == JSON_INT || v->type == JSON_REAL) && (!f->ranged || (v->real >= f->min && v->real <= f->max))) {
-		*out = v->real;
+	if ((v->type == JSON_INT || v->type == JSON_REAL) &&
+	    (!f->ranged || (json_number(v) >= f->min && json_number(v) <= f->max))) {
+		*out = json_number(v);
 		return true;
 	}
 	write_bounds(f, bounds);

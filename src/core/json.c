@@ -264,7 +264,6 @@ static bool read_number(struct reader *r, struct json *v)
 	struct str raw = { start, (size_t)(r->p - start) };
 	if (!is_real && to_int64(raw, &v->integer)) {
 		v->type = JSON_INT;
-		v->real = (double)v->integer;
 		return true;
 	}
 	if (raw.n < sizeof small) {           /* strtod wants a terminated text */
@@ -275,6 +274,7 @@ static bool read_number(struct reader *r, struct json *v)
 		text = arena_copy(r->a, raw).p;
 	}
 	v->type = JSON_REAL;
+	v->string = raw;
 	v->real = strtod(text, NULL);
 	return isfinite(v->real) || refuse_at(r, start, "the number is too large");
 }
@@ -420,14 +420,9 @@ static bool read_value(struct reader *r, struct json **out)
 	start = r->p;
 	struct json *v = new_value(r);
 	v->name = name;
-	v->raw.p = start;
 	*out = v;
-	if (*start != '{' && *start != '[') {
-		if (!read_scalar(r, v))
-			return false;
-		v->raw.n = (size_t)(r->p - start);
-		return true;
-	}
+	if (*start != '{' && *start != '[')
+		return read_scalar(r, v);
 	if (r->depth == JSON_MAX_DEPTH)
 		return refuse(r, "more than 64 levels");
 	v->type = *start == '{' ? JSON_OBJECT : JSON_ARRAY;
@@ -453,7 +448,6 @@ static bool close_container(struct reader *r)
 			return refuse_duplicate(r, twice);
 	}
 	r->p++;
-	box->raw.n = (size_t)(r->p - box->raw.p);
 	r->depth--;
 	return true;
 }

@@ -15,19 +15,21 @@
 
 enum json_type { JSON_NULL, JSON_BOOL, JSON_INT, JSON_REAL, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
+/* Every document is held as a tree of these: small ones. */
 struct json {
-	enum json_type type;
+	enum json_type type : 8;
 	bool boolean;
 	unsigned n;                        /* members or items */
-	int64_t integer;                   /* JSON_INT */
-	double real;                       /* JSON_INT and JSON_REAL */
-	struct str string;                 /* JSON_STRING: decoded, NUL-terminated */
-	struct str raw;                    /* the value's bytes in the source text */
+	unsigned line, column;             /* 1-based, of the value: for settings and resource files */
+	union {
+		int64_t integer;           /* JSON_INT */
+		double real;               /* JSON_REAL */
+	};
+	struct str string;                 /* JSON_STRING: decoded, NUL-terminated; JSON_REAL: as it was read, if it was */
 	struct str name;                   /* when a member of an object: decoded name */
 	struct json *child;                /* first member or item */
 	struct json *last;                 /* last member or item */
 	struct json *next;                 /* next sibling */
-	unsigned line, column;             /* 1-based, of the value: for settings and resource files */
 };
 
 #define JSON_MAX_DEPTH 64
@@ -54,6 +56,9 @@ void json_put(struct arena *a, struct json *object, const char *name, struct jso
 void json_drop(struct json *object, const char *name);                   /* harmless when absent */
 void json_add(struct json *array, struct json *value);
 struct json *json_clone(struct arena *a, const struct json *v);          /* deep copy, owns all its text */
+/* The same in one piece of memory that is no larger than needed: for documents that are kept and never changed. */
+struct json *json_pack(struct arena *a, const struct json *v);
+double json_number(const struct json *v);                                /* JSON_INT or JSON_REAL */
 bool json_equal(const struct json *a, const struct json *b);             /* members in any order */
 
 /*

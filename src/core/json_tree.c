@@ -59,7 +59,6 @@ struct json *json_new_int(struct arena *a, int64_t i)
 	struct json *v = json_new(a, JSON_INT);
 
 	v->integer = i;
-	v->real = (double)i;
 	return v;
 }
 
@@ -138,15 +137,68 @@ struct json *json_clone(struct arena *a, const struct json *v)
 	*copy = *v;
 	copy->child = copy->last = copy->next = NULL;
 	copy->n = 0;
-	copy->raw = (struct str){ NULL, 0 };
 	copy->name = v->name.p ? arena_copy(a, v->name) : v->name;
-	if (v->type == JSON_STRING)
+	if (v->string.p)
 		copy->string = arena_copy(a, v->string);
-	if (v->type == JSON_REAL && v->raw.n)
-		copy->raw = arena_copy(a, v->raw);
 	for (const struct json *m = v->child; m; m = m->next)
 		json_add(copy, json_clone(a, m));
 	return copy;
+}
+
+static size_t packed_text(struct str s)
+{
+	return s.p ? s.n + 1 : 0;
+}
+
+/* Bytes of all nodes, and of all texts with their NULs. */
+static void measure(const struct json *v, size_t *nodes, size_t *texts)
+{
+	*nodes += sizeof *v;
+	*texts += packed_text(v->name) + packed_text(v->string);
+	for (const struct json *m = v->child; m; m = m->next)
+		measure(m, nodes, texts);
+}
+
+static struct str pack_text(char **texts, struct str s)
+{
+	char *at = *texts;
+
+	if (!s.p)
+		return s;
+	memcpy(at, s.p, s.n);
+	at[s.n] = '\0';
+	*texts = at + s.n + 1;
+	return (struct str){ at, s.n };
+}
+
+static struct json *pack(struct json **nodes, char **texts, const struct json *v)
+{
+	struct json *copy = (*nodes)++;
+
+	*copy = *v;
+	copy->child = copy->last = copy->next = NULL;
+	copy->n = 0;
+	copy->name = pack_text(texts, v->name);
+	copy->string = pack_text(texts, v->string);
+	for (const struct json *m = v->child; m; m = m->next)
+		json_add(copy, pack(nodes, texts, m));
+	return copy;
+}
+
+struct json *json_pack(struct arena *a, const struct json *v)
+{
+	size_t nodes_size = 0, texts_size = 0;
+
+	measure(v, &nodes_size, &texts_size);
+	struct json *nodes = arena_take(a, nodes_size + texts_size);
+	char *texts = (char *)nodes + nodes_size;
+
+	return pack(&nodes, &texts, v);
+}
+
+double json_number(const struct json *v)
+{
+	return v->type == JSON_INT ? (double)v->integer : v->real;
 }
 
 /* 2.0 and 2 are one value; so each number that is an int64 is compared as one. */

@@ -78,8 +78,8 @@ static void write_real(struct sbuf *out, const struct json *v, enum style style)
 	char text[40];
 	int64_t whole;
 
-	if (v->raw.n && style != CANONICAL) {
-		sbuf_add(out, v->raw);
+	if (v->string.n && style != CANONICAL) {
+		sbuf_add(out, v->string);
 		return;
 	}
 	if (!isfinite(v->real)) {

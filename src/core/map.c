@@ -1,13 +1,20 @@
 #include "core/map.h"
 #include "core/mem.h"
 
+static uint64_t hash_of(struct str key)
+{
+	uint64_t hash = str_hash(key);
+
+	return hash ? hash : 1;
+}
+
 /* Linear probing at a load of at most 3/4; removal shifts back, so there are no tombstones. */
 
 static size_t find_slot(const struct map *m, struct str key, uint64_t hash)
 {
 	size_t mask = m->cap - 1, i = (size_t)hash & mask;
 
-	while (m->entries[i].used && !(m->entries[i].hash == hash && str_equal(m->entries[i].key, key)))
+	while (m->entries[i].hash && !(m->entries[i].hash == hash && str_equal(m->entries[i].key, key)))
 		i = (i + 1) & mask;
 	return i;
 }
@@ -20,7 +27,7 @@ static void grow(struct map *m)
 	m->cap = old_cap ? old_cap * 2 : 8;
 	m->entries = mem_alloc(m->cap * sizeof(*m->entries));
 	for (size_t i = 0; i < old_cap; i++)
-		if (old[i].used)
+		if (old[i].hash)
 			m->entries[find_slot(m, old[i].key, old[i].hash)] = old[i];
 	mem_free(old);
 }
@@ -29,20 +36,20 @@ void *map_get(const struct map *m, struct str key)
 {
 	if (m->n == 0)
 		return NULL;
-	const struct map_entry *e = &m->entries[find_slot(m, key, str_hash(key))];
+	const struct map_entry *e = &m->entries[find_slot(m, key, hash_of(key))];
 
-	return e->used ? e->value : NULL;
+	return e->hash ? e->value : NULL;
 }
 
 void *map_put(struct map *m, struct str key, void *value)
 {
-	uint64_t hash = str_hash(key);
+	uint64_t hash = hash_of(key);
 
 	if (m->n >= m->cap - m->cap / 4)
 		grow(m);
 	struct map_entry *e = &m->entries[find_slot(m, key, hash)];
 
-	if (e->used) {
+	if (e->hash) {
 		void *replaced = e->value;
 
 		/* The old key's bytes may go with the old value. */
@@ -50,7 +57,7 @@ void *map_put(struct map *m, struct str key, void *value)
 		e->value = value;
 		return replaced;
 	}
-	*e = (struct map_entry){ .key = key, .value = value, .hash = hash, .used = true };
+	*e = (struct map_entry){ .key = key, .value = value, .hash = hash };
 	m->n++;
 	return NULL;
 }
@@ -59,13 +66,13 @@ void *map_remove(struct map *m, struct str key)
 {
 	if (m->n == 0)
 		return NULL;
-	size_t mask = m->cap - 1, hole = find_slot(m, key, str_hash(key));
+	size_t mask = m->cap - 1, hole = find_slot(m, key, hash_of(key));
 
-	if (!m->entries[hole].used)
+	if (!m->entries[hole].hash)
 		return NULL;
 	void *removed = m->entries[hole].value;
 
-	for (size_t i = (hole + 1) & mask; m->entries[i].used; i = (i + 1) & mask) {
+	for (size_t i = (hole + 1) & mask; m->entries[i].hash; i = (i + 1) & mask) {
 		size_t home = (size_t)m->entries[i].hash & mask;
 
 		/* An entry may move to the hole unless its home lies after the hole on the way to it. */
@@ -90,7 +97,7 @@ struct map_entry *map_next(const struct map *m, size_t *i)
 	while (*i < m->cap) {
 		struct map_entry *e = &m->entries[(*i)++];
 
-		if (e->used)
+		if (e->hash)
 			return e;
 	}
 	return NULL;

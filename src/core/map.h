@@ -10,8 +10,7 @@
 struct map_entry {
 	struct str key;
 	void *value;
-	uint64_t hash;
-	bool used;
+	uint64_t hash;                    /* 0: a free place */
 };
 
 struct map {                              /* zero-initialise */

@@ -18,6 +18,8 @@
 #undef NUMBER
 #define TEXT_MAX 512
 #define RECORD_MAX (9 * TEXT_MAX * 6 + 1024)
+#define RECORD_NAME_MAX 64
+#define RECORD_FRAGMENT_MAX (RECORD_NAME_MAX + 6 * TEXT_MAX + 32)
 
 static bool is_plain(unsigned char c)
 {
@@ -89,13 +91,12 @@ static char *text(char *out, struct str value)
 
 struct str record_fragment(struct arena *a, const char *name, struct str value)
 {
-	size_t n = strlen(name);
-	char *start = arena_take(a, n + 6 + BLOCK + 6 * (value.n < TEXT_MAX ? value.n : TEXT_MAX)), *out = start;
+	char text_of[RECORD_FRAGMENT_MAX], *out = STR_PUT(text_of, ",\"");
+	struct str name_str = str_of(name);
 
-	out = STR_PUT(out, ",\"");
-	out = str_put(out, (struct str){ name, n });
-	out = text(STR_PUT(out, "\":\""), value);
-	return (struct str){ start, (size_t)(out - start) };
+	BUG_ON(name_str.n > RECORD_NAME_MAX);
+	out = text(STR_PUT(str_put(out, name_str), "\":\""), value);
+	return arena_copy(a, (struct str){ text_of, (size_t)(out - text_of) });
 }
 
 /*

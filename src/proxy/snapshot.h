@@ -131,7 +131,6 @@ struct route {
 	struct policies *policies;        /* of level Route; for an operation its API's are merged in */
 	struct series *requests;          /* METRIC_REQUESTS */
 	struct series *seconds;           /* METRIC_REQUEST_SECONDS */
-	struct arena arena;
 	struct part **held;
 	unsigned n_held;
 };

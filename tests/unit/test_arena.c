@@ -69,6 +69,25 @@ static void test_counts_what_it_holds(void **state)
 	assert_int_equal(arena_size(&a), 0);
 }
 
+/* Many of them live long: they begin small, and are as others once they hold more. */
+static void test_small_ones_begin_small(void **state)
+{
+	struct arena a = { .is_small = true };
+
+	(void)state;
+	arena_take(&a, 10);
+	assert_true(arena_size(&a) <= 512);
+	while (arena_size(&a) < 4096)
+		memset(arena_take(&a, 100), 'x', 100);
+	assert_true(arena_size(&a) <= 4096 + 512);
+	size_t held = arena_size(&a);
+	while (arena_size(&a) == held)
+		arena_take(&a, 100);
+	assert_int_equal(arena_size(&a), held + 4096);
+	arena_free(&a);
+	assert_true(a.is_small);
+}
+
 static void test_reuses_blocks(void **state)
 {
 	struct arena a = { 0 };
@@ -140,6 +159,7 @@ int main(void)
 		cmocka_unit_test(test_gives_aligned_zeroed_memory),
 		cmocka_unit_test(test_pieces_do_not_overlap),
 		cmocka_unit_test(test_counts_what_it_holds),
+		cmocka_unit_test(test_small_ones_begin_small),
 		cmocka_unit_test(test_reuses_blocks),
 		cmocka_unit_test(test_runs_defers_newest_first),
 		cmocka_unit_test(test_copies_and_prints),
