@@ -135,6 +135,8 @@ static H2_TAKE_DATA(take_data)
 		take_body(s, (char *)(uintptr_t)p, n, end);
 	else
 		nghttp2_session_consume_stream(ng, id, n);
+	if (s && s->call && !s->has_head)
+		malformed(s, H1_FAULT_STATUS_LINE);
 	return 0;
 }
 
@@ -294,6 +296,8 @@ static int note_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 	(void)arg;
 	if (s && frame->hd.type != NGHTTP2_RST_STREAM)
 		s->since_ms = clock_ms();
+	else if (s && frame->rst_stream.error_code != NGHTTP2_CANCEL)
+		s->is_malformed = true;
 	return 0;
 }
 

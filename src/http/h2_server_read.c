@@ -343,11 +343,24 @@ static int begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *ar
 	struct h2_server *h = arg;
 
 	(void)ng;
+	/* With its priorities switched off nghttp2 does not look at these any more. */
+	if (hd->type == NGHTTP2_PRIORITY && hd->stream_id == 0) {
+		h->base.verdict = H2_PROTOCOL;
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	}
 	if (hd->type == NGHTTP2_DATA) {
 		h->base.frame_left = hd->flags & NGHTTP2_FLAG_PADDED ? -1 : (int64_t)hd->length;
 		h->base.frame_ends = hd->flags & NGHTTP2_FLAG_END_STREAM;
 	}
 	return h2_afford(&h->base, hd->type, hd->flags, hd->length) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+static int ignore_extension(nghttp2_session *ng, void **payload, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct h2_server *h = arg;
+
+	(void)ng, (void)payload, (void)hd;
+	return h2_spend(&h->base, H2_EXTENSIONS) ? NGHTTP2_ERR_CANCEL : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int count_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *arg)
@@ -429,6 +442,10 @@ __attribute__((constructor)) static void fill_callbacks(void)
 	nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_send_data);
 	nghttp2_option_set_no_auto_window_update(options, 1);
 	nghttp2_option_set_no_closed_streams(options, 1);
+	/* Frames that nobody knows are ignored, but counted. */
+	nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, ignore_extension);
+	for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
+		nghttp2_option_set_user_recv_extension_type(options, (uint8_t)type);
 }
 
 nghttp2_session *h2_server_session(struct h2_server *h)
