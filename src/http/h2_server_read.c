@@ -193,7 +193,8 @@ static void end_head(struct h2_server *h, struct h2_server_stream *s, bool has_b
 		h2_server_refuse(s, fault, h1_fault_status(fault));
 		return;
 	}
-	if (!has_body) {
+	s->is_held = s->owner->req.has_upgrade;
+	if (!has_body || s->is_held) {
 		begin(s, NULL, 0, true);
 		return;
 	}
@@ -240,7 +241,7 @@ static void take_body(struct h2_server_stream *s, char *p, size_t n, bool end)
 	s->is_complete = end;
 	if (n == 0 && !end)
 		return;
-	if (!s->owner->paused && h2_queue_size(&s->in) == 0)
+	if (!s->owner->paused && !s->is_held && h2_queue_size(&s->in) == 0)
 		hand_over(s, p, n, end);
 	else if (n > 0)
 		h2_queue_add(&s->in, p, n);
@@ -271,7 +272,7 @@ void h2_server_deliver_kept(struct h2_server *h)
 		struct h2_queue in = s->in;
 		bool is_kept = h2_queue_size(&in) > 0;
 
-		if (!s->owner || s->owner->paused || s->is_pending || s->owner->request_done ||
+		if (!s->owner || s->owner->paused || s->is_held || s->is_pending || s->owner->request_done ||
 		    (!is_kept && !s->is_complete))
 			continue;
 		s->in = (struct h2_queue){ 0 };
@@ -456,6 +457,7 @@ nghttp2_session *h2_server_session(struct h2_server *h)
 		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits_of(h)->head_bytes },
 		{ NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 },
+		{ NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1 },
 	};
 
 	BUG_ON(nghttp2_session_server_new2(&ng, callbacks, &h->base, options) != 0);
