@@ -292,8 +292,10 @@ static int close_stream(nghttp2_session *ng, int32_t id, uint32_t code, void *ar
 static int note_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
 	struct h2_call *s = find(ng, frame->hd.stream_id);
+	struct h2_upstream *u = arg;
 
-	(void)arg;
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+		u->is_broken = true;
 	if (s && frame->hd.type != NGHTTP2_RST_STREAM)
 		s->since_ms = clock_ms();
 	else if (s && frame->rst_stream.error_code != NGHTTP2_CANCEL)
