@@ -54,8 +54,7 @@ bool server_make_room(struct server *s)
 {
 	if (s->ops->make_room && s->ops->make_room(s) > 0)
 		return true;
-	/* Whoever drains walks through the list. */
-	if (s->is_draining || !close_idle(s))
+	if (!close_idle(s))
 		return false;
 	server_tell_shed(s, SHED_IDLE);
 	return true;

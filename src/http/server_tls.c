@@ -116,6 +116,11 @@ static void step(struct server_connection *c)
 		return;
 	case TLS_WAITS:
 		c->is_readable = false;
+		/* What is missing cannot come any more. */
+		if (c->is_eof) {
+			tell_failure(c, TLS_FAILURE_CLOSED, "");
+			connection_close(c);
+		}
 		return;
 	case TLS_FAILED:
 		tell_failure(c, tls_failure(c->transport.tls), tls_failure_text(c->transport.tls));

@@ -41,6 +41,7 @@ struct tls {
 	bool is_broken;                            /* no more can be sent or understood */
 	bool is_open;                              /* the handshake succeeded */
 	bool is_h2;
+	bool owes_ticket;                          /* TLS 1.3: it goes out with the first bytes sent */
 	bool asks_client;                          /* as the tls_server that was chosen, with its client CAs */
 	uint8_t client_ca[TLS_DIGEST];
 };
@@ -133,6 +134,11 @@ static int read_sealed(BIO *bio, char *p, int n)
 	ssize_t got;
 
 	BIO_clear_retry_flags(bio);
+	/* Within a handshake one receive for each edge is enough: the edge after it is the next step. */
+	if (!t->is_open && t->is_short) {
+		BIO_set_retry_read(bio);
+		return -1;
+	}
 	do
 		got = recv(t->fd, p, (size_t)n, 0);
 	while (got < 0 && errno == EINTR);
@@ -352,6 +358,7 @@ enum tls_result tls_handshake(struct tls *t)
 {
 	int result = 1, error;
 
+	t->is_short = false;
 	if (!SSL_is_init_finished(t->ssl)) {
 		ERR_clear_error();
 		result = SSL_do_handshake(t->ssl);
@@ -361,6 +368,7 @@ enum tls_result tls_handshake(struct tls *t)
 	bool is_sent = flush(t);
 	if (result == 1 && !t->is_broken) {
 		t->is_open = is_sent;
+		t->owes_ticket = SSL_version(t->ssl) == TLS1_3_VERSION;
 		t->names = is_sent ? NULL : t->names;
 		return is_sent ? TLS_DONE : TLS_WAITS;
 	}
@@ -541,6 +549,10 @@ ssize_t tls_send(struct tls *t, struct iovec *parts, int n)
 	bool waits = !flush(t);
 
 	step_over_empty(&c);
+	if (t->owes_ticket && t->is_open) {
+		SSL_new_session_ticket(t->ssl);
+		t->owes_ticket = false;
+	}
 	if (!waits && t->owes && c.n > 0) {
 		c.at++;
 		sealed = 1;

@@ -218,7 +218,8 @@ SSL_CTX *tls_new_context(void)
 			    SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_SSLv3);
 	SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_num_tickets(c, 1);
+	/* TLS 1.3: one, with the first bytes that are sent (tls_send), not in a packet of its own. */
+	SSL_CTX_set_num_tickets(c, 0);
 	SSL_CTX_set_read_ahead(c, 1);
 	SSL_CTX_set_max_early_data(c, 0);
 	SSL_CTX_set_timeout(c, (long)(tls_ticket_life_ms() / 1000));

@@ -102,7 +102,8 @@ TLS_TICKET_KEY(tls_ticket_key)
 	if (seals) {
 		k = &ring.keys[newest % KEYS];
 		memcpy(name, k->name, sizeof k->name);
-		crypto_random(iv, 16);
+		if (RAND_bytes(iv, 16) != 1)
+			return -1;
 		return set_up(k, iv, cipher, mac, 1) ? 1 : -1;
 	}
 	k = find_key(name, newest);
@@ -110,6 +111,6 @@ TLS_TICKET_KEY(tls_ticket_key)
 		return 0;
 	if (!set_up(k, iv, cipher, mac, 0))
 		return -1;
-	/* 2: the client gets a new ticket, sealed with the newest key. */
+	/* 2: a client of TLS 1.2 gets a new ticket, sealed with the newest key; one of TLS 1.3 always does. */
 	return k == &ring.keys[newest % KEYS] ? 1 : 2;
 }

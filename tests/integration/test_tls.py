@@ -321,11 +321,15 @@ def test_client_certificate(gw, guarded, versions):
 	good, wrong = guarded.client_ca.issue("alice"), Authority("Other CA").issue("mallory")
 	with Client(guarded.port, "secret.m.test", cert=good, versions=versions) as client:
 		assert client.get("/echo", host="secret.m.test").status == 200
-	before = [metric(gw, "sluice_tls_handshake_failures_total", reason=r) for r in ("client_certificate_missing", "client_certificate_refused")]
+	reasons = ("client_certificate_missing", "client_certificate_refused")
+
+	def counts():
+		return [metric(gw, "sluice_tls_handshake_failures_total", reason=reason) for reason in reasons]
+
+	before = counts()
 	assert refused(guarded.port, "secret.m.test", versions=versions)
 	assert refused(guarded.port, "secret.m.test", cert=wrong, versions=versions)
-	after = [metric(gw, "sluice_tls_handshake_failures_total", reason=r) for r in ("client_certificate_missing", "client_certificate_refused")]
-	assert [b - a for a, b in zip(before, after)] == [1, 1]
+	wait_until(lambda: [after - was for was, after in zip(before, counts())] == [1, 1])
 
 
 def test_expired_client_certificate(guarded):
