@@ -147,6 +147,12 @@ unsigned client_close_idle(struct client *client, unsigned most)
 	return n;
 }
 
+void client_ask_for_room(struct client *c, bool (*make_room)(void *arg), void *arg)
+{
+	c->make_room = make_room;
+	c->room_arg = arg;
+}
+
 /* -1 with errno when there is no descriptor for it, even after giving up a connection that nobody uses now. */
 static int connect_to(struct client *client, const struct addr *to)
 {
@@ -156,7 +162,7 @@ static int connect_to(struct client *client, const struct addr *to)
 		return fd;
 	if (fd >= 0 && !descriptor_is_scarce(fd, DESCRIPTOR_UPSTREAM))
 		return fd;
-	if (client_close_idle(client, 1) > 0)
+	if (client->make_room ? client->make_room(client->room_arg) : client_close_idle(client, 1) > 0)
 		return fd >= 0 ? fd : addr_connect(to);
 	if (fd >= 0)
 		close(fd);

@@ -19,6 +19,8 @@ struct client {
 	size_t scratch_n;
 	struct list connections;
 	struct list shared;               /* HTTP/2: struct h2_upstream */
+	bool (*make_room)(void *arg);     /* gives a descriptor back; NULL: only idle connections of ours can */
+	void *room_arg;
 };
 
 struct client_connection {

@@ -203,6 +203,8 @@ static void run(struct task *t)
 		h2_client_deliver_kept(u);
 	if (!u->is_closed)
 		flush(u);
+	if (!u->is_closed && u->is_broken)
+		close_upstream(u, CALL_MALFORMED, EPROTO);
 	if (u->is_closed || u->error)
 		return;
 	if (u->is_leaving && u->n_calls == 0) {

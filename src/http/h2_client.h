@@ -32,6 +32,7 @@ struct h2_upstream {
 	bool is_connecting, is_closed;
 	bool is_leaving;                  /* takes no more calls */
 	bool is_readable, is_eof;
+	bool is_broken;                   /* it broke the protocol: GOAWAY said so */
 	bool has_resumed, has_pending;
 };
 

@@ -135,6 +135,8 @@ static H2_TAKE_DATA(take_data)
 		take_body(s, (char *)(uintptr_t)p, n, end);
 	else
 		nghttp2_session_consume_stream(ng, id, n);
+	if (s && s->call && !s->has_head)
+		malformed(s, H1_FAULT_STATUS_LINE);
 	return 0;
 }
 
@@ -290,10 +292,14 @@ static int close_stream(nghttp2_session *ng, int32_t id, uint32_t code, void *ar
 static int note_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
 	struct h2_call *s = find(ng, frame->hd.stream_id);
+	struct h2_upstream *u = arg;
 
-	(void)arg;
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+		u->is_broken = true;
 	if (s && frame->hd.type != NGHTTP2_RST_STREAM)
 		s->since_ms = clock_ms();
+	else if (s && frame->rst_stream.error_code != NGHTTP2_CANCEL)
+		s->is_malformed = true;
 	return 0;
 }
 

@@ -95,6 +95,8 @@ static void add_pseudo(struct h2_head *head, struct str name, struct str value)
 	} else if (str_equal(name, STR(":authority"))) {
 		m->authority = keep(head, value);
 		head->has_authority = true;
+	} else if (str_equal(name, STR(":protocol"))) {
+		m->upgrade = keep(head, value);
 	} else if (str_equal(name, STR(":status"))) {
 		m->status = value.n == 3 ? (value.p[0] - '0') * 100 + (value.p[1] - '0') * 10 + value.p[2] - '0' : 0;
 	} else {
@@ -266,13 +268,24 @@ static enum h1_fault settle_host(struct h2_head *head)
 	return H1_FAULT_NONE;
 }
 
+/* An extended CONNECT is what an upgrade is in HTTP/1. Of all protocols only WebSocket. */
+static bool take_upgrade(struct message *m)
+{
+	if (!str_equal_nocase(m->upgrade, STR("websocket")))
+		return false;
+	m->method = METHOD_GET;
+	m->method_name = STR("GET");
+	m->has_upgrade = true;
+	return true;
+}
+
 static enum h1_fault settle_target(struct h2_head *head)
 {
 	struct message *m = head->m;
 
 	if (m->method_name.n > H1_METHOD_BYTES || !header_is_token(m->method_name))
 		return H1_FAULT_METHOD;
-	if (m->method == METHOD_CONNECT)
+	if (m->method == METHOD_CONNECT && !take_upgrade(m))
 		return H1_FAULT_CONNECT;
 	if (!str_equal_nocase(head->scheme, STR("http")) && !str_equal_nocase(head->scheme, STR("https")))
 		return H1_FAULT_TARGET;
@@ -302,6 +315,9 @@ enum h1_fault h2_head_end_request(struct h2_head *head, bool has_body)
 	m->minor = 1;
 	m->keep_alive = true;
 	m->length_known = head->has_length;
+	/* What follows the head is no body: it belongs to the protocol that was asked for. */
+	if (m->has_upgrade)
+		return has_body && !head->has_length ? H1_FAULT_NONE : H1_FAULT_CONNECT;
 	m->expect_continue = head->has_expect && has_body;
 	if (!has_body && head->has_length && m->content_length > 0)
 		return H1_FAULT_LENGTH_BAD;

@@ -326,7 +326,7 @@ static int64_t stream_patience(const struct h2_server_stream *s, enum h2_reason 
 		*why = H2_WRITE_STALL;
 		return s->base.moved_ms + settings->write_stall_ms;
 	}
-	if (!s->owner || s->is_complete || s->owner->paused)
+	if (!s->owner || s->is_complete || s->is_held || s->is_tunnel || s->owner->paused)
 		return INT64_MAX;
 	*why = H2_BODY_TIMEOUT;
 	if (settings->body_rate > 0 && elapsed >= settings->body_idle_ms &&

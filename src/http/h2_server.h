@@ -25,6 +25,8 @@ struct h2_server_stream {
 	uint64_t body_bytes;              /* received since then */
 	bool is_pending;                  /* the head is complete; request() follows with the first of the body */
 	bool is_complete;                 /* the whole request was received */
+	bool is_held;                     /* asks for another protocol: what follows waits for the answer */
+	bool is_tunnel;                   /* got it */
 	bool is_aborted;
 };
 

@@ -193,7 +193,8 @@ static void end_head(struct h2_server *h, struct h2_server_stream *s, bool has_b
 		h2_server_refuse(s, fault, h1_fault_status(fault));
 		return;
 	}
-	if (!has_body) {
+	s->is_held = s->owner->req.has_upgrade;
+	if (!has_body || s->is_held) {
 		begin(s, NULL, 0, true);
 		return;
 	}
@@ -240,7 +241,7 @@ static void take_body(struct h2_server_stream *s, char *p, size_t n, bool end)
 	s->is_complete = end;
 	if (n == 0 && !end)
 		return;
-	if (!s->owner->paused && h2_queue_size(&s->in) == 0)
+	if (!s->owner->paused && !s->is_held && h2_queue_size(&s->in) == 0)
 		hand_over(s, p, n, end);
 	else if (n > 0)
 		h2_queue_add(&s->in, p, n);
@@ -271,7 +272,7 @@ void h2_server_deliver_kept(struct h2_server *h)
 		struct h2_queue in = s->in;
 		bool is_kept = h2_queue_size(&in) > 0;
 
-		if (!s->owner || s->owner->paused || s->is_pending || s->owner->request_done ||
+		if (!s->owner || s->owner->paused || s->is_held || s->is_pending || s->owner->request_done ||
 		    (!is_kept && !s->is_complete))
 			continue;
 		s->in = (struct h2_queue){ 0 };
@@ -343,11 +344,24 @@ static int begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *ar
 	struct h2_server *h = arg;
 
 	(void)ng;
+	/* With its priorities switched off nghttp2 does not look at these any more. */
+	if (hd->type == NGHTTP2_PRIORITY && hd->stream_id == 0) {
+		h->base.verdict = H2_PROTOCOL;
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	}
 	if (hd->type == NGHTTP2_DATA) {
 		h->base.frame_left = hd->flags & NGHTTP2_FLAG_PADDED ? -1 : (int64_t)hd->length;
 		h->base.frame_ends = hd->flags & NGHTTP2_FLAG_END_STREAM;
 	}
 	return h2_afford(&h->base, hd->type, hd->flags, hd->length) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+static int ignore_extension(nghttp2_session *ng, void **payload, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct h2_server *h = arg;
+
+	(void)ng, (void)payload, (void)hd;
+	return h2_spend(&h->base, H2_EXTENSIONS) ? NGHTTP2_ERR_CANCEL : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int count_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *arg)
@@ -429,6 +443,10 @@ __attribute__((constructor)) static void fill_callbacks(void)
 	nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_send_data);
 	nghttp2_option_set_no_auto_window_update(options, 1);
 	nghttp2_option_set_no_closed_streams(options, 1);
+	/* Frames that nobody knows are ignored, but counted. */
+	nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, ignore_extension);
+	for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
+		nghttp2_option_set_user_recv_extension_type(options, (uint8_t)type);
 }
 
 nghttp2_session *h2_server_session(struct h2_server *h)
@@ -439,6 +457,7 @@ nghttp2_session *h2_server_session(struct h2_server *h)
 		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits_of(h)->head_bytes },
 		{ NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 },
+		{ NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1 },
 	};
 
 	BUG_ON(nghttp2_session_server_new2(&ng, callbacks, &h->base, options) != 0);

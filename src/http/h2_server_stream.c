@@ -50,6 +50,18 @@ static bool account(struct stream *owner, size_t n, bool end)
 	return !end || owner->res_left == 0;
 }
 
+/* Here 200 says what 101 says in HTTP/1 (RFC 8441 5): the stream's data are the new protocol's from now on. */
+static void accept_upgrade(struct h2_server_stream *s, struct message *head)
+{
+	head->status = 200;
+	head->framing = FRAMING_CLOSE;
+	message_remove(head, STR("sec-websocket-accept"));
+	s->is_held = false;
+	s->is_tunnel = true;
+	s->owner->request_done = false;
+	s->session->has_resumed = true;
+}
+
 static bool send_part(struct stream *owner, struct message *head, struct str data, bool end)
 {
 	struct h2_server_stream *s = owner->carrier;
@@ -59,6 +71,8 @@ static bool send_part(struct stream *owner, struct message *head, struct str dat
 	if (!s || s->is_aborted || owner->response_done)
 		return true;
 	h = &s->session->base;
+	if (head && head->status == 101)
+		accept_upgrade(s, head);
 	if (head)
 		settle_head(owner, head);
 	if (owner->res_framing == FRAMING_NONE)

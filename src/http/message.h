@@ -68,7 +68,11 @@ struct message {
 	bool length_known;                /* content_length was announced, even where no body follows (HEAD, 304) */
 	enum framing framing;
 	uint64_t content_length;          /* when FRAMING_LENGTH */
-	struct str upgrade;               /* the protocol to ask for, or (101) spoken from now on; absent = none */
+	/*
+	 * The protocol to ask for, or (101) spoken from now on; absent = none. Of a received request: an extended
+	 * CONNECT of HTTP/2 (RFC 8441) asks for it; it is a GET like any other upgrade then.
+	 */
+	struct str upgrade;
 	uint64_t present;                 /* bit set of enum header_id */
 	struct header *headers;
 	unsigned n, cap;

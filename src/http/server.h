@@ -166,6 +166,8 @@ void server_leave(struct server_listener *l);
  * under way ("Connection: close").
  */
 void server_drain(struct server *s);
+/* Gives a descriptor back by closing a connection that nobody uses: the owner's make_room(), or one of a client. */
+bool server_make_room(struct server *s);
 /* Closes the connection that holds most memory; false when none holds any. */
 bool server_close_largest(struct server *s);
 /* Calls f for every open connection, for a busy one when it is idle next: true closes it. */

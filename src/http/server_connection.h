@@ -130,6 +130,5 @@ void h1_refuse(struct server_connection *c, enum h1_fault fault, int status);
 bool h1_settle(struct server_connection *c);
 void server_rest_over(struct timer *t);
 
-/* server_shed.c: whether there is a descriptor for one more connection, after closing one that nobody uses. */
-bool server_make_room(struct server *s);
+/* server_shed.c */
 void server_tell_shed(struct server *s, enum server_shed what);

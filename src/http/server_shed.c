@@ -54,7 +54,8 @@ bool server_make_room(struct server *s)
 {
 	if (s->ops->make_room && s->ops->make_room(s) > 0)
 		return true;
-	if (!close_idle(s))
+	/* Whoever drains walks through the list. */
+	if (s->is_draining || !close_idle(s))
 		return false;
 	server_tell_shed(s, SHED_IDLE);
 	return true;

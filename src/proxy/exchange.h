@@ -145,7 +145,7 @@ void exchange_metrics(void);                                      /* control thr
 extern const struct call_ops exchange_call_ops;
 
 /* tunnel.c */
-struct str tunnel_upgrade(const struct exchange *x);              /* what the upstream is asked for, or absent */
+void tunnel_prepare(struct exchange *x);                          /* what the upstream is asked for, if anything */
 void tunnel_begin(struct stream *s, struct str server_name);      /* a connection of a TCP gateway */
 void tunnel_failed(struct exchange *x, enum call_failure what, int error);
 

@@ -6,6 +6,7 @@
  * side breaks, or when nothing went through either way for upstream_idle_ms (the call's own timer sees both).
  */
 #include <errno.h>
+#include "core/crypto.h"
 #include "proxy/exchange.h"
 #include "proxy/overload.h"
 #include "proxy/router.h"
@@ -14,7 +15,7 @@
 
 /* ---------- upgrades ---------- */
 
-struct str tunnel_upgrade(const struct exchange *x)
+static struct str upgrade_of(const struct exchange *x)
 {
 	const struct message *req = &x->stream.req;
 
@@ -23,9 +24,24 @@ struct str tunnel_upgrade(const struct exchange *x)
 	 * before the switch has no use.
 	 */
 	if (!req->has_upgrade || req->method != METHOD_GET || req->framing != FRAMING_NONE ||
-	    !str_equal_nocase(message_upgrade(req), STR("websocket")))
+	    !str_equal_nocase(req->upgrade.n ? req->upgrade : message_upgrade(req), STR("websocket")))
 		return (struct str){ NULL, 0 };
 	return STR("websocket");
+}
+
+void tunnel_prepare(struct exchange *x)
+{
+	struct message *req = &x->stream.req;
+	uint32_t key[4];
+
+	/* HTTP/2 has no handshake of its own (RFC 8441 5); an HTTP/1 upstream waits for one. */
+	if (req->upgrade.n && !message_find_name(req, STR("sec-websocket-key"))) {
+		for (int i = 0; i < 4; i++)
+			key[i] = worker_random(x->worker);
+		message_add(req, STR("sec-websocket-key"),
+			    crypto_base64(&x->arena, (struct str){ (const char *)key, sizeof key }));
+	}
+	req->upgrade = upgrade_of(x);
 }
 
 /* ---------- TCP gateways ---------- */

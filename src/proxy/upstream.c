@@ -99,7 +99,7 @@ static void send_request(struct exchange *x)
 	bool end = x->held_end, keep_alive = head->keep_alive, is_taken;
 
 	if (UNLIKELY(head->has_upgrade))
-		head->upgrade = tunnel_upgrade(x);
+		tunnel_prepare(x);
 	if (!end)
 		stream_send_continue(&x->stream);
 	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || (x->call.over_h2 && is_held_whole(x)) ||

@@ -277,6 +277,11 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static bool make_room(void *server)
+{
+	return server_make_room(server);
+}
+
 struct worker *worker_start(unsigned index, const struct worker_settings *settings, struct mailbox *box)
 {
 	struct worker *w = MEM_NEW(struct worker);
@@ -290,6 +295,7 @@ struct worker *worker_start(unsigned index, const struct worker_settings *settin
 	w->loop = loop_new();
 	w->server = server_new(w->loop, &exchange_server_ops, &settings->server, w);
 	w->client = client_new(w->loop, settings->server.receive_bytes);
+	client_ask_for_room(w->client, make_room, w->server);
 	w->resolver = resolver_new(w->loop, settings->dns_servers, 0);
 	if (index == 0)
 		w->prober = prober_new(w);

@@ -380,3 +380,75 @@ def test_the_ws_package_over_tls(gw, compression):
 		gw.route("/wss", server.port, site=site)
 		url = f"wss://localhost:{site.port}/wss"
 		assert node.run("ws_roundtrip.js", url, 10, compression, environment={"NODE_EXTRA_CA_CERTS": ca.file}) == "ok"
+
+
+# ---- over HTTP/2: extended CONNECT (RFC 8441) ----
+
+def test_extended_connect(gw):
+	"""20 WebSockets on one connection, to an upstream of HTTP/1.1."""
+	seen = []
+
+	def script(connection):
+		lines = read_request(connection)
+		seen.append(lines)
+		switch(connection, lines)
+		while connection.buffer or connection.fill():
+			opcode, payload = read_frame(connection)
+			connection.send(frame(payload, opcode))
+
+	with Scripted(script) as server:
+		gw.route("/h2-ws", server.port)
+		assert node.run("h2_websocket.js", f"http://127.0.0.1:{gw.port}", "/h2-ws?a=1", 20) == "ok"
+		assert len(seen) == 20 and not server.errors
+	lines = seen[0]
+	assert lines[0] == "GET /h2-ws?a=1 HTTP/1.1"
+	assert (field(lines, "Connection").lower(), field(lines, "Upgrade")) == ("upgrade", "websocket")
+	assert field(lines, "Sec-WebSocket-Version") == "13" and field(lines, "Sec-WebSocket-Protocol") == "echo"
+	assert len({field(one, "Sec-WebSocket-Key") for one in seen}) == 20
+	assert field(lines, "Content-Length") is None and field(lines, "Transfer-Encoding") is None
+	found = wait_until(lambda: len(rows := gw.records(path="/h2-ws")) == 20 and rows)
+	assert {(r["protocol"], r["method"]) for r in found} == {("websocket", "GET")}
+
+
+def test_extended_connect_is_judged_by_policies(gw, echo):
+	route = gw.route("/h2-denied", echo.port)
+	gw.attach("IpAccessControl", ip_list("Black", "127.0.0.0/8"), to=route)
+	url = f"http://127.0.0.1:{gw.port}"
+	assert node.run("h2_websocket.js", url, "/h2-denied", 1, 403) == "ok"
+	assert node.run("h2_websocket.js", url, "/h2-nowhere", 1, 404) == "ok"
+
+
+def test_extended_connect_for_other_protocols_is_refused(gw, echo):
+	assert node.run("h2_websocket.js", f"http://127.0.0.1:{gw.port}", "/echo", 1, 405, "connect-udp") == "ok"
+
+
+def test_what_is_sent_before_the_answer_waits(gw):
+	"""Bytes behind an extended CONNECT reach nobody unless the upstream switches."""
+	got = []
+
+	def script(connection):
+		read_request(connection)
+		got.append(connection.buffer)
+		connection.send(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+		while connection.fill():
+			pass
+		got.append(connection.buffer)
+
+	with Scripted(script) as server:
+		gw.route("/h2-early", server.port)
+		with gw.connect() as connection:
+			def block(name, value):
+				return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+			def send(kind, flags, stream, payload):
+				connection.send(len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload)
+
+			connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+			send(4, 0, 0, b"")
+			fields = {b":method": b"CONNECT", b":protocol": b"websocket", b":scheme": b"http", b":path": b"/h2-early", b":authority": b"a"}
+			send(1, 4, 1, b"".join(block(name, value) for name, value in fields.items()))
+			send(0, 0, 1, b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+			wait_until(lambda: gw.records(path="/h2-early"))
+		wait_until(lambda: got, what="the request")
+	assert gw.records(path="/h2-early")[0]["status"] == 403
+	assert b"smuggled" not in b"".join(got)
