@@ -1,7 +1,7 @@
 """The gateways that are compared, configured alike: one worker, kept upstream connections, X-Forwarded-For, no access log.
 
 Variants: "plain" has 10 routes; "full" the same with a rate limit, header edits in both directions and a buffered access log; "many"
-has 10,000 routes.
+has 10,000 routes; "h2" is "plain" for clients of HTTP/2 without TLS.
 """
 import os
 import pathlib
@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 import gw as sluice    # noqa: E402
 
 PROGRAM = os.environ.get("SLUICE_RELEASE_BIN", str(ROOT / "build/release/sluice"))
-ROUTES = {"plain": 10, "full": 10, "many": 10_000}
+ROUTES = {"plain": 10, "full": 10, "many": 10_000, "h2": 10}
 NO_LIMIT = {"threshold": 2_147_483_647, "behaviorType": 0, "bodyEncoding": 0, "responseStatusCode": 429}
 
 
@@ -146,7 +146,7 @@ http {{
 	uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
 	upstream up {{ server 127.0.0.1:{self.upstream}; keepalive 1024; keepalive_requests 1000000000; }}
 	server {{
-		listen 127.0.0.1:{self.port} backlog=4096; server_name _;
+		listen 127.0.0.1:{self.port} backlog=4096{" http2" if self.variant == "h2" else ""}; server_name _;
 		{locations}
 	}}
 }}
