@@ -650,6 +650,18 @@ def test_plain_text_is_told_so(gw, site):
 		assert client.is_closed()
 
 
+def test_proxy_header_before_the_handshake(gw, ca, backend_process, backend):
+	made = secure(gw, put_certificate(gw, ca.issue("proxied.test")))
+	gw.route("/", backend_process, site=made)
+	gw.feature("proxyProtocol", True, site=made)
+	connection = socket.create_connection(("127.0.0.1", made.port), timeout=10)
+	connection.sendall(b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 443\r\n")
+	with client_context(ca).wrap_socket(connection, server_hostname="proxied.test") as secured:
+		secured.sendall(b"GET /echo HTTP/1.1\r\nHost: proxied.test\r\nConnection: close\r\n\r\n")
+		assert secured.recv(100).startswith(b"HTTP/1.1 200")
+	assert backend.last().header("X-Real-IP") == "203.0.113.9"
+
+
 def test_slow_handshake_is_closed(gw, site):
 	silent, partial = Connection(site.port), Connection(site.port)
 	partial.send(b"\x16\x03\x01\x02\x00\x01")
