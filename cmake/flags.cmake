@@ -30,6 +30,12 @@ endforeach()
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
 	# Stacks are read from the unwind tables: a frame pointer would cost a register and three instructions a call.
 	target_compile_options(sluice_flags INTERFACE -O3 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fomit-frame-pointer -fno-plt)
+	# gcc would clear an exchange 8 bytes at a time; memset() of libc uses what the CPU has.
+	set(clear_by_libc -mmemset-strategy=libcall:-1:noalign)
+	check_c_compiler_flag(${clear_by_libc} have_memset_strategy)
+	if(have_memset_strategy)
+		target_compile_options(sluice_flags INTERFACE ${clear_by_libc})
+	endif()
 else()
 	target_compile_options(sluice_flags INTERFACE -fno-omit-frame-pointer)
 	if(SLUICE_SANITIZE OR SLUICE_FUZZ)

@@ -72,7 +72,14 @@ static inline char *str_put(char *out, struct str s)
 }
 #define STR_PUT(out, lit) ((char *)memcpy((out), (lit), sizeof(lit) - 1) + sizeof(lit) - 1)
 #define STR_DIGITS 20                                         /* of the largest number */
-char *str_put_u64(char *out, uint64_t v);                     /* decimal digits; returns their end */
+char *str_put_large(char *out, uint64_t v);                   /* str_put_u64 of what has more than one digit */
+static inline char *str_put_u64(char *out, uint64_t v)        /* decimal digits; returns their end */
+{
+	if (v >= 10)
+		return str_put_large(out, v);
+	*out = (char)('0' + v);
+	return out + 1;
+}
 
 /* A text being built. Zero-initialise; sbuf_free when done. `p` is NUL-terminated once anything was added. */
 struct sbuf {

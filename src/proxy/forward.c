@@ -77,22 +77,18 @@ void forward_identify(struct exchange *x)
 
 #define LINES_BYTES 192U                  /* names, separators and line ends of all fields, the protocol and the port */
 
-/* Appends "name: value" CRLF to the block of lines and to the message. */
-static char *put_line(struct message *req, char *out, enum header_id id, struct str value)
+/* Ends a line of which "name: " is written, up to `out`, and adds it to the message. */
+static char *end_line(struct message *req, enum header_id id, const char *line, char *out, struct str value)
 {
-	char *end = str_put(STR_PUT(str_put(out, header_name(id)), ": "), value);
-
-	message_put_line(req, id, out, value.n);
-	return STR_PUT(end, "\r\n");
+	message_put_line(req, id, line, value.n);
+	return STR_PUT(str_put(out, value), "\r\n");
 }
+#define PUT_LINE(req, out, id, name, value) end_line((req), (id), (out), STR_PUT((out), name ": "), (value))
 
-static char *put_unless_trusted(struct exchange *x, char *out, enum header_id id, struct str value)
+/* Said by a hop that is believed. */
+static bool is_told(const struct exchange *x, enum header_id id)
 {
-	struct message *req = &x->stream.req;
-
-	if (x->trusted_peer && message_value(req, id).n > 0)
-		return out;                /* said by a hop that is believed */
-	return put_line(req, out, id, value);
+	return x->trusted_peer && message_value(&x->stream.req, id).n > 0;
 }
 
 /* The addresses so far, the peer's behind them. */
@@ -118,13 +114,17 @@ void forward_prepare(struct exchange *x)
 	struct str addresses = list_addresses(x);
 	char *out = arena_take(&x->arena, LINES_BYTES + addresses.n + x->host.n + x->client_text.n + x->request_id.n);
 
-	out = put_line(req, out, HEADER_X_FORWARDED_FOR, addresses);
-	out = put_unless_trusted(x, out, HEADER_X_FORWARDED_PROTO, exchange_is_tls(x) ? STR("https") : STR("http"));
-	out = put_unless_trusted(x, out, HEADER_X_FORWARDED_HOST, x->host);
-	out = put_unless_trusted(x, out, HEADER_X_FORWARDED_PORT, l->port);
-	out = put_line(req, out, HEADER_X_REAL_IP, x->client_text);
+	out = PUT_LINE(req, out, HEADER_X_FORWARDED_FOR, "x-forwarded-for", addresses);
+	if (!is_told(x, HEADER_X_FORWARDED_PROTO))
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PROTO, "x-forwarded-proto",
+			       exchange_is_tls(x) ? STR("https") : STR("http"));
+	if (!is_told(x, HEADER_X_FORWARDED_HOST))
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_HOST, "x-forwarded-host", x->host);
+	if (!is_told(x, HEADER_X_FORWARDED_PORT))
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PORT, "x-forwarded-port", l->port);
+	out = PUT_LINE(req, out, HEADER_X_REAL_IP, "x-real-ip", x->client_text);
 	/* A sane one of the client's is kept where it is. */
 	if (!str_equal(message_value(req, HEADER_X_REQUEST_ID), x->request_id))
-		put_line(req, out, HEADER_X_REQUEST_ID, x->request_id);
+		PUT_LINE(req, out, HEADER_X_REQUEST_ID, "x-request-id", x->request_id);
 	message_remove_id(req, HEADER_EXPECT);
 }
