@@ -113,7 +113,8 @@ static void refusing_costs_a_small_share_of_the_time(void **state)
 	(void)state;
 	overload_init(&o, 100);
 	turns(&o, 32, 200000, 0);
-	assert_int_equal(refused(&o, 1000000), 2000);         /* what was saved up is bounded: 20 ms; 5 us are seen of each 10 */
+	/* What was saved up is bounded: 20 ms. 5 us are seen of each 10. */
+	assert_int_equal(refused(&o, 1000000), 2000);
 	/* 4 s in turns of 200 ms: a sixteenth is 250 ms; 20 ms of it at most in one turn. */
 	for (int i = 0; i < 20; i++) {
 		turns(&o, 1, 200000, 0);
