@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 #include "http/h1.h"
+#include "http/trailers.h"
 
 struct outcome {
 	enum h1_result result;
@@ -73,6 +74,50 @@ static void test_extensions_and_trailers(void **state)
 	accept_body("0\r\nX-Sum: 1\r\nServer-Timing: a\r\nx-empty:\r\n\r\n", "", 0);
 	accept_body("0\r\nA-Name-Longer-Than-Any-Forbidden-One: 1\r\n\r\n", "", 0);
 	accept_body("0\r\nTransfer-Encoding-X: 1\r\n\r\n", "", 0);
+}
+
+/* Trailers as rows, written again; in pieces of every size. */
+static void keep_trailers(const char *text, bool keep_underscores, const char *written)
+{
+	struct str wire = str_of(text);
+
+	for (size_t step = 1; step <= wire.n; step++) {
+		struct arena arena = { 0 };
+		struct h1_body body;
+		enum h1_result result = H1_MORE;
+		char out[512];
+
+		h1_body_init(&body, FRAMING_CHUNKED, 0);
+		body.arena = &arena;
+		body.keep_underscores = keep_underscores;
+		for (size_t at = 0, used, size; at < wire.n && result == H1_MORE; at += used) {
+			size_t n = wire.n - at < step ? wire.n - at : step;
+			char piece[512];
+
+			memcpy(piece, wire.p + at, n);
+			result = h1_body_decode(&body, piece, n, &used, &size);
+		}
+		assert_int_equal(result, H1_DONE);
+		assert_int_equal(body.trailers != NULL, written != NULL);
+		if (written) {
+			size_t n = h1_write_last_chunk(body.trailers, out);
+
+			assert_true(n <= h1_last_chunk_bound(body.trailers));
+			assert_int_equal(n, strlen(written));
+			assert_memory_equal(out, written, n);
+		}
+		arena_free(&arena);
+	}
+}
+
+static void test_trailers_are_kept(void **state)
+{
+	(void)state;
+	keep_trailers("0\r\n\r\n", true, NULL);
+	keep_trailers("1\r\nx\r\n0\r\nX-A:1\r\ngrpc-status: \t0 \r\n\r\n", true,
+		      "0\r\nX-A: 1\r\ngrpc-status: 0\r\n\r\n");
+	keep_trailers("0\r\nx_a: 1\r\nX-Empty:\r\n\r\n", true, "0\r\nx_a: 1\r\nX-Empty: \r\n\r\n");
+	keep_trailers("0\r\nx_a: 1\r\nX-Empty:\r\n\r\n", false, "0\r\nX-Empty: \r\n\r\n");
 }
 
 struct refusal {
@@ -243,6 +288,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good_chunks),
 		cmocka_unit_test(test_extensions_and_trailers),
+		cmocka_unit_test(test_trailers_are_kept),
 		cmocka_unit_test(test_bad_chunks),
 		cmocka_unit_test(test_bad_trailers),
 		cmocka_unit_test(test_lines_are_bounded),
