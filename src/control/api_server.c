@@ -69,7 +69,8 @@ static void send_answer(struct api_request *r)
 	if (call->allow[0])
 		message_add(&head, STR("Allow"), str_of(call->allow));
 	r->is_answered = true;
-	metric_count_status(call->control->api_requests, call->status >= 100 && call->status <= 599 ? call->status : 500);
+	metric_count_status(call->control->api_requests,
+			    call->status >= 100 && call->status <= 599 ? call->status : 500);
 	bool is_head = r->stream.req.method == METHOD_HEAD;
 
 	stream_send(&r->stream, &head, is_head ? (struct str){ NULL, 0 } : call->answer, true);

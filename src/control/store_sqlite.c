@@ -191,7 +191,8 @@ static bool connect_file(struct sqlite_store *s, int flags, struct problem *why)
 		return refuse(s, why);
 	sqlite3_busy_timeout(s->db, BUSY_MS);
 	/* Documents are kept in memory: a cache of 256 KiB is enough for the inner pages of the index. */
-	if (!run(s, "PRAGMA cache_size = -256") || !run(s, "PRAGMA journal_mode = WAL") || !run(s, "PRAGMA synchronous = FULL"))
+	if (!run(s, "PRAGMA cache_size = -256") || !run(s, "PRAGMA journal_mode = WAL") ||
+	    !run(s, "PRAGMA synchronous = FULL"))
 		return refuse(s, why);
 	return true;
 }

@@ -45,7 +45,7 @@ static inline void *arena_take(struct arena *a, size_t size)
 #ifndef ARENA_POISONS
 	char *p = a->next;
 
-	/* What is free is a multiple of the alignment, so the rounded size fits as well. A size of 0 is none of these. */
+	/* Free space is a multiple of the alignment: the rounded size fits as well. 0 takes the slow way. */
 	if (LIKELY(size - 1 < (size_t)(a->end - p))) {
 		a->next = p + ((size + ARENA_ALIGNMENT - 1) & ~(ARENA_ALIGNMENT - 1));
 		return p;

@@ -25,7 +25,8 @@ struct json {
 		int64_t integer;           /* JSON_INT */
 		double real;               /* JSON_REAL */
 	};
-	struct str string;                 /* JSON_STRING: decoded, NUL-terminated; JSON_REAL: as it was read, if it was */
+	/* JSON_STRING: decoded, NUL-terminated; JSON_REAL: as it was read, if it was */
+	struct str string;
 	struct str name;                   /* when a member of an object: decoded name */
 	struct json *child;                /* first member or item */
 	struct json *last;                 /* last member or item */

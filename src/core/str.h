@@ -46,6 +46,19 @@ uint64_t str_hash(struct str s);                              /* SipHash-class, 
 bool str_equal_secret(struct str a, struct str b);
 char str_lower(char c);                                       /* ASCII */
 
+/* At most 7 bytes, in pieces that may overlap. */
+static inline void str_put_few(char *out, struct str s)
+{
+	if (s.n >= 4) {
+		memcpy(out, s.p, 4);
+		memcpy(out + s.n - 4, s.p + s.n - 4, 4);
+	} else if (s.n > 0) {
+		out[0] = s.p[0];
+		out[s.n - 1] = s.p[s.n - 1];
+		out[s.n / 2] = s.p[s.n / 2];
+	}
+}
+
 /*
  * Copies s to out and returns the end. Most texts of a head or a record are short: up to 32 bytes are copied in two
  * pieces, which may overlap, without a call.
@@ -60,13 +73,8 @@ static inline char *str_put(char *out, struct str s)
 	} else if (s.n >= 8) {
 		memcpy(out, s.p, 8);
 		memcpy(out + s.n - 8, s.p + s.n - 8, 8);
-	} else if (s.n >= 4) {
-		memcpy(out, s.p, 4);
-		memcpy(out + s.n - 4, s.p + s.n - 4, 4);
-	} else if (s.n > 0) {
-		out[0] = s.p[0];
-		out[s.n - 1] = s.p[s.n - 1];
-		out[s.n / 2] = s.p[s.n / 2];
+	} else {
+		str_put_few(out, s);
 	}
 	return out + s.n;
 }

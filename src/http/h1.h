@@ -86,9 +86,10 @@ enum h1_result h1_find_head(struct h1_scan *s, const char *p, size_t n, size_t *
 size_t h1_skip_empty(const char *p, size_t n);           /* 0 or 2 */
 
 /*
- * Parses a copy of a whole head, to which the message points. *m is zero but for m->arena. H1_FAULT_NONE on success; *m is
- * then complete: framing, keep_alive, path and query normalised, absolute-form targets folded into authority and path
- * (RFC 9112 3.2.2), hop-by-hop fields dropped. After a fault *m holds what was read so far, for the log only.
+ * Parses a copy of a whole head, to which the message points. *m is zero but for m->arena. H1_FAULT_NONE on success;
+ * *m is then complete: framing, keep_alive, path and query normalised, absolute-form targets folded into authority
+ * and path (RFC 9112 3.2.2), hop-by-hop fields dropped. After a fault *m holds what was read so far, for the log
+ * only.
  */
 enum h1_fault h1_parse_request(struct message *m, struct str head, const struct h1_limits *limits);
 /* A final or interim response to a request with `method`; framing per RFC 9112 6.3. */

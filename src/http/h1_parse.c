@@ -133,7 +133,10 @@ static inline const char *find_value_end(const char *p)
 	}
 }
 
-/* The colon that ends the name, perhaps one too late when there is none in the line: what is before it is no name then. */
+/*
+ * The colon that ends the name, perhaps one too late when there is none in the line: what is before it is no name
+ * then.
+ */
 static inline const char *find_name_end(const char *p)
 {
 	unsigned colons = scan_mask_byte(p, ':');

@@ -1,8 +1,9 @@
 /*
- * h2_session.h -- nghttp2 callbacks: the signatures it asks for, and those that both sides register. Only for h2*.c,
- * which include nghttp2 before it.
+ * h2_session.h -- nghttp2 callbacks: the signatures it asks for, and those that both sides register. Only for
+ * h2*.c.
  */
 #pragma once
+#include <nghttp2/nghttp2.h>
 #include "http/h2.h"
 
 #define H2_GIVE_DATA(function) \

@@ -1,6 +1,6 @@
 /*
- * fuzz_h2_server.c -- frames of a client: whatever comes after the preface, every stream that was opened is closed, each
- * request handed over is one that HTTP/1.1 could carry, and nothing is left behind.
+ * fuzz_h2_server.c -- frames of a client: whatever comes after the preface, every stream that was opened is closed,
+ * each request handed over is one that HTTP/1.1 could carry, and nothing is left behind.
  */
 /* room: http */
 #include <sys/socket.h>
@@ -88,7 +88,11 @@ static void end_request(struct stream *s, enum stream_end how)
 }
 
 static const struct server_ops ops = {
-	.open = open_request, .request = take_request, .body = take_body, .drained = ignore_drained, .closed = end_request,
+	.open = open_request,
+	.request = take_request,
+	.body = take_body,
+	.drained = ignore_drained,
+	.closed = end_request,
 };
 
 static void release(struct garbage *g)
