@@ -18,7 +18,7 @@
 #include "net/descriptor.h"
 #include "net/listener.h"
 
-#define POOL_MAX 512                     /* idle connections of one endpoint on one thread */
+#define POOL_MAX 1024                    /* idle connections of one endpoint on one thread */
 #define IDLE_LOOKED_AT 256               /* connections, when an idle one is wanted */
 #define POOL_IDLE_MS 55000               /* below what upstreams usually allow (60 s and more) */
 

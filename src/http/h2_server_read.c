@@ -212,6 +212,15 @@ static bool is_whole(const struct h2_server_stream *s, size_t n)
 	       s->owner->received + h2_queue_size(&s->in) + n == m->content_length;
 }
 
+/*
+ * The promised length is here, END_STREAM is not: whether the request is well-formed is not known yet, and the upstream
+ * would take it for complete. The last piece waits.
+ */
+static bool awaits_end(const struct h2_server_stream *s, size_t n)
+{
+	return s->owner->req.framing == FRAMING_LENGTH && !s->is_complete && is_whole(s, n);
+}
+
 static void hand_over(struct h2_server_stream *s, char *p, size_t n, bool end)
 {
 	nghttp2_session *ng = s->session->base.ng;
@@ -241,10 +250,13 @@ static void take_body(struct h2_server_stream *s, char *p, size_t n, bool end)
 	s->is_complete = end;
 	if (n == 0 && !end)
 		return;
-	if (!s->owner->paused && !s->is_held && h2_queue_size(&s->in) == 0)
+	if (!s->owner->paused && !s->is_held && h2_queue_size(&s->in) == 0 && !awaits_end(s, n)) {
 		hand_over(s, p, n, end);
-	else if (n > 0)
+		return;
+	}
+	if (n > 0)
 		h2_queue_add(&s->in, p, n);
+	s->session->has_resumed = s->session->has_resumed || end;
 }
 
 static H2_TAKE_DATA(take_data)
@@ -272,8 +284,8 @@ void h2_server_deliver_kept(struct h2_server *h)
 		struct h2_queue in = s->in;
 		bool is_kept = h2_queue_size(&in) > 0;
 
-		if (!s->owner || s->owner->paused || s->is_held || s->is_pending || s->owner->request_done ||
-		    (!is_kept && !s->is_complete))
+		if (!s->owner || s->owner->paused || s->is_held || s->owner->request_done ||
+		    (!is_kept && !s->is_complete) || awaits_end(s, 0))
 			continue;
 		s->in = (struct h2_queue){ 0 };
 		hand_over(s, in.p + in.at, in.n - in.at, s->is_complete);
@@ -288,7 +300,7 @@ static void begin_pending(struct h2_server *h)
 	LIST_EACH(node, &h->streams) {
 		struct h2_server_stream *s = CONTAINER(node, struct h2_server_stream, node);
 
-		if (s->is_pending && s->owner)
+		if (s->is_pending && s->owner && !awaits_end(s, 0))
 			begin(s, NULL, 0, false);
 	}
 }

@@ -136,6 +136,10 @@ def test_smuggled_length_is_counted_before_the_upstream_believes_it(site, backen
 	with H2(site.port) as h:
 		sid = h.start(head(method="POST", more=[("content-length", "0")]), body=evil)
 		assert h.answer(sid).reset == PROTOCOL_ERROR
+		sid = h.start(head(method="POST", more=[("content-length", "3")]), body=b"abc", end=False)
+		h.send(frame(DATA, END_STREAM, sid, evil))
+		assert h.answer(sid).reset == PROTOCOL_ERROR
+		assert [r for r in backend.requests() if r.complete] == []
 		sid = h.start(head(method="POST"), body=b"0\r\n\r\n" + evil)
 		assert h.answer(sid).status == 200
 	assert all(b"/evil" not in r.head for r in backend.requests())
