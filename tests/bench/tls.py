@@ -63,17 +63,24 @@ def cpu_seconds(gateway):
 	return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def count(what, output):
+	found = re.search(what, output)
+	if not found or found.group(1) == "0":
+		raise SystemExit(f"the load did nothing: {output}")
+	return int(found.group(1))
+
+
 def run_wrk(gateway, seconds, size):
 	output = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c64", f"-d{max(1, round(seconds))}",
 		f"https://127.0.0.1:{gateway.port}/size/{size}"], capture_output=True, text=True, check=True).stdout
 	assert "Non-2xx" not in output and "Socket errors" not in output, output
-	return int(re.search(r"(\d+) requests in", output).group(1))
+	return count(r"(\d+) requests in", output)
 
 
 def run_s_time(gateway, seconds, how):
 	output = subprocess.run(["taskset", "-c", "1", "openssl", "s_time", how, "-tls1_3", "-connect", f"127.0.0.1:{gateway.port}", "-www",
 		"/size/1", "-time", str(max(1, round(seconds)))], capture_output=True, text=True, check=False).stdout
-	return int(re.search(r"(\d+) connections in \d+ real seconds", output).group(1))
+	return count(r"(\d+) connections in \d+ real seconds", output)
 
 
 def measure_tls(options, report, goal):
