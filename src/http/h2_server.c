@@ -57,6 +57,11 @@ void h2_server_end_stream(struct h2_server_stream *s, enum stream_end how)
 	if (!owner)
 		return;
 	s->owner = NULL;
+	if (h->reading == s) {
+		/* The rest of its head has no place any more. */
+		h->reading = NULL;
+		h->base.head.m = NULL;
+	}
 	owner->connection = NULL;
 	owner->carrier = NULL;
 	h->n_streams--;
@@ -326,7 +331,10 @@ static int64_t stream_patience(const struct h2_server_stream *s, enum h2_reason 
 		*why = H2_WRITE_STALL;
 		return s->base.moved_ms + settings->write_stall_ms;
 	}
-	if (!s->owner || s->is_complete || s->is_held || s->is_tunnel || s->owner->paused)
+	/* A head under way has the connection's limit. */
+	if (!s->owner || s == s->session->reading)
+		return INT64_MAX;
+	if (s->is_complete || s->is_held || s->is_tunnel || s->owner->paused)
 		return INT64_MAX;
 	*why = H2_BODY_TIMEOUT;
 	if (settings->body_rate > 0 && elapsed >= settings->body_idle_ms &&

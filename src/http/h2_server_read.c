@@ -92,6 +92,7 @@ static int begin_request(struct h2_server *h, int32_t id)
 	s = MEM_NEW(struct h2_server_stream);
 	s->base.id = id;
 	s->session = h;
+	s->since_ms = s->body_ms = clock_ms();
 	list_init(&s->base.touched);
 	list_append(&h->streams, &s->node);
 	c->requests++;

@@ -538,7 +538,7 @@ def test_closed_windows_end_the_connection(site):
 	with H2(site.port, refill=False, window=0) as h:
 		for _ in range(20):
 			h.start(path="/size/100000")
-		assert h.ended(10) == ENHANCE_YOUR_CALM
+		assert h.ended(10) == ENHANCE_YOUR_CALM, h.frames
 	assert ends(site, "write_stall") > counted
 
 
@@ -546,9 +546,20 @@ def test_slow_head(site):
 	with H2(site.port) as h:
 		h.send(frame(HEADERS, END_STREAM, 1, block(head())))
 		start = time.monotonic()
-		assert h.ended(10) == ENHANCE_YOUR_CALM
+		assert h.ended(10) == ENHANCE_YOUR_CALM, h.frames
 		assert 1 < time.monotonic() - start < 6
 	assert ends(site, "header_timeout") >= 1
+
+
+def test_timer_that_was_set_before_a_slow_head(site):
+	"""It fires while the head is under way: that is no slow body, and the rest of the head still finds its place."""
+	with H2(site.port) as h:
+		time.sleep(0.8)    # of the 1.5 s until the timer of the new connection fires
+		data = block(head(more=[("x-a", "b" * 3000)]))
+		h.send(frame(HEADERS, END_STREAM, 1, data[:40]))
+		time.sleep(1)
+		h.send(frame(CONTINUATION, END_HEADERS, 1, data[40:]))
+		assert h.answer(1).status == 200, h.frames
 
 
 def test_slow_body(site):
