@@ -1,5 +1,6 @@
 /* room: http */
 /* Calls to upstreams: the upstream is a socket of the test, time stands still until the test moves it. */
+#include <sys/resource.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include "http/client.h"
@@ -573,11 +574,15 @@ static void limits_the_pool_in_time(void **state)
 
 static void limits_the_pool_in_size(void **state)
 {
-	enum { N = 520 };
+	enum { N = 1032 };
+	struct rlimit files;
 	static struct test_call *calls[N];
 	static int fds[N];
 
 	(void)state;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 	for (int i = 0; i < N; i++) {
 		calls[i] = new_call();
 		ask(calls[i], "/");
@@ -588,7 +593,7 @@ static void limits_the_pool_in_size(void **state)
 		turns(1);
 	}
 	turns(3);
-	assert_int_equal(pool.n, 512);
+	assert_int_equal(pool.n, 1024);
 	pool_close(client, &pool);
 	assert_int_equal(pool.n, 0);
 	for (int i = 0; i < N; i++) {
