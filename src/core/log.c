@@ -321,7 +321,7 @@ void log_time(char *out)
 		second = wall_ms / 1000;
 	}
 	memcpy(out, text, LOG_TIME_SIZE);
-	put_digits(out + 20, (unsigned)(wall_ms % 1000), 3);
+	put_digits(out + 20, (unsigned)(wall_ms - second * 1000), 3);
 }
 
 static struct event_rate *find_rate(const char *event)

@@ -82,13 +82,14 @@ static struct str make_clean(struct message *m, struct str value)
 	return (struct str){ copy, value.n };
 }
 
+/* The value is clean, here and in set(). */
 static void add(struct message *m, enum header_id id, struct str name, struct str value)
 {
 	if (BIT(id) & FRAMING_FIELDS)
 		return;
 	if (m->n == m->cap)
 		message_grow(m);
-	m->headers[m->n++] = (struct header){ .name = name, .value = make_clean(m, value), .id = (uint16_t)id };
+	m->headers[m->n++] = (struct header){ .name = name, .value = value, .id = (uint16_t)id };
 	m->present |= BIT(id);
 }
 
@@ -104,7 +105,7 @@ static void set(struct message *m, enum header_id id, struct str name, struct st
 			m->authority = m->headers[before].value;
 		return;
 	}
-	first->value = make_clean(m, value);
+	first->value = value;
 	first->is_line = false;
 	for (struct header *h = first; (h = message_find_next(m, h));)
 		h->dropped = true;
@@ -130,18 +131,18 @@ void message_add(struct message *m, struct str name, struct str value)
 	enum header_id id = header_lookup(name);
 
 	if (id == HEADER_HOST)
-		set(m, id, name, value);
+		set(m, id, name, make_clean(m, value));
 	else if (id != HEADER_OTHER || header_is_token(name))
-		add(m, id, name, value);
+		add(m, id, name, make_clean(m, value));
 }
 
 void message_add_id(struct message *m, enum header_id id, struct str value)
 {
 	BUG_ON(id == HEADER_OTHER);
 	if (id == HEADER_HOST)
-		set(m, id, header_name(id), value);
+		set(m, id, header_name(id), make_clean(m, value));
 	else
-		add(m, id, header_name(id), value);
+		add(m, id, header_name(id), make_clean(m, value));
 }
 
 void message_put_line(struct message *m, enum header_id id, const char *line, size_t value_n)
@@ -167,13 +168,13 @@ void message_set(struct message *m, struct str name, struct str value)
 	enum header_id id = header_lookup(name);
 
 	if (id != HEADER_OTHER || header_is_token(name))
-		set(m, id, name, value);
+		set(m, id, name, make_clean(m, value));
 }
 
 void message_set_id(struct message *m, enum header_id id, struct str value)
 {
 	BUG_ON(id == HEADER_OTHER);
-	set(m, id, header_name(id), value);
+	set(m, id, header_name(id), make_clean(m, value));
 }
 
 unsigned message_remove(struct message *m, struct str name)

@@ -112,8 +112,8 @@ unsigned message_remove(struct message *m, struct str name);   /* returns how ma
 void message_remove_id(struct message *m, enum header_id id);
 void message_grow(struct message *m);      /* room for at least one more row; rows move, pointers to them end */
 /*
- * The same for a name that was looked up before: id is header_lookup(name), and name is a token. What policies do to
- * every request.
+ * The same for a name that was looked up before, id is header_lookup(name) and name a token, and for a value that
+ * header_is_value() accepts. What policies do to every request.
  */
 struct header *message_find_as(const struct message *m, enum header_id id, struct str name);
 void message_add_as(struct message *m, enum header_id id, struct str name, struct str value);

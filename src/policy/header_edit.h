@@ -17,5 +17,8 @@ struct header_change {
 	enum header_id id;                /* header_lookup(name) */
 	struct str name;
 };
-/* name and value live as long as the message's arena; the value is not empty, except for REMOVE. */
+/*
+ * name and value live as long as the message's arena; the value may stand in a header and is not empty, except for
+ * REMOVE.
+ */
 void header_edit(struct message *m, const struct header_change *change, struct str value);

@@ -1,4 +1,7 @@
 /* exchange.c -- births, matches, answers and ends of exchanges; upstream.c has what happens with upstreams. */
+#ifdef __x86_64__
+#include <emmintrin.h>
+#endif
 #include "proxy/exchange.h"
 #include "core/clock.h"
 #include "core/log.h"
@@ -147,16 +150,19 @@ static struct stream *open_exchange(struct server_connection *c)
 	return &x->stream;
 }
 
-/* Eight hexadecimal digits as eight bytes: each nibble gets a byte, and those above 9 the distance to 'a'. */
-static uint64_t hex_digits(uint32_t v)
+/* 16 hexadecimal digits: each nibble gets a byte, and those above 9 the distance to 'a'. */
+static void put_hex(char out[16], uint64_t v)
 {
-	const uint64_t ones = 0x0101010101010101u;
-	uint64_t x = v;
+#ifdef __x86_64__
+	__m128i x = _mm_cvtsi64_si128((int64_t)v), low = _mm_set1_epi8(0x0f);
+	__m128i nibbles = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi64(x, 4), low), _mm_and_si128(x, low));
+	__m128i letters = _mm_and_si128(_mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9)), _mm_set1_epi8('a' - '0' - 10));
 
-	x = (x | x << 16) & 0x0000ffff0000ffffu;
-	x = (x | x << 8) & 0x00ff00ff00ff00ffu;
-	x = (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
-	return x + ones * '0' + ((x + ones * 6) >> 4 & ones) * ('a' - '0' - 10);
+	_mm_storeu_si128((__m128i *)(void *)out, _mm_add_epi8(_mm_add_epi8(nibbles, _mm_set1_epi8('0')), letters));
+#else
+	for (unsigned i = 0; i < 16; i++)
+		out[i] = "0123456789abcdef"[v >> 4 * i & 15];
+#endif
 }
 
 /* Kept from the client when it is sane, else made: 32 characters that say nothing. */
@@ -178,11 +184,8 @@ struct str exchange_make_id(struct exchange *x)
 {
 	char *out = arena_take(&x->arena, 32);
 
-	for (int i = 0; i < 32; i += 8) {
-		uint64_t digits = hex_digits(worker_random(x->worker));
-
-		memcpy(out + i, &digits, 8);
-	}
+	put_hex(out, worker_random64(x->worker));
+	put_hex(out + 16, worker_random64(x->worker));
 	return (struct str){ out, 32 };
 }
 

@@ -82,13 +82,18 @@ struct overload *worker_overload(struct worker *w)
 	return &w->overload;
 }
 
-uint32_t worker_random(struct worker *w)
+uint64_t worker_random64(struct worker *w)
 {
 	/* xorshift64*: good enough to spread load. */
 	w->random ^= w->random >> 12;
 	w->random ^= w->random << 25;
 	w->random ^= w->random >> 27;
-	return (uint32_t)(w->random * 0x2545f4914f6cdd1dULL >> 32);
+	return w->random * 0x2545f4914f6cdd1dULL;
+}
+
+uint32_t worker_random(struct worker *w)
+{
+	return (uint32_t)(worker_random64(w) >> 32);
 }
 
 /* ---------- configuration ---------- */

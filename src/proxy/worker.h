@@ -45,7 +45,8 @@ struct mailbox *worker_mailbox(struct worker *w);
 const struct worker_settings *worker_settings(const struct worker *w);
 unsigned worker_index(const struct worker *w);
 struct overload *worker_overload(struct worker *w);
-uint32_t worker_random(struct worker *w);         /* fast, not for secrets */
+uint64_t worker_random64(struct worker *w);       /* fast, not for secrets */
+uint32_t worker_random(struct worker *w);
 
 /* What a listener of this worker serves now; its owner pointer. */
 struct worker_listener {
