@@ -292,26 +292,6 @@ static char *scratch(struct client *client, size_t n)
 	return client->scratch;
 }
 
-static int frame(const struct call *call, struct iovec *parts, char size_line[20], struct str data, bool end)
-{
-	int n = 0;
-
-	if (call->req_framing != FRAMING_CHUNKED) {
-		if (data.n > 0)
-			parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
-		return n;
-	}
-	if (data.n > 0) {
-		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
-		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
-		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 }
-				 : (struct iovec){ "\r\n", 2 };
-	} else if (end) {
-		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
-	}
-	return n;
-}
-
 /* The end of the chunks with the fields after it. Returns how many parts. */
 static int frame_trailers(const struct call *call, struct iovec *part)
 {
@@ -343,7 +323,7 @@ static bool h1_send(struct call *call, const struct message *head, struct str da
 		parts[0].iov_len = h1_write_request(head, parts[0].iov_base);
 		n = 1;
 	}
-	n += frame(call, parts + n, size_line, data, end && !call->trailers);
+	n += h1_frame(call->req_framing == FRAMING_CHUNKED, parts + n, size_line, data, end && !call->trailers);
 	if (end && UNLIKELY(call->trailers != NULL))
 		n += frame_trailers(call, parts + n);
 	for (int i = 0; i < n; i++)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 #include "core/arena.h"
 #include "http/message.h"
 
@@ -138,6 +139,8 @@ size_t h1_write_request(const struct message *m, char *out);
 size_t h1_write_response(const struct message *m, char *out);
 size_t h1_write_chunk_size(char out[20], size_t n);            /* "1a2b\r\n" */
 #define H1_LAST_CHUNK "0\r\n\r\n"
+/* A piece of a body as parts to send: plain or a chunk; `end` adds the last chunk. Returns how many, at most 3. */
+int h1_frame(bool is_chunked, struct iovec *parts, char size_line[20], struct str data, bool end);
 const char *h1_reason(int status);                             /* "" when unknown */
 
 /* "Sun, 06 Nov 1994 08:49:37 GMT", made once a second per thread. */

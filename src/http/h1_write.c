@@ -142,3 +142,19 @@ size_t h1_write_chunk_size(char out[20], size_t n)
 	out[digits + 1] = '\n';
 	return digits + 2;
 }
+
+int h1_frame(bool is_chunked, struct iovec *parts, char size_line[20], struct str data, bool end)
+{
+	int n = 0;
+
+	if (data.n > 0 && is_chunked)
+		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
+	if (data.n > 0)
+		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
+	if (is_chunked && data.n > 0)
+		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 }
+				 : (struct iovec){ "\r\n", 2 };
+	else if (is_chunked && end)
+		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
+	return n;
+}

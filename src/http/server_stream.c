@@ -78,26 +78,11 @@ static char *scratch(struct server *server, size_t n)
 }
 
 /* Puts the data of this call into parts, framed. Returns how many parts. */
-static int frame(struct stream *s, struct iovec *parts, char size_line[20], struct str data, bool end)
+static int frame(const struct stream *s, struct iovec *parts, char size_line[20], struct str data, bool end)
 {
-	int n = 0;
-
 	if (s->res_framing == FRAMING_NONE)
 		return 0;
-	if (s->res_framing != FRAMING_CHUNKED) {
-		if (data.n > 0)
-			parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
-		return n;
-	}
-	if (data.n > 0) {
-		parts[n++] = (struct iovec){ size_line, h1_write_chunk_size(size_line, data.n) };
-		parts[n++] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
-		parts[n++] = end ? (struct iovec){ "\r\n" H1_LAST_CHUNK, 2 + sizeof H1_LAST_CHUNK - 1 }
-				 : (struct iovec){ "\r\n", 2 };
-	} else if (end) {
-		parts[n++] = (struct iovec){ H1_LAST_CHUNK, sizeof H1_LAST_CHUNK - 1 };
-	}
-	return n;
+	return h1_frame(s->res_framing == FRAMING_CHUNKED, parts, size_line, data, end);
 }
 
 /* The end of the chunks with the fields after it. Returns how many parts. */
