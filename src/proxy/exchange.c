@@ -344,6 +344,10 @@ enum verdict reply_close(struct exchange *x)
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code)
 {
 	x->reason = reason;
+	if (x->phase >= EXCHANGE_UPSTREAM && status >= 500) {
+		x->upstream_failed = true;
+		x->upstream_status = (uint16_t)status;
+	}
 	if (x->is_tcp) {
 		stream_abort(&x->stream);
 		return;
@@ -356,7 +360,9 @@ void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason
 
 void exchange_begin_response(struct exchange *x)
 {
-	if (x->is_local && x->call_open)
+	if (!x->is_local)
+		outcome_note_head(x);
+	else if (x->call_open)
 		exchange_end_call(x);
 	if (x->must_close) {
 		x->phase = EXCHANGE_SENDING;
@@ -412,6 +418,8 @@ static void closed(struct stream *s, enum stream_end how)
 		else if (x->is_tunnel && x->reason == REASON_COMPLETED)
 			x->reason = REASON_TUNNEL_OVER;
 		pipeline_abort(x);
+		x->was_open = x->call_open;
+		x->end = (uint8_t)how;
 		exchange_end_call(x);
 		x->phase = EXCHANGE_OVER;
 		exchange_record(x, how);

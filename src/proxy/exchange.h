@@ -113,6 +113,11 @@ struct exchange {
 	const char *flag;                 /* set by a policy; else the reason's */
 	const char *broken;               /* last fail() */
 	int64_t upstream_start_us, upstream_head_us, upstream_end_us;
+	/* for exchange_outcome() */
+	uint16_t upstream_status;         /* of the upstream, or of our answer for its failure; 0 = neither */
+	bool upstream_failed, upstream_streams;
+	bool was_open;                    /* the call had not ended when the stream closed */
+	uint8_t end;                      /* enum stream_end; from `closed` on */
 	int64_t waited_us, wait_start_us;
 	const char *waited_for;           /* class that waited longest ago */
 	/* what follows is not cleared at birth */
@@ -123,6 +128,9 @@ struct exchange {
 bool exchange_accepts(const struct policies *p, const struct ip *peer);
 /* server_ops of the data plane. */
 extern const struct server_ops exchange_server_ops;
+
+/* outcome.c: x->res is the upstream's, untouched yet */
+void outcome_note_head(struct exchange *x);
 
 void exchange_begin_response(struct exchange *x);                 /* x->res is there: run the response leg */
 void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502, 503, 504 by reason */

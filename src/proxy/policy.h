@@ -205,6 +205,21 @@ void wait_done(struct wait *w);           /* by whoever completes it, from any c
 void *exchange_state(struct exchange *x, const struct step *s);
 void policy_count(const struct step *s, unsigned outcome);
 struct arena *exchange_arena(struct exchange *x);
+/*
+ * What became of the upstream exchange as a whole, after all attempts: for done hooks. Times are of clock_us(), 0 where
+ * it did not come that far. A reply of a policy's is none of the upstream's doing (OUTCOME_LOCAL); so is one that the
+ * client did not wait for.
+ */
+enum outcome_from { OUTCOME_LOCAL, OUTCOME_UPSTREAM, OUTCOME_FAILURE };   /* FAILURE: ours, for one of the upstream's */
+enum outcome_end { OUTCOME_COMPLETE, OUTCOME_CLIENT_GONE, OUTCOME_CUT };  /* CUT: broken off after the head */
+struct upstream_outcome {
+	enum outcome_from from;
+	enum outcome_end end;             /* of the upstream's part: complete although the client left while reading it */
+	int status;                       /* the upstream's, or the one that stands for its failure; 0: neither */
+	bool is_stream;                   /* events, gRPC, an upgrade: lasts as long as the peers want */
+	int64_t dispatch_us, head_us, end_us;
+};
+struct upstream_outcome exchange_outcome(const struct exchange *x);
 struct message *exchange_request(struct exchange *x);
 struct message *exchange_response(struct exchange *x);            /* response leg */
 const struct ip *exchange_client_ip(const struct exchange *x);    /* after trusted proxies */
