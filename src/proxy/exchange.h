@@ -60,6 +60,8 @@ struct name_lookup {
 	unsigned at, tried;               /* the address being tried, and how many were before it */
 };
 
+struct attempt;
+struct retained;
 struct worker;
 
 struct exchange {
@@ -106,6 +108,10 @@ struct exchange {
 	/* the upstream */
 	struct call call;
 	struct name_lookup *lookup;       /* of the endpoint's name, when it has one */
+	struct attempt *attempt;          /* of Timeout, Retry and Fallback; NULL when none acts here */
+	struct retained *retained;        /* the request body; NULL when nobody asked for it */
+	const struct endpoint **tried;    /* those whose try failed: others are preferred */
+	unsigned n_tried;
 	unsigned attempts;
 	/* for the record */
 	enum reason_id reason;
@@ -120,6 +126,7 @@ struct exchange {
 	uint8_t end;                      /* enum stream_end; from `closed` on */
 	int64_t waited_us, wait_start_us;
 	const char *waited_for;           /* class that waited longest ago */
+	struct dry_run *dry;              /* NULL: a request of a client (dry_run.h) */
 	/* what follows is not cleared at birth */
 	struct message res;               /* the response, from its leg on */
 };

@@ -82,10 +82,36 @@ struct attach_target {
 	void *arg;
 };
 
-/* Plain numbers that settings policies write and proxy/ reads; one set for each route and service, narrowest wins. */
+/* When a try that failed is followed by another one. */
+enum retry_on {
+	RETRY_ON_CONNECT = 1,             /* no connection: nothing was sent */
+	RETRY_ON_REFUSED = 2,             /* HTTP/2: the upstream says that it did nothing with the request */
+	RETRY_ON_RESET = 4,               /* no answer: closed, reset, silent, too late, or none that can be read */
+	RETRY_ANY_METHOD = 8,             /* POST and the like too, where the request may have been processed */
+};
+struct retry_rules {
+	unsigned attempts;                /* after the first one */
+	unsigned on;                      /* enum retry_on bits */
+	uint64_t statuses[4];             /* bit i: status 400 + i */
+	uint32_t grpc_statuses;           /* bit i: grpc-status i, in the head of a response */
+	int64_t try_timeout_ms;           /* 0 = none */
+};
+struct target;
+struct fallback_rules {
+	const struct target *targets;     /* in the order they are tried */
+	unsigned n;
+};
+
+/*
+ * What settings policies write and proxy/ reads; one set for each route and service. What a route has (has_...) beats
+ * what the service has; a disabled policy has it too, with nothing in it: that is the opt-out.
+ */
 struct settings {
-	bool has_timeout;                 /* a Timeout policy is there, even a disabled one (then timeout_ms = 0) */
+	bool has_timeout, has_retry, has_fallback;
+	bool shapes_attempts;             /* one of these three: else attempt.c has nothing to do */
 	int64_t timeout_ms;               /* whole upstream exchange; 0 = none */
+	const struct retry_rules *retry;  /* NULL = none */
+	const struct fallback_rules *fallback;    /* NULL = none */
 };
 
 #define POLICY_OUTCOMES 6
@@ -134,6 +160,14 @@ struct policy_class {
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
 	hook *request, *service, *attempt, *response, *data;
 	done_hook *done;
+	/*
+	 * Dry runs (dry_run.h) ask what would become of a request, on the control thread. is_pure: the hooks above change
+	 * nothing but the exchange and never wait, so they are run as they are. explain stands in for request, service and
+	 * attempt there: it looks at the cell without taking anything and ends in the verdict a request would get now.
+	 * With neither, the dry run says that it cannot be judged.
+	 */
+	bool is_pure;
+	hook *explain;
 };
 
 extern const struct policy_class *const policy_classes[];  /* in the seed's order; ends with NULL (policy/registry.c) */
@@ -199,6 +233,13 @@ struct wait {
 	void (*cancel)(struct wait *w);   /* the exchange is going away: forget it now */
 };
 void wait_done(struct wait *w);           /* by whoever completes it, from any callback on the worker's thread */
+
+/* --- dry runs --- */
+bool exchange_is_dry(const struct exchange *x);
+/* What a person should know about the step being run: "3 of 100 are left". Nothing but for dry runs. */
+void exchange_note(struct exchange *x, const char *format, ...) PRINTF(2, 3);
+/* Of an explain hook that cannot tell, and why (static text): the dry run goes on as if the step had passed. */
+enum verdict cannot_judge(struct exchange *x, const char *why);
 
 /* --- what a hook may ask and say --- */
 /* zeroed state_size bytes of this step, made on first use */
