@@ -1,0 +1,71 @@
+/*
+ * dry_run.h -- what would become of a request: found out without sending, counting or consuming anything.
+ *
+ * The exchange of a dry run is a real one, matched by the router and walked by the pipeline like any other, but it has
+ * no connection, no worker and no call. Its steps say what they would do by their explain hook, or, when their class
+ * is pure, by their own hooks (policy.h). What nobody can tell without doing it is said to be unjudged, and the dry
+ * run goes on as if it had passed.
+ *
+ * Runs on the control thread, over parts that it holds anyway: workers notice nothing.
+ */
+#pragma once
+#include <stdbool.h>
+#include "core/arena.h"
+#include "core/problem.h"
+#include "proxy/exchange.h"
+
+enum dry_verdict {
+	DRY_PASSES,
+	DRY_ANSWERS,                      /* dry_run.x.res is the answer */
+	DRY_CLOSES,                       /* the connection, without a byte */
+	DRY_FAILS,                        /* a dependency is broken, and the class refuses then */
+	DRY_UNJUDGED,
+	DRY_UNREACHED,                    /* something before it ends the request */
+};
+const char *dry_verdict_name(enum dry_verdict v);         /* "Passes" ... */
+
+/* One step, in the order in which they act. */
+struct dry_step {
+	const struct step *step;
+	enum leg leg;
+	enum dry_verdict verdict;
+	struct str note;                  /* a sentence for people; absent = nothing to say */
+};
+
+/* A route whose path fits and that was passed over for a better reason. */
+struct dry_miss {
+	const struct route *route;
+	struct str why;
+};
+
+struct dry_request {
+	struct str head;                  /* as on the wire, HTTP/1.1, empty line included; strictly judged */
+	struct ip peer;
+	uint16_t peer_port;
+	bool is_tls;
+	struct str request_id;
+	const struct binding *binding;
+	const struct snapshot *snapshot;  /* paths and services are read */
+};
+
+struct dry_run {
+	struct exchange x;                /* site, route, service, stream.req as they are in the end; res when is_local */
+	struct arena *arena;
+	struct dry_step *steps;
+	unsigned n_steps, room;
+	struct dry_miss *misses;
+	unsigned n_misses, misses_room;
+	bool is_answered;                 /* by the gateway: by `answered_by`, or for the exchange's reason */
+	bool is_closed;
+	const char *answered_for;         /* a sentence, when no policy answered; NULL otherwise */
+	/* of the step being run */
+	const char *unjudged;
+	struct str note;
+};
+
+/*
+ * Matches, judges and runs the request leg; then for the target (`pick` of the route's targets, by index) the service
+ * and attempt legs, and the response leg. All memory is `a`'s, which is the exchange's arena too while it runs. NULL
+ * fills *why: the head is refused by the parser.
+ */
+struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, unsigned pick, struct problem *why);
