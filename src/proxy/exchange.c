@@ -492,3 +492,14 @@ bool exchange_is_upstream_response(const struct exchange *x)
 {
 	return !x->is_local;
 }
+uint32_t exchange_random(struct exchange *x)
+{
+	return worker_random(x->worker);
+}
+
+void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes)
+{
+	x->lane = tag.p ? tag : STR("");
+	x->lanes = lanes;
+}
+

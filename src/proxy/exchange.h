@@ -16,6 +16,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "net/resolver.h"
+#include "proxy/balance.h"
 #include "proxy/policy.h"
 #include "proxy/snapshot.h"
 
@@ -76,6 +77,8 @@ struct exchange {
 	const struct service *service;
 	const struct target *target;
 	const struct endpoint *endpoint;
+	struct str lane;                  /* balance.h; p == NULL: lanes mean nothing here */
+	const struct lane_names *lanes;   /* set with it */
 	struct ip peer_ip, client_ip;
 	struct str peer_text, client_text;   /* printed once */
 	uint16_t peer_port;
@@ -94,6 +97,7 @@ struct exchange {
 	uint8_t phase;
 	/* response */
 	struct str res_body;              /* of a local reply */
+	struct str set_cookie;            /* what an upstream's response gets after its policies; absent = nothing */
 	bool is_local;                    /* the response is ours */
 	bool must_close;                  /* reply_close: no byte may be sent */
 	bool call_open;                   /* the call has not ended */
@@ -170,8 +174,6 @@ void pipeline_resume(struct exchange *x);                         /* the wait is
 void pipeline_abort(struct exchange *x);                          /* cancels the wait */
 void pipeline_done(struct exchange *x);                           /* done hooks, newest first */
 
-/* balance.c: an endpoint of x->service that fits x->target and is up, or NULL. */
-const struct endpoint *balance_pick(struct exchange *x);
 /* health.c: outcome of an attempt, for outlier detection. status 0 = failed before a head. */
 void health_report(const struct service *s, const struct endpoint *e, int status);
 /* forward.c: client address by the trusted hops; the fields a forwarded request gets. */

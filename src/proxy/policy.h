@@ -122,6 +122,8 @@ struct policy_class {
 	const char *alias;                /* a short title for people: "Rate limiting" */
 	const char *summary;              /* one sentence for manual and console */
 	const char *group;                /* "Throttling", "Routing", "AI", "Security", "Cross-domain", "Service" */
+	const struct tls_wish *tls;       /* of a service or its port; NULL = its protocol says it */
+	const struct balance *balance;    /* of a service; NULL = its endpoints in turn */
 	unsigned scopes;                  /* enum scope bits */
 	enum stage stage, service_stage;  /* service_stage: of its `service` hook */
 	enum response_stage response_stage;
@@ -275,6 +277,13 @@ bool exchange_is_upstream_response(const struct exchange *x);     /* response le
  * direction).
  */
 struct str exchange_property(struct exchange *x, struct str name);
+uint32_t exchange_random(struct exchange *x);             /* fast, not for secrets */
+/*
+ * Request leg: the lane of the request (balance.h). tag empty: the baseline; it and `lanes` must live as long as the
+ * exchange.
+ */
+struct lane_names;
+void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes);
 bool property_known(struct str name, bool response);
 /* The same in two steps, so that a policy reads the name once, in prepare(). `argument` points into the name. */
 struct property {

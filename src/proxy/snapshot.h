@@ -37,12 +37,13 @@ struct endpoint_cell {
 	atomic_llong ejected_until_ms;    /* by outlier detection; clock_ms() */
 	atomic_uint consecutive_5xx;
 	atomic_uint ejections;            /* so far: the time grows with it */
+	atomic_llong warm_from_ms;        /* when it came, or came back: ServiceLb may warm it up; clock_ms() */
 	atomic_int active;                /* requests under way */
 	bool retired;                     /* no longer configured: do not pool; set before a publish, atomically */
 	struct pool pools[WORKERS_MAX];   /* each touched by its worker only */
 	/* active health check: owned by the prober of worker 0 */
 	unsigned successes, failures;
-	struct series *healthy_series;
+	struct series *healthy_series, *ejected_series;
 };
 
 struct endpoint {
@@ -53,6 +54,8 @@ struct endpoint {
 	uint16_t port;
 	uint32_t weight;
 	struct str version;               /* of the service, absent = none */
+	const struct tls_client *tls;     /* NULL: in the clear; held by the service */
+	struct str tag;                   /* lane of its label "alicloud.service.tag" or "tag", absent = none */
 	struct endpoint_cell *cell;
 };
 
@@ -87,6 +90,12 @@ struct service {
 	struct series *requests;          /* METRIC_UPSTREAM_REQUESTS */
 	struct series *failures[5];       /* METRIC_UPSTREAM_FAILURES by enum call_failure */
 	atomic_uint *turn;                /* round robin position, in a cell that survives */
+	const struct balance *balance;    /* of ServiceLb; NULL = in turn */
+	struct ring *ring;                /* of a balance by hash, held; else NULL */
+	struct rotation *rotation;        /* where each worker is in its turns; held */
+	const struct str *tags;           /* every version and every tag of the endpoints, once */
+	unsigned n_tags;
+	unsigned panic_percent;           /* when fewer endpoints are up, all are used; 0 = never */
 	struct arena arena;
 	struct part **held;
 	unsigned n_held;
