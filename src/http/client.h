@@ -20,13 +20,14 @@
 #include "http/h1.h"
 #include "http/message.h"
 #include "net/addr.h"
+#include "net/tls_client.h"
 
 struct client;
 struct client_connection;
 struct call;
 
 enum call_failure {                       /* what failed; the proxy maps it to a status and a reason */
-	CALL_CONNECT,                     /* refused, unreachable, connect timeout: nothing was sent */
+	CALL_CONNECT,                     /* refused, unreachable, connect timeout, TLS: nothing was sent */
 	CALL_RESET,                       /* closed or reset before a whole response head */
 	CALL_TIMEOUT,                     /* no byte for idle_timeout_ms before a head */
 	CALL_MALFORMED,                   /* the response breaks the protocol */
@@ -52,6 +53,7 @@ struct pool {
 	struct list idle;                 /* newest first; initialised on first use */
 	struct list shared;               /* HTTP/2: those that take more calls; initialised on first use */
 	unsigned n;
+	struct lanes *lanes;              /* pools of TLS connections by identity and name; client_tls.c */
 };
 
 /* What carries a call: HTTP/1.1 or HTTP/2. The functions below go through it. */
@@ -77,6 +79,16 @@ struct call {
 	struct message res;
 	int64_t connected_us;             /* clock_us(); 0 when a pooled connection was used */
 	uint64_t sent, received;          /* bytes on the wire */
+	/*
+	 * TLS, set before call_start(); NULL: in the clear. server_name is what the handshake asks for and what the
+	 * certificate must bear unless `tls` says otherwise; absent: the address is. A handshake that fails is
+	 * CALL_CONNECT with tls_failure and its text. Connections are reused for the same tls and server_name only.
+	 */
+	const struct tls_client *tls;
+	struct str server_name;
+	const char *tls_text;             /* why the handshake failed, in words; "" */
+	uint8_t tls_failure;              /* enum tls_client_failure */
+	bool takes_any_name;              /* only the certificate's chain counts: see struct tls_connect */
 	bool over_h2;                     /* set before call_start(): HTTP/2 by prior knowledge, shared connections */
 	bool is_refused;                  /* when CALL_RESET: the upstream says that it did nothing with the request */
 	bool reused;                      /* the connection came from the pool */
@@ -99,6 +111,8 @@ struct call {
 struct client *client_new(struct loop *loop, size_t receive_bytes);
 /* Who gives a descriptor back when there is none for a connection; make_room says whether one was. */
 void client_ask_for_room(struct client *c, bool (*make_room)(void *arg), void *arg);
+/* HTTP/2 connections that are silent while calls wait are asked by PING, as server_settings say. 0 = never. */
+void client_set_ping(struct client *c, int64_t ping_ms, int64_t timeout_ms);
 void client_free(struct client *c);
 /*
  * Opens or reuses a connection. Fields client, ops, arena, pool, addr, method and the timeouts must be set. Events
@@ -113,6 +127,15 @@ bool call_send(struct call *c, const struct message *head, struct str data, bool
 void call_pause(struct call *c);                  /* no body() until call_resume() */
 void call_resume(struct call *c);
 void call_cancel(struct call *c);                 /* closes the connection (HTTP/2: the stream); no more events */
+/* Told of each handshake that ends: counted and logged by the owner. */
+struct handshake {
+	const struct addr *addr;
+	struct str server_name;
+	enum tls_client_failure failure;  /* TLS_CLIENT_NONE: it succeeded */
+	const char *text;
+	bool is_resumed;
+};
+void client_watch_handshakes(struct client *c, void (*ended)(const struct handshake *h));
 /* Closes idle connections of any pool, at most so many: their descriptors are needed. Returns how many. */
 unsigned client_close_idle(struct client *c, unsigned most);
 /* Closes every idle connection of the pool. */

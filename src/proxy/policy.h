@@ -102,6 +102,16 @@ struct fallback_rules {
 	unsigned n;
 };
 
+/* How to speak TLS to a service or its port; what it refers to is looked up when the service is compiled. */
+struct tls_wish {
+	enum { TLS_WISH_PLAIN, TLS_WISH_SERVER, TLS_WISH_MUTUAL, TLS_WISH_WORKLOAD } mode;
+	struct str certificate_id;        /* MUTUAL: what is shown */
+	struct str ca_id, ca_pem;         /* the text wins; neither: the system's CAs */
+	const struct str *names;          /* of which the server must bear one */
+	size_t n_names;
+	struct str sni;
+};
+
 /*
  * What settings policies write and proxy/ reads; one set for each route and service. What a route has (has_...) beats
  * what the service has; a disabled policy has it too, with nothing in it: that is the opt-out.
@@ -112,6 +122,8 @@ struct settings {
 	int64_t timeout_ms;               /* whole upstream exchange; 0 = none */
 	const struct retry_rules *retry;  /* NULL = none */
 	const struct fallback_rules *fallback;    /* NULL = none */
+	const struct tls_wish *tls;       /* of a service or its port; NULL = its protocol says it */
+	const struct balance *balance;    /* of a service; NULL = its endpoints in turn */
 };
 
 #define POLICY_OUTCOMES 6
@@ -122,8 +134,6 @@ struct policy_class {
 	const char *alias;                /* a short title for people: "Rate limiting" */
 	const char *summary;              /* one sentence for manual and console */
 	const char *group;                /* "Throttling", "Routing", "AI", "Security", "Cross-domain", "Service" */
-	const struct tls_wish *tls;       /* of a service or its port; NULL = its protocol says it */
-	const struct balance *balance;    /* of a service; NULL = its endpoints in turn */
 	unsigned scopes;                  /* enum scope bits */
 	enum stage stage, service_stage;  /* service_stage: of its `service` hook */
 	enum response_stage response_stage;
@@ -267,6 +277,13 @@ struct message *exchange_request(struct exchange *x);
 struct message *exchange_response(struct exchange *x);            /* response leg */
 const struct ip *exchange_client_ip(const struct exchange *x);    /* after trusted proxies */
 const struct ip *exchange_peer_ip(const struct exchange *x);      /* of the TCP peer (or PROXY protocol) */
+uint32_t exchange_random(struct exchange *x);             /* fast, not for secrets */
+/*
+ * Request leg: the lane of the request (balance.h). tag empty: the baseline; it and `lanes` must live as long as the
+ * exchange.
+ */
+struct lane_names;
+void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes);
 bool exchange_is_tls(const struct exchange *x);
 void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
 const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
@@ -277,13 +294,6 @@ bool exchange_is_upstream_response(const struct exchange *x);     /* response le
  * direction).
  */
 struct str exchange_property(struct exchange *x, struct str name);
-uint32_t exchange_random(struct exchange *x);             /* fast, not for secrets */
-/*
- * Request leg: the lane of the request (balance.h). tag empty: the baseline; it and `lanes` must live as long as the
- * exchange.
- */
-struct lane_names;
-void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes);
 bool property_known(struct str name, bool response);
 /* The same in two steps, so that a policy reads the name once, in prepare(). `argument` points into the name. */
 struct property {
