@@ -310,6 +310,7 @@ const struct policy_class cors = {
 	.response_stage = RESPONSE_CORS,
 	.combine = COMBINE_OVERRIDE,
 	.is_enforced = true,
+	.is_pure = true,
 	.fail_status = 500,
 	.execute_stage = "PluginPre",
 	.execute_priority = 800,

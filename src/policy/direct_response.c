@@ -103,6 +103,7 @@ const struct policy_class direct_response = {
 	.stage = STAGE_TERMINAL,
 	.combine = COMBINE_SPECIFIC,
 	.is_enforced = true,
+	.is_pure = true,
 	.fail_status = 500,
 	.execute_stage = "PluginDefault",
 	.execute_priority = 575,

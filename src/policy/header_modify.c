@@ -188,6 +188,7 @@ const struct policy_class header_modify = {
 	.response_stage = RESPONSE_HEADERS,
 	.combine = COMBINE_ADD,
 	.is_enforced = true,
+	.is_pure = true,
 	.fails_open = true,
 	.execute_stage = "PluginDefault",
 	.execute_priority = 540,

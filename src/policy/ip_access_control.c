@@ -175,6 +175,7 @@ const struct policy_class ip_access_control = {
 	.combine = COMBINE_ADD,
 	.many_per_resource = true,
 	.is_enforced = true,
+	.is_pure = true,
 	.fail_status = 403,
 	.execute_stage = "PluginAuthorization",
 	.execute_priority = 900,

@@ -58,6 +58,8 @@ struct dry_run {
 	bool is_answered;                 /* by the gateway: by `answered_by`, or for the exchange's reason */
 	bool is_closed;
 	const char *answered_for;         /* a sentence, when no policy answered; NULL otherwise */
+	struct view view;
+	struct arena_defer end;
 	/* of the step being run */
 	const char *unjudged;
 	struct str note;
@@ -65,7 +67,7 @@ struct dry_run {
 
 /*
  * Matches, judges and runs the request leg; then for the target (`pick` of the route's targets, by index) the service
- * and attempt legs, and the response leg. All memory is `a`'s, which is the exchange's arena too while it runs. NULL
- * fills *why: the head is refused by the parser.
+ * and attempt legs, and the response leg, for which an upstream's answer is taken to be a bare 200. Everything lives as
+ * long as `a`. NULL fills *why: the head is refused by the parser.
  */
 struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, unsigned pick, struct problem *why);

@@ -209,21 +209,31 @@ static struct str without_port(struct str authority)
 	return authority;
 }
 
-static void match(struct exchange *x)
+void exchange_hide(struct exchange *x)
 {
-	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
-	struct message *req = &x->stream.req;
-	struct str host = without_port(req->authority);
-
-	/* The listener is followed to the binding of the current view, which the exchange pinned a moment ago. */
-	if (l->binding)
-		x->site = router_site(l->binding, host);
-	if (!x->site)
-		return;
-	x->route = router_match(x->view->snapshot, x->site, req, preflight_method(req));
 	if (x->route)
 		x->hidden[LEVEL_DOMAIN] = x->route->policies->hides;
 	x->hidden[LEVEL_GATEWAY] = x->hidden[LEVEL_DOMAIN] | x->site->domain_policies->hides;
+}
+
+void exchange_find_route(struct exchange *x, const struct binding *b, const struct router_listener *listener)
+{
+	struct message *req = &x->stream.req;
+
+	x->site = router_site(b, without_port(req->authority));
+	if (!x->site)
+		return;
+	x->route = router_match_telling(x->view->snapshot, x->site, req, preflight_method(req), listener);
+	exchange_hide(x);
+}
+
+static void match(struct exchange *x)
+{
+	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
+
+	/* The listener is followed to the binding of the current view, which the exchange pinned a moment ago. */
+	if (l->binding)
+		exchange_find_route(x, l->binding, NULL);
 }
 
 /* OPTIONS * asks about the server itself (RFC 9110 9.3.7): no route is meant, and nothing behind it is asked. */
@@ -364,6 +374,8 @@ void exchange_begin_response(struct exchange *x)
 		outcome_note_head(x);
 	else if (x->call_open)
 		exchange_end_call(x);
+	if (!x->call_open || x->upstream_streams)
+		outcome_settle(x);
 	if (x->must_close) {
 		x->phase = EXCHANGE_SENDING;
 		stream_abort(&x->stream);
@@ -483,15 +495,6 @@ bool exchange_is_tls(const struct exchange *x)
 	return x->tls_record.n > 0;
 }
 
-void exchange_keep_flag(struct exchange *x, const char *flag)
-{
-	x->flag = flag;
-}
-
-bool exchange_is_upstream_response(const struct exchange *x)
-{
-	return !x->is_local;
-}
 uint32_t exchange_random(struct exchange *x)
 {
 	return worker_random(x->worker);
@@ -503,3 +506,12 @@ void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_
 	x->lanes = lanes;
 }
 
+void exchange_keep_flag(struct exchange *x, const char *flag)
+{
+	x->flag = flag;
+}
+
+bool exchange_is_upstream_response(const struct exchange *x)
+{
+	return !x->is_local;
+}

@@ -143,6 +143,11 @@ extern const struct server_ops exchange_server_ops;
 /* outcome.c: x->res is the upstream's, untouched yet */
 void outcome_note_head(struct exchange *x);
 
+struct router_listener;
+/* Site, route and what they hide. The listener, which may be NULL, hears of routes that were passed over. */
+void exchange_find_route(struct exchange *x, const struct binding *b, const struct router_listener *listener);
+/* From the site and the route: classes that a narrower level replaces. */
+void exchange_hide(struct exchange *x);
 void exchange_begin_response(struct exchange *x);                 /* x->res is there: run the response leg */
 void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502, 503, 504 by reason */
 /* Our own answer for a reason of proxy/ (no route, no endpoint, ...): runs the response leg. */
@@ -169,13 +174,26 @@ void tunnel_begin(struct stream *s, struct str server_name);      /* a connectio
 void tunnel_failed(struct exchange *x, enum call_failure what, int error);
 
 /* pipeline.c */
+/* The walk alone, for whoever wants to see what would run: every step of the leg in order, hidden ones left out. */
+void walk_open(struct exchange *x, enum leg leg);
+const struct step *walk_next(struct exchange *x);                 /* NULL: the leg is through */
 void pipeline_start(struct exchange *x, enum leg leg);            /* runs until it waits, replies or is through */
 void pipeline_resume(struct exchange *x);                         /* the wait is over */
 void pipeline_abort(struct exchange *x);                          /* cancels the wait */
+void pipeline_settle(struct exchange *x);                         /* settled hooks of what was entered */
 void pipeline_done(struct exchange *x);                           /* done hooks, newest first */
+/* After a FAIL of x->step: whether its class lets pass. False: x->res is the refusal. */
+bool pipeline_may_pass(struct exchange *x);
+/* The upstream's part is over, but the last of it not sent: settled hooks, where there may be some. */
+static inline void outcome_settle(struct exchange *x)
+{
+	if (x->n_owed > 0)
+		pipeline_settle(x);
+}
 
 /* health.c: outcome of an attempt, for outlier detection. status 0 = failed before a head. */
 void health_report(const struct service *s, const struct endpoint *e, int status);
 /* forward.c: client address by the trusted hops; the fields a forwarded request gets. */
 void forward_identify(struct exchange *x);
+void forward_identify_peer(struct exchange *x, const struct ip *peer, uint16_t port);
 void forward_prepare(struct exchange *x);

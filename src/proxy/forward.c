@@ -60,9 +60,15 @@ static struct str print_ip(struct exchange *x, const struct ip *ip)
 void forward_identify(struct exchange *x)
 {
 	const struct addr *peer = connection_peer(x->stream.connection);
+	const struct ip ip = addr_ip(peer);
 
-	x->peer_ip = addr_ip(peer);
-	x->peer_port = addr_port(peer);
+	forward_identify_peer(x, &ip, addr_port(peer));
+}
+
+void forward_identify_peer(struct exchange *x, const struct ip *peer, uint16_t port)
+{
+	x->peer_ip = *peer;
+	x->peer_port = port;
 	x->client_ip = x->peer_ip;
 	x->client_text = x->peer_text = print_ip(x, &x->peer_ip);
 	if (!x->site)

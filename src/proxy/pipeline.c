@@ -78,6 +78,16 @@ static const struct step *next_step(struct exchange *x)
 	return NULL;
 }
 
+void walk_open(struct exchange *x, enum leg leg)
+{
+	open_walk(x, leg);
+}
+
+const struct step *walk_next(struct exchange *x)
+{
+	return next_step(x);
+}
+
 static void make_room(struct exchange *x)
 {
 	unsigned room = x->owed_room ? x->owed_room * 2 : 8;
@@ -146,7 +156,7 @@ static void replied(struct exchange *x)
 }
 
 /* A dependency of the step is broken: pass or refuse, as its class says. False = refused. */
-static bool may_pass(struct exchange *x)
+bool pipeline_may_pass(struct exchange *x)
 {
 	const struct policy_class *class = x->step->class;
 
@@ -180,7 +190,7 @@ static void run(struct exchange *x)
 		case WAIT:
 			return;
 		case FAIL:
-			if (may_pass(x))
+			if (pipeline_may_pass(x))
 				break;
 			if (x->walk.leg != LEG_RESPONSE) {
 				replied(x);
@@ -264,6 +274,29 @@ void pipeline_done(struct exchange *x)
 			x->n_owed--;
 		}
 	}
+}
+
+void pipeline_settle(struct exchange *x)
+{
+	for (unsigned i = x->n_owed; i-- > 0;) {
+		const struct step *s = x->owed[i].step;
+
+		if (s->class->settled)
+			s->class->settled(x, s);
+	}
+}
+
+void policy_gauge(const struct step *s)
+{
+	int64_t value;
+
+	if (!s->series || !s->series[POLICY_OUTCOMES])
+		return;
+	/* Another thread may change it meanwhile: whoever looks last leaves what is true. */
+	do {
+		value = s->class->measure(s->cell);
+		metric_set(s->series[POLICY_OUTCOMES], value);
+	} while (s->class->measure(s->cell) != value);
 }
 
 void policy_count(const struct step *s, unsigned outcome)

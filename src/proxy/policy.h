@@ -167,10 +167,18 @@ struct policy_class {
 	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
 	/* the cell survives changes of the config too (in-flight counts must drain) */
 	bool cell_keeps;
+	/* What the cell shows in a metric of its own (policy_gauge); `gauge`: which one, labels policy, attachment, resource. */
+	enum metric_id gauge;
+	int64_t (*measure)(const void *cell);
 	void (*apply)(const void *conf, struct settings *settings);
 	connect_hook *connect;
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
 	hook *request, *service, *attempt, *response, *data;
+	/*
+	 * The upstream's part is over, or another policy answered: before the last bytes go to the client. May be called
+	 * more than once for an entered step, and not at all when the client leaves early; `done` follows in any case.
+	 */
+	done_hook *settled;
 	done_hook *done;
 	/*
 	 * Dry runs (dry_run.h) ask what would become of a request, on the control thread. is_pure: the hooks above change
@@ -193,7 +201,7 @@ struct step {
 	hook *run;                        /* of this chain's leg; NULL in connect and done chains */
 	const void *conf;
 	void *cell;                       /* NULL when the class has none */
-	struct series *const *series;     /* POLICY_OUTCOMES entries */
+	struct series *const *series;     /* POLICY_OUTCOMES entries, then the class's gauge */
 	struct str policy_id, policy_name, attachment_id, resource_id;
 	uint8_t order;                    /* enum stage or enum response_stage of this chain */
 	uint8_t level;
@@ -257,6 +265,7 @@ enum verdict cannot_judge(struct exchange *x, const char *why);
 /* zeroed state_size bytes of this step, made on first use */
 void *exchange_state(struct exchange *x, const struct step *s);
 void policy_count(const struct step *s, unsigned outcome);
+void policy_gauge(const struct step *s);  /* what the cell shows has changed */
 struct arena *exchange_arena(struct exchange *x);
 /*
  * What became of the upstream exchange as a whole, after all attempts: for done hooks. Times are of clock_us(), 0 where
@@ -273,6 +282,8 @@ struct upstream_outcome {
 	int64_t dispatch_us, head_us, end_us;
 };
 struct upstream_outcome exchange_outcome(const struct exchange *x);
+/* Of the whole upstream exchange; 0 = none. Before a service was picked: the longest that its services have. */
+int64_t exchange_timeout_ms(const struct exchange *x);
 struct message *exchange_request(struct exchange *x);
 struct message *exchange_response(struct exchange *x);            /* response leg */
 const struct ip *exchange_client_ip(const struct exchange *x);    /* after trusted proxies */

@@ -31,6 +31,7 @@ struct search {
 	size_t *ends;                              /* of the segments, as lengths of the path up to them */
 	unsigned n_ends;
 	bool has_slash;                            /* at the end: an empty last segment, not counted in n_ends */
+	const struct router_listener *listener;    /* NULL: nobody asks */
 };
 
 /* A prefix that may exist. */
@@ -202,6 +203,44 @@ static inline bool accepts(const struct search *q, const struct route *r)
 	       (r->n_queries == 0 || has_queries(q, r));
 }
 
+static void tell(const struct search *q, const struct route *r, struct str why)
+{
+	q->listener->passed_over(q->listener->arg, r, why);
+}
+
+/* Which condition it was, in the order of accepts(). */
+__attribute__((cold)) static void tell_miss(const struct search *q, const struct route *r)
+{
+	struct arena *a = q->req->arena;
+
+	if (!has_method(q, r)) {
+		tell(q, r, arena_printf(a, "its methods do not include %.*s", STR_FMT(q->method_name)));
+		return;
+	}
+	for (unsigned i = 0; i < r->n_headers; i++) {
+		const struct condition *c = &r->headers[i];
+		struct str value = message_join(q->req, c->name);
+
+		if (!message_find_name(q->req, c->name))
+			tell(q, r, arena_printf(a, "the header %.*s is missing", STR_FMT(c->name)));
+		else if (!satisfies(c, value))
+			tell(q, r, arena_printf(a, "the header %.*s does not fit", STR_FMT(c->name)));
+		else
+			continue;
+		return;
+	}
+	for (unsigned i = 0; i < r->n_queries; i++) {
+		const struct condition *c = &r->queries[i];
+		struct str value = find_query(q, c->name);
+
+		if (value.p && satisfies(c, value))
+			continue;
+		tell(q, r, arena_printf(a, "the query parameter %.*s %s", STR_FMT(c->name),
+					value.p ? "does not fit" : "is missing"));
+		return;
+	}
+}
+
 /* ---------- paths ---------- */
 
 static const struct route *probe(const struct search *q, const char *key, size_t size, uint64_t hash)
@@ -212,9 +251,12 @@ static const struct route *probe(const struct search *q, const char *key, size_t
 		return NULL;
 	const struct candidates *c = CONTAINER(found, struct candidates, part);
 
-	for (unsigned i = 0; i < c->n; i++)
+	for (unsigned i = 0; i < c->n; i++) {
 		if (accepts(q, c->routes[i]))
 			return c->routes[i];
+		if (UNLIKELY(q->listener != NULL))
+			tell_miss(q, c->routes[i]);
+	}
 	return NULL;
 }
 
@@ -372,8 +414,14 @@ static const struct route *find_regex(const struct search *q, const struct vhost
 	for (unsigned i = 0; i < v->n_regexes; i++) {
 		const struct route *r = v->regexes[i];
 
-		if (has_method(q, r) && regex_match_whole(r->regex, q->path) == REGEX_YES && accepts(q, r))
+		if (!has_method(q, r) && !q->listener)
+			continue;
+		if (regex_match_whole(r->regex, q->path) != REGEX_YES)
+			continue;
+		if (accepts(q, r))
 			return r;
+		if (q->listener)
+			tell_miss(q, r);
 	}
 	return NULL;
 }
@@ -431,9 +479,16 @@ static void find_ends(struct search *q)
 const struct route *router_match(const struct snapshot *s, const struct site *site, const struct message *req,
 				 struct str preflight)
 {
+	return router_match_telling(s, site, req, preflight, NULL);
+}
+
+const struct route *router_match_telling(const struct snapshot *s, const struct site *site, const struct message *req,
+					 struct str preflight, const struct router_listener *listener)
+{
 	UNCLEARED char key[STACK_KEY];
 	UNCLEARED size_t ends[STACK_ENDS];
-	struct search q = { .snapshot = s, .req = req, .path = req->path, .key = key, .ends = ends };
+	struct search q = { .snapshot = s, .req = req, .path = req->path, .key = key, .ends = ends,
+			    .listener = listener };
 	const struct route *r;
 
 	if (req->path.n == 0 || req->path.p[0] != '/')

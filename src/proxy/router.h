@@ -17,11 +17,20 @@
 #include "http/message.h"
 #include "proxy/snapshot.h"
 
+/* Hears of the routes that a search passed over. */
+struct router_listener {
+	void (*passed_over)(void *arg, const struct route *r, struct str why);
+	void *arg;
+};
+
 /* host: without port, any case. NULL: nobody serves it here. */
 const struct site *router_site(const struct binding *b, struct str host);
 /* `preflight`: use this method name instead of the request's (absent = the request's own). NULL: no match. */
 const struct route *router_match(const struct snapshot *s, const struct site *site, const struct message *req,
 				 struct str preflight);
+/* The same, and each(arg, route, why) for routes whose path fits and that a condition passed over; `why` is in req->arena. */
+const struct route *router_match_telling(const struct snapshot *s, const struct site *site, const struct message *req,
+					 struct str preflight, const struct router_listener *listener);
 /* Writes the key into a; shared with the compiler. */
 struct str router_key(struct arena *a, char kind, uint32_t vhost, struct str path);
 /* Number of segments of a path: "/" 0, "/a" 1, "/a/" 2 (an empty last segment counts), "/a/b" 2. */

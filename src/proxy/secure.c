@@ -54,7 +54,7 @@ static bool came_by_https(const struct exchange *x)
 	       str_equal_nocase(message_value(&x->stream.req, HEADER_X_FORWARDED_PROTO), STR("https"));
 }
 
-static void redirect(struct exchange *x)
+void secure_redirect(struct exchange *x)
 {
 	struct str host = x->host, location;
 	uint16_t port = 0, to = x->site->https_port;
@@ -72,28 +72,33 @@ static void redirect(struct exchange *x)
 	x->reason = REASON_HTTPS_ONLY;
 	reply(x, 308, (struct str){ 0 }, (struct str){ 0 });
 	message_add_id(&x->res, HEADER_LOCATION, location);
-	exchange_begin_response(x);
+}
+
+enum reason_id secure_judge(const struct exchange *x, const struct tls *tls)
+{
+	const struct site *site = x->site;
+
+	if (!tls && site->force_https && !came_by_https(x))
+		return REASON_HTTPS_ONLY;
+	if (site->asks_client && !(tls && tls_has_client(tls, site->client_ca)))
+		return REASON_CLIENT_UNPROVEN;
+	return tls && tls_version(tls) < site->tls_min ? REASON_TLS_VERSION : REASON_COMPLETED;
 }
 
 bool secure_admit(struct exchange *x)
 {
 	const struct tls *tls = connection_tls(x->stream.connection);
-	const struct site *site = x->site;
-	bool has_client = tls && tls_has_client(tls, site->client_ca);
+	enum reason_id reason = secure_judge(x, tls);
 
-	if (!tls && site->force_https && !came_by_https(x)) {
-		redirect(x);
-		return false;
+	if (reason == REASON_COMPLETED)
+		return true;
+	if (reason == REASON_HTTPS_ONLY) {
+		secure_redirect(x);
+		exchange_begin_response(x);
+	} else {
+		exchange_reply_reason(x, tls ? 421 : 403, reason, "ErrForbidden");
 	}
-	if (site->asks_client && !has_client) {
-		exchange_reply_reason(x, tls ? 421 : 403, REASON_CLIENT_UNPROVEN, "ErrForbidden");
-		return false;
-	}
-	if (tls && tls_version(tls) < site->tls_min) {
-		exchange_reply_reason(x, 421, REASON_TLS_VERSION, "ErrForbidden");
-		return false;
-	}
-	return true;
+	return false;
 }
 
 bool secure_admits_tunnel(const struct exchange *x)
