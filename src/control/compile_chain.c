@@ -25,12 +25,13 @@ struct entries {
 
 /* ---------- which attachments count ---------- */
 
-static bool has_class(const struct entries *all, unsigned from, unsigned to, const struct policy_class *class)
+static const struct entry *find_class(const struct entries *all, unsigned from, unsigned to,
+				      const struct policy_class *class)
 {
 	for (unsigned i = from; i < to; i++)
 		if (all->list[i].class == class)
-			return true;
-	return false;
+			return &all->list[i];
+	return NULL;
 }
 
 static void add_entry(struct entries *all, struct entry e)
@@ -47,7 +48,28 @@ static void add_entry(struct entries *all, struct entry e)
 	all->list[all->n++] = e;
 }
 
-static void collect(struct entries *all, const struct attached *attached)
+/* `before`: how many entries there were when the resource that it is on was begun. */
+static enum fate fate_of(const struct entries *all, unsigned before, struct surveyed *of)
+{
+	const struct attachment_state *a = of->attachment;
+	const struct conf *conf = a->policy->conf;
+	const struct policy_class *class = a->policy->class;
+	const struct entry *winner;
+
+	if (!conf || !class->is_enforced)
+		return FATE_UNUSABLE;
+	if (!conf->enable && class->combine != COMBINE_OVERRIDE)
+		return FATE_ABSENT;
+	/* What the operation has itself replaces the API's; of two on one resource the older acts. */
+	winner = find_class(all, 0, before, class);
+	if (!winner && !class->many_per_resource)
+		winner = find_class(all, before, all->n, class);
+	of->by = winner ? winner->attachment : NULL;
+	return winner ? FATE_REPLACED : FATE_TAKEN;
+}
+
+/* visit may be NULL. */
+static void collect(struct entries *all, const struct attached *attached, survey_visit *visit, void *arg)
 {
 	const unsigned before = all->n;
 
@@ -55,18 +77,25 @@ static void collect(struct entries *all, const struct attached *attached)
 		return;
 	LIST_EACH(node, &attached->links) {
 		const struct attachment_state *a = CONTAINER(node, struct attachment_link, node)->attachment;
-		struct conf *conf = a->policy->conf;
-		const struct policy_class *class = a->policy->class;
+		struct surveyed of = { .attachment = a, .resource_id = attached->id };
 
-		if (!conf || !class->is_enforced || (!conf->enable && class->combine != COMBINE_OVERRIDE))
-			continue;
-		/* What the operation has itself replaces the API's; of two on one resource the older acts. */
-		if (has_class(all, 0, before, class))
-			continue;
-		if (!class->many_per_resource && has_class(all, before, all->n, class))
-			continue;
-		add_entry(all, (struct entry){ .attachment = a, .class = class, .conf = conf });
+		of.fate = fate_of(all, before, &of);
+		if (of.fate == FATE_TAKEN)
+			add_entry(all, (struct entry){ .attachment = a, .class = a->policy->class,
+						       .conf = a->policy->conf });
+		if (visit)
+			visit(arg, &of);
 	}
+}
+
+void policies_survey(const struct compiler *c, const struct bearer *on, survey_visit *visit, void *arg)
+{
+	struct entries all = { 0 };
+
+	collect(&all, attached_find(c, on->id), visit, arg);
+	if (on->parent_id.n)
+		collect(&all, attached_find(c, on->parent_id), visit, arg);
+	arena_free(&all.scratch);
 }
 
 /* ---------- state ---------- */
@@ -123,7 +152,7 @@ static void destroy_tally(struct part *p)
 	struct tally *tally = CONTAINER(CONTAINER(p, struct kept, part), struct tally, kept);
 
 	kept_leave(&tally->kept);
-	for (unsigned i = 0; i < POLICY_OUTCOMES; i++)
+	for (unsigned i = 0; i <= POLICY_OUTCOMES; i++)
 		if (tally->series[i])
 			metric_series_drop(tally->series[i]);
 	mem_free(tally);
@@ -142,6 +171,9 @@ static struct tally *tally_new(const struct entry *e, const struct bearer *on)
 		tally->series[i] = metric_series(METRIC_POLICY_OUTCOMES, (struct str[]){
 			e->conf->policy_name, e->attachment->id, on->name.n ? on->name : on->id, str_of(outcome) });
 	}
+	if (e->class->measure)
+		tally->series[POLICY_OUTCOMES] = metric_series(e->class->gauge, (struct str[]){
+			e->conf->policy_name, e->attachment->id, on->name.n ? on->name : on->id });
 	return tally;
 }
 
@@ -170,8 +202,7 @@ static struct tally *tally_get(struct compiler *c, const struct entry *e, const 
 
 /* ---------- legs ---------- */
 
-/* Whether the class acts in this leg of this level; its hook, where the leg runs one. */
-static bool hook_of(const struct policy_class *class, enum level level, enum leg leg, hook **run)
+bool policy_hook(const struct policy_class *class, enum level level, enum leg leg, hook **run)
 {
 	const bool is_service = level == LEVEL_SERVICE;
 
@@ -200,7 +231,7 @@ static bool hook_of(const struct policy_class *class, enum level level, enum leg
 	return *run != NULL;
 }
 
-static unsigned order_of(const struct policy_class *class, enum leg leg)
+unsigned policy_order(const struct policy_class *class, enum leg leg)
 {
 	if (leg == LEG_SERVICE || leg == LEG_ATTEMPT)
 		return class->service_stage;
@@ -227,7 +258,7 @@ static struct chain make_chain(struct policies *p, const struct entries *all, co
 	for (unsigned i = 0; i < all->n; i++) {
 		const struct entry *e = &all->list[i];
 
-		if (!e->conf->enable || !hook_of(e->class, on->level, leg, &run))
+		if (!e->conf->enable || !policy_hook(e->class, on->level, leg, &run))
 			continue;
 		if (!steps) {
 			steps = NEW_N(&p->arena, struct step, all->n - i);
@@ -243,7 +274,7 @@ static struct chain make_chain(struct policies *p, const struct entries *all, co
 			.policy_name = e->conf->policy_name,
 			.attachment_id = arena_copy(&p->arena, e->attachment->id),
 			.resource_id = resource_id,
-			.order = (uint8_t)order_of(e->class, leg),
+			.order = (uint8_t)policy_order(e->class, leg),
 			.level = (uint8_t)on->level,
 			.class_index = (uint8_t)policy_class_index(e->class),
 		});
@@ -268,8 +299,11 @@ static void take_entry(struct compiler *c, struct policies *p, struct entry *e, 
 
 	part_hold(&e->conf->part);
 	p->held[p->n_held++] = &e->conf->part;
-	if (class->apply)
+	if (class->apply) {
 		class->apply(e->conf->conf, &p->settings);
+		p->settings.shapes_attempts =
+			p->settings.has_timeout || p->settings.has_retry || p->settings.has_fallback;
+	}
 	if (class->combine == COMBINE_OVERRIDE || (class->combine == COMBINE_SPECIFIC && e->conf->enable))
 		p->hides |= UINT64_C(1) << policy_class_index(class);
 	if (!e->conf->enable)
@@ -281,6 +315,9 @@ static void take_entry(struct compiler *c, struct policies *p, struct entry *e, 
 	}
 	e->tally = tally_get(c, e, on);
 	p->held[p->n_held++] = &e->tally->kept.part;
+	/* The cell may be another one than the series told of. */
+	if (class->measure)
+		metric_set(e->tally->series[POLICY_OUTCOMES], class->measure(e->cell->memory));
 }
 
 struct policies *policies_compile(struct compiler *c, const struct bearer *on)
@@ -289,10 +326,10 @@ struct policies *policies_compile(struct compiler *c, const struct bearer *on)
 	struct policies *p = (struct policies *)(uintptr_t)&policies_none;
 	unsigned own;
 
-	collect(&all, attached_find(c, on->id));
+	collect(&all, attached_find(c, on->id), NULL, NULL);
 	own = all.n;
 	if (on->parent_id.n)
-		collect(&all, attached_find(c, on->parent_id));
+		collect(&all, attached_find(c, on->parent_id), NULL, NULL);
 	if (all.n) {
 		/* Broad before narrow: the inherited ones to the front. */
 		struct entry *list = NEW_N(&all.scratch, struct entry, all.n);

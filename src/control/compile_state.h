@@ -51,7 +51,7 @@ struct cell {
 /* Counters of one attachment on one resource. Key: policy name, attachment id, resource id, resource name. */
 struct tally {
 	struct kept kept;
-	struct series *series[POLICY_OUTCOMES];
+	struct series *series[POLICY_OUTCOMES + 1];   /* then the class's gauge */
 };
 
 struct policy_state {
@@ -277,6 +277,24 @@ struct attached *attached_find(const struct compiler *c, struct str resource_id)
 void policies_free(struct compiler *c);
 
 /* compile_chain.c: chains of one resource */
+/* What becomes of an attachment on a resource. */
+enum fate {
+	FATE_TAKEN,                       /* it is in the chains and the settings, or, disabled, it is an opt-out */
+	FATE_ABSENT,                      /* disabled, as if it were not there */
+	FATE_UNUSABLE,                    /* its class is not enforced, or its config cannot be used */
+	FATE_REPLACED,                    /* `by` has its place: the operation's own, or an older one on the resource */
+};
+struct surveyed {
+	const struct attachment_state *attachment, *by;
+	struct str resource_id;           /* of the bearer, or its parent */
+	enum fate fate;
+};
+typedef void survey_visit(void *arg, const struct surveyed *s);
+/* What policies_compile() makes of each attachment: the bearer's own, then its parent's, each by age. */
+void policies_survey(const struct compiler *c, const struct bearer *on, survey_visit *visit, void *arg);
+/* Whether the class acts in this leg of this level; *run is its hook, where the leg runs one. */
+bool policy_hook(const struct policy_class *class, enum level level, enum leg leg, hook **run);
+unsigned policy_order(const struct policy_class *class, enum leg leg);   /* of its step in a chain of that leg */
 struct policies *policies_compile(struct compiler *c, const struct bearer *on);
 struct policies *policies_hold(struct policies *p);
 void policies_drop(struct policies *p);
