@@ -232,13 +232,18 @@ bool loop_modify(struct loop *l, struct watch *w, uint32_t events)
 	return control(l, EPOLL_CTL_MOD, w, events);
 }
 
+void loop_forget(struct loop *l, struct watch *w)
+{
+	for (int i = l->at; i < l->n_events; i++)
+		if (l->events[i].data.ptr == w)
+			l->events[i].data.ptr = NULL;
+}
+
 void loop_remove(struct loop *l, struct watch *w)
 {
 	/* Fails when it was never added, which is fine: it is not watched afterwards. */
 	epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
-	for (int i = l->at; i < l->n_events; i++)
-		if (l->events[i].data.ptr == w)
-			l->events[i].data.ptr = NULL;
+	loop_forget(l, w);
 }
 
 void task_init(struct task *t, void (*run)(struct task *))

@@ -45,7 +45,9 @@ void loop_stop(struct loop *l);                       /* own thread only */
 void loop_wake(struct loop *l);                       /* any thread: ends the wait of the loop */
 /* false with errno set when the kernel refuses. events = 0 means the edge-triggered default for streams. */
 bool loop_add(struct loop *l, struct watch *w, uint32_t events);
-void loop_remove(struct loop *l, struct watch *w);    /* call before close() */
+void loop_remove(struct loop *l, struct watch *w);
+/* Only for a descriptor that nobody else holds, right before its close(), which ends the watch in the kernel. */
+void loop_forget(struct loop *l, struct watch *w);
 bool loop_modify(struct loop *l, struct watch *w, uint32_t events);
 void task_init(struct task *t, void (*run)(struct task *));
 void loop_defer(struct loop *l, struct task *t);      /* onto the ready list, once */

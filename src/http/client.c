@@ -65,7 +65,7 @@ void upstream_close(struct client_connection *c)
 	list_remove(&c->task.node);
 	timer_disarm(&c->timer);
 	if (c->watch.fd >= 0) {
-		loop_remove(c->client->loop, &c->watch);
+		loop_forget(c->client->loop, &c->watch);
 		transport_free(&c->transport);
 		close(c->watch.fd);
 	}

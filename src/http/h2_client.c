@@ -88,7 +88,7 @@ static void close_upstream(struct h2_upstream *u, enum call_failure before_head,
 	list_remove(&u->task.node);
 	timer_disarm(&u->timer);
 	if (u->watch.fd >= 0) {
-		loop_remove(u->client->loop, &u->watch);
+		loop_forget(u->client->loop, &u->watch);
 		transport_free(&u->transport);
 		close(u->watch.fd);
 	}

@@ -281,9 +281,9 @@ void connection_close(struct server_connection *c)
 		return;
 	/* A goodbye only where nothing is cut off by it. */
 	if (c->transport.tls && !c->is_aborted && c->protocol->is_idle(c))
-		transport_shutdown(&c->transport);
+		tls_shutdown(c->transport.tls);
 	c->state = CONNECTION_CLOSED;
-	loop_remove(s->loop, &c->watch);
+	loop_forget(s->loop, &c->watch);
 	transport_free(&c->transport);
 	close(c->watch.fd);
 	timer_disarm(&c->timer);

@@ -266,16 +266,25 @@ void stream_abort(struct stream *s)
 	s->class->abort(s);
 }
 
+/*
+ * Whether no byte can come any more that a close would answer with a reset: the client said that this request is its
+ * last, and it was read to its end.
+ */
+static bool has_said_all(const struct server_connection *c, const struct stream *s)
+{
+	return !s->req.keep_alive && s->request_done && !c->is_readable && c->in_at == c->in_n;
+}
+
 /* The response is in the kernel: the stream ends, the connection goes on or not. */
 static void finish(struct server_connection *c)
 {
 	struct stream *s = c->stream;
-	bool keeps = !s->close_after, is_read = s->request_done;
+	bool keeps = !s->close_after, is_read = s->request_done, ends = !keeps && has_said_all(c, s);
 
 	c->stream = NULL;
 	s->connection = NULL;
 	c->since_ms = clock_ms();
-	if (!keeps) {
+	if (!keeps && !ends) {
 		connection_linger(c);
 	} else {
 		c->state = is_read ? CONNECTION_HEAD : CONNECTION_DRAIN;
@@ -283,6 +292,8 @@ static void finish(struct server_connection *c)
 			loop_arm(c->server->loop, &c->timer, LINGER_MS);
 	}
 	c->server->ops->closed(s, STREAM_SENT);
+	if (ends)
+		connection_close(c);
 }
 
 /* Does what stream_send() left to do. True when the connection may read again. */

@@ -66,10 +66,13 @@ int listener_open(const struct addr *at, bool reuse_port, struct problem *why)
 {
 	int fd = handover_take(at);
 
-	if (fd >= 0)
-		return fd;
-	fd = open_bound(at, reuse_port);
-	if (fd >= 0 && listen(fd, BACKLOG) != 0)
+	if (fd < 0) {
+		fd = open_bound(at, reuse_port);
+		if (fd >= 0 && listen(fd, BACKLOG) != 0)
+			fd = give_up(fd);
+	}
+	/* Accepted connections inherit it, so that it costs them no call. */
+	if (fd >= 0 && !switch_on(fd, IPPROTO_TCP, TCP_NODELAY))
 		fd = give_up(fd);
 	if (fd < 0)
 		refuse(at, why);
@@ -104,14 +107,9 @@ struct addr addr_of_socket(int fd)
 
 int addr_accept(int listener, struct addr *peer)
 {
-	int fd;
-
 	memset(peer, 0, sizeof *peer);
 	peer->length = sizeof peer->storage;
-	fd = accept4(listener, &peer->storage.any, &peer->length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd >= 0)
-		switch_on(fd, IPPROTO_TCP, TCP_NODELAY);
-	return fd;
+	return accept4(listener, &peer->storage.any, &peer->length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
 int addr_connect(const struct addr *to)

@@ -255,6 +255,36 @@ static void answers_who_closed_behind_the_request(void **state)
 	close(fd);
 }
 
+/*
+ * Who says that a request is the last one is not waited for. Who may have more under way is: a reset would destroy the
+ * answer.
+ */
+static void closes_at_once_where_nothing_can_follow(void **state)
+{
+	static const struct { const char *text; bool closes, is_left; } rows[] = {
+		{ "GET /hold HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false, false },
+		{ "GET /hold HTTP/1.0\r\n\r\n", false, false },
+		{ "GET /hold HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nmore", false, true },
+		{ "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n", true, true },
+		{ "POST /hold HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\nmore", false, true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		int fd = dial();
+
+		say(fd, rows[i].text);
+		last->stream.close_after = rows[i].closes;
+		answer(last, 200, STR("whole"));
+		turns(1);
+		assert_int_equal(server_connections(server), rows[i].is_left);
+		assert_non_null(strstr(hear(fd, NULL), "whole"));
+		close(fd);
+		turns(3);
+		assert_int_equal(server_connections(server), 0);
+	}
+}
+
 static void sends_no_body_where_none_belongs(void **state)
 {
 	int fd = dial();
@@ -457,7 +487,8 @@ int main(void)
 		CASE(waits_for_the_rest_of_a_lone_cr), CASE(resumes_with_bytes_that_came_before),
 		CASE(tells_when_output_is_drained), CASE(drains_without_loss), CASE(aborts_visibly),
 		CASE(never_ends_short_of_its_length), CASE(notices_clients_that_leave),
-		CASE(answers_who_closed_behind_the_request), CASE(sends_no_body_where_none_belongs),
+		CASE(answers_who_closed_behind_the_request), CASE(closes_at_once_where_nothing_can_follow),
+		CASE(sends_no_body_where_none_belongs),
 		CASE(speaks_to_old_clients), CASE(continues_once), CASE(answers_before_the_body_ends),
 		CASE(refuses_bad_bodies), CASE(limits_heads), CASE(counts_what_it_turns_away),
 		CASE(sweeps_at_the_next_idle_point), CASE(rests_without_descriptors),
