@@ -73,7 +73,8 @@ static struct route_base *decode_operation(struct compiler *c, const struct reso
 			.resource = r, .type = "Operation", .name = r->name, .gateway_id = parent.gatewayId,
 			.domain_ids = &parent.domainIds, .backend = doc.has_backend ? &doc.backend : inherited,
 			.match = has_parameter(doc.path) ? MATCH_TEMPLATE : MATCH_EXACT, .path_field = "path",
-			.path = join(&scratch, parent.basePath, doc.path), .method = doc.method }, why);
+			.path = join(&scratch, parent.basePath, doc.path), .base_path = parent.basePath,
+			.method = doc.method }, why);
 	}
 	arena_free(&scratch);
 	return base;

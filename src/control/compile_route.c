@@ -182,6 +182,17 @@ static void read_domains(struct route_base *base, const struct items *ids)
 	base->n_domain_ids = (unsigned)ids->n;
 }
 
+static void read_base(struct route *r, struct str base_path)
+{
+	struct str segment;
+	unsigned n = 0;
+
+	r->has_base = base_path.n > 0;
+	while (str_split(&base_path, '/', &segment))
+		n += segment.n > 0;
+	r->base_segments = (uint8_t)(n < UINT8_MAX ? n : UINT8_MAX);
+}
+
 struct route_base *route_base_new(struct compiler *c, const struct route_source *s, struct problem *why)
 {
 	struct route_base *base = MEM_NEW(struct route_base);
@@ -198,6 +209,7 @@ struct route_base *route_base_new(struct compiler *c, const struct route_source 
 	r->age = s->resource->age;
 	r->match = (enum match_type)s->match;
 	r->ignore_case = s->conditions && s->conditions->ignoreUriCase;
+	read_base(r, s->base_path);
 	read_methods(a, s, r);
 	read_targets(a, s->backend, r);
 	read_domains(base, s->domain_ids);

@@ -310,6 +310,7 @@ struct route_source {
 	int match;                        /* enum match_type */
 	const char *path_field;           /* for problems */
 	struct str path;
+	struct str base_path;             /* of the API that it is an operation of; absent = none */
 	const struct route_match *conditions;   /* NULL = none */
 	struct str method;                /* the only one; absent = as conditions say */
 };

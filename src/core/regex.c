@@ -14,6 +14,7 @@
 #define MATCH_LIMIT 100000
 #define HEAP_LIMIT_KIB 4096
 #define JIT_STACK_MAX (512 * 1024)
+#define RESULT_MAX (64 * 1024)           /* bytes that a replacement may make of a subject */
 #define MAX_GROUPS 100                   /* kept per match: \0..\99 */
 
 struct regex {
@@ -354,7 +355,7 @@ static void expand(struct sbuf *out, const struct regex *r, struct str subject, 
 	struct str literal;
 	int group;
 
-	while (take_piece(&template, &literal, &group)) {
+	while (out->n <= RESULT_MAX && take_piece(&template, &literal, &group)) {
 		if (group < 0) {
 			sbuf_add(out, literal);
 			continue;
@@ -376,7 +377,7 @@ struct str regex_replace(const struct regex *r, struct arena *a, struct str subj
 	while (from <= subject.n && (found = run(r->search, subject, from)) != REGEX_NO) {
 		const PCRE2_SIZE *pairs;
 
-		if (found == REGEX_LIMIT) {
+		if (found == REGEX_LIMIT || out.n > RESULT_MAX) {
 			sbuf_free(&out);
 			return (struct str){ NULL, 0 };
 		}

@@ -20,7 +20,7 @@ unsigned regex_groups(const struct regex *r);                                   
 unsigned regex_template_groups(struct str template);                              /* the highest group it refers to */
 /*
  * Every match replaced, and an empty one right behind another match is not (RE2's rule). Template: \0..\9,
- * $0..$9, ${N} up to 99; \\ and $$ are literal; a group that took no part is empty. Absent str on limit.
- * The result may be `subject` itself.
+ * $0..$9, ${N} up to 99; \\ and $$ are literal; a group that took no part is empty. Absent str on limit, and when the
+ * result would be much longer than 64 KiB. The result may be `subject` itself.
  */
 struct str regex_replace(const struct regex *r, struct arena *a, struct str subject, struct str template);

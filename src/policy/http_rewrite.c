@@ -1,9 +1,18 @@
-/* http_rewrite.c -- HttpRewrite: changes the path and the Host of the request on its way to the service. */
+/*
+ * http_rewrite.c -- HttpRewrite: changes the path and the Host of the request on its way to the service.
+ *
+ * Works on the path as it was normalised, percent-encoded and without the query, and decodes nothing; the query is not
+ * touched. Once for each request: matching, limits and logs go on with the original. A result that another server would
+ * understand as some other path (dot segments, encoded control bytes) is refused: it can only come from what a client
+ * put into a capture.
+ */
 #include "core/regex.h"
+#include "http/uri.h"
 #include "policy/formats.h"
 #include "proxy/policy.h"
 
 enum path_type { PATH_EXACT, PATH_PREFIX, PATH_REGEX };
+enum outcome { REWRITTEN, REFUSED };
 
 struct http_rewrite {
 	int pathType;
@@ -12,6 +21,7 @@ struct http_rewrite {
 	struct str substitution;
 	struct str host;
 	bool enable;
+	struct regex *regex;              /* made by prepare() */
 };
 
 static const struct choice path_types[] = {
@@ -54,6 +64,16 @@ static bool check_escapes(struct str s, struct problem *why)
 	return true;
 }
 
+/* Its own bytes go into a path as they are. A query cannot be made here: the request's is kept. */
+static bool check_literals(struct str s, struct problem *why)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] <= 0x20 || s.p[i] >= 0x7f || s.p[i] == '?' || s.p[i] == '#')
+			return problem(why, "substitution", "must not contain blanks, ?, # or non-ASCII bytes; escape "
+				"them as %%XX");
+	return true;
+}
+
 static bool check_regex(const struct http_rewrite *rewrite, struct problem *why)
 {
 	unsigned used = regex_template_groups(rewrite->substitution), groups;
@@ -71,7 +91,19 @@ static bool check_regex(const struct http_rewrite *rewrite, struct problem *why)
 		return false;
 	if (used > groups)
 		return problem(why, "substitution", "refers to group %u, the pattern has %u", used, groups);
-	return true;
+	return check_literals(rewrite->substitution, why);
+}
+
+/* No byte sequence that the parser would refuse in a request of a client's. */
+static bool check_escaped(struct str path, struct problem *why)
+{
+	struct arena scratch = { 0 };
+	struct str normal, query;
+	bool ok = uri_normalise(&scratch, path, &normal, &query) == URI_OK;
+
+	arena_free(&scratch);
+	return ok || problem(why, "path", "is not a valid path: %%XX has two hexadecimal digits, and encodes no control "
+			"character");
 }
 
 static bool check(const void *conf, struct problem *why)
@@ -87,7 +119,16 @@ static bool check(const void *conf, struct problem *why)
 		problem_prefix(why, "path");
 		return false;
 	}
-	return true;
+	return check_escaped(rewrite->path, why);
+}
+
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct http_rewrite *rewrite = conf;
+
+	if (rewrite->pathType == PATH_REGEX)
+		rewrite->regex = regex_compile(a, rewrite->pattern, false, why);
+	return rewrite->pathType != PATH_REGEX || rewrite->regex;
 }
 
 static bool attach(const void *conf, const struct attach_target *t, struct problem *why)
@@ -102,6 +143,87 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	return true;
 }
 
+/* ---------- requests ---------- */
+
+static struct str join(struct exchange *x, struct str front, struct str rest)
+{
+	return arena_printf(exchange_arena(x), "%.*s%.*s", STR_FMT(front), STR_FMT(rest));
+}
+
+/* `front` instead of the first n bytes of the path, with exactly one slash where they meet. */
+static struct str replace_front(struct exchange *x, struct str front, size_t n)
+{
+	struct str path = exchange_path(x), rest = { path.p + n, path.n - n };
+	bool front_ends = front.n > 0 && front.p[front.n - 1] == '/';
+
+	if (front_ends && rest.n > 0 && rest.p[0] == '/')
+		rest = (struct str){ rest.p + 1, rest.n - 1 };
+	else if (!front_ends && path.p[n - 1] == '/')
+		return arena_printf(exchange_arena(x), "%.*s/%.*s", STR_FMT(front), STR_FMT(rest));
+	return join(x, front, rest);
+}
+
+/* The path that goes to the service; absent when the step limit of the pattern was met. */
+static struct str rewrite_path(struct exchange *x, const struct http_rewrite *rewrite)
+{
+	struct str path = exchange_path(x), result;
+	size_t n;
+
+	if (rewrite->pathType == PATH_REGEX) {
+		result = regex_replace(rewrite->regex, exchange_arena(x), path, rewrite->substitution);
+		if (!result.p)
+			return result;
+		if (result.n == 0)
+			return path;
+		return result.p[0] == '/' ? result : join(x, STR("/"), result);
+	}
+	if (rewrite->path.n == 0)
+		return path;
+	if (rewrite->pathType == PATH_EXACT)
+		return rewrite->path;
+	switch (exchange_fixed_path(x, &n)) {
+	case FIXED_WHOLE:
+		return rewrite->path;
+	case FIXED_PREFIX:
+		return replace_front(x, rewrite->path, n);
+	case FIXED_NONE:                  /* the route was changed since this was attached */
+		break;
+	}
+	return path;
+}
+
+static bool is_safe(struct exchange *x, struct str path)
+{
+	struct problem unused;
+	struct str normal, query;
+
+	return path_check(path, false, &unused) &&
+	       uri_normalise(exchange_arena(x), path, &normal, &query) == URI_OK;
+}
+
+static enum verdict rewrite(struct exchange *x, const struct step *s)
+{
+	const struct http_rewrite *conf = s->conf;
+	struct message *req = exchange_request(x);
+	struct str path = rewrite_path(x, conf);
+
+	if (!path.p) {
+		policy_count(s, REFUSED);
+		return fail(x, "the pattern takes too many steps on this path");
+	}
+	if (path.p != req->path.p) {
+		if (!is_safe(x, path)) {
+			policy_count(s, REFUSED);
+			return reply_error(x, 400, "ErrInvalidPath", STR("this path cannot be rewritten safely"));
+		}
+		req->path = path;
+	}
+	if (conf->host.n > 0)
+		message_set_id(req, HEADER_HOST, conf->host);
+	policy_count(s, REWRITTEN);
+	return next();
+}
+
 const struct policy_class http_rewrite = {
 	.name = "HttpRewrite",
 	.alias = "HTTP rewrite",
@@ -110,12 +232,17 @@ const struct policy_class http_rewrite = {
 	.scopes = SCOPE_ROUTE | SCOPE_API | SCOPE_OPERATION,
 	.stage = STAGE_REWRITE,
 	.combine = COMBINE_SPECIFIC,
+	.is_enforced = true,
+	.fail_status = 500,
 	.execute_stage = "PluginDefault",
 	.execute_priority = 530,
 	.fields = fields,
 	.conf_size = sizeof(struct http_rewrite),
 	.enable_at = offsetof(struct http_rewrite, enable),
-	.outcomes = { "rewritten" },
+	.outcomes = { [REWRITTEN] = "rewritten", [REFUSED] = "refused" },
 	.check = check,
+	.prepare = prepare,
 	.attach = attach,
+	.request = rewrite,
+	.is_pure = true,
 };

@@ -11,7 +11,7 @@ static bool is_type(struct str value, struct str type)
 }
 
 /* Lasts as long as its peers want, so how long it took says nothing. */
-static bool is_stream(const struct exchange *x)
+bool outcome_is_stream(const struct exchange *x)
 {
 	struct str type = message_value(&x->res, HEADER_CONTENT_TYPE);
 
@@ -23,7 +23,7 @@ void outcome_note_head(struct exchange *x)
 {
 	x->upstream_status = (uint16_t)x->res.status;
 	if (x->n_owed > 0)
-		x->upstream_streams = is_stream(x);
+		x->upstream_streams = outcome_is_stream(x);
 }
 
 static enum outcome_end end_of(const struct exchange *x)
@@ -49,4 +49,28 @@ struct upstream_outcome exchange_outcome(const struct exchange *x)
 		.head_us = x->upstream_head_us,
 		.end_us = x->upstream_end_us,
 	};
+}
+
+static int64_t timeout_of(const struct service *s)
+{
+	return s->policies->settings.has_timeout ? s->policies->settings.timeout_ms : 0;
+}
+
+int64_t exchange_timeout_ms(const struct exchange *x)
+{
+	const struct settings *own = &x->route->policies->settings;
+	int64_t longest = 0;
+
+	if (own->has_timeout)
+		return own->timeout_ms;
+	if (x->service)
+		return timeout_of(x->service);
+	for (unsigned i = 0; i < x->route->n_targets; i++) {
+		const struct target *t = &x->route->targets[i];
+		struct part *p = pmap_get_hashed(x->view->snapshot->services, t->service_id, t->hash);
+		int64_t timeout_ms = p ? timeout_of(CONTAINER(p, struct service, part)) : 0;
+
+		longest = timeout_ms > longest ? timeout_ms : longest;
+	}
+	return longest;
 }

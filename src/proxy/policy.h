@@ -296,6 +296,17 @@ uint32_t exchange_random(struct exchange *x);             /* fast, not for secre
 struct lane_names;
 void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes);
 bool exchange_is_tls(const struct exchange *x);
+struct str exchange_scheme(const struct exchange *x);             /* "https" or "http", as the client asked for */
+/* As the client asked, whatever rewrites follow. The query has no '?'; p == NULL: there was none. */
+struct str exchange_host(const struct exchange *x);
+struct str exchange_path(const struct exchange *x);
+struct str exchange_query(const struct exchange *x);
+/*
+ * What of that path the route fixes: all of it (Exact), its first *n bytes (Prefix, and the base path of an API's
+ * operation), or nothing that could be told apart (Regex).
+ */
+enum fixed_path { FIXED_NONE, FIXED_WHOLE, FIXED_PREFIX };
+enum fixed_path exchange_fixed_path(const struct exchange *x, size_t *n);
 void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
 const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */

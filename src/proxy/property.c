@@ -101,7 +101,7 @@ static struct str decode(struct exchange *x, struct str raw, bool form)
 	return text.p && is_printable(text) ? text : raw;
 }
 
-static struct str scheme(const struct exchange *x)
+struct str exchange_scheme(const struct exchange *x)
 {
 	struct str said = message_value(&x->stream.req, HEADER_X_FORWARDED_PROTO);
 
@@ -110,6 +110,49 @@ static struct str scheme(const struct exchange *x)
 	if (x->trusted_peer && str_equal_nocase(said, STR("http")))
 		return STR("http");
 	return exchange_is_tls(x) ? STR("https") : STR("http");
+}
+
+/* ---- what the client asked for, in pieces ---- */
+
+struct str exchange_host(const struct exchange *x)
+{
+	return x->host;
+}
+
+struct str exchange_path(const struct exchange *x)
+{
+	return x->path;
+}
+
+struct str exchange_query(const struct exchange *x)
+{
+	return x->query;
+}
+
+/* Bytes of the first n segments, the slash behind them left out; of none, the slash at the beginning. */
+static size_t length_of_segments(struct str path, unsigned n)
+{
+	size_t at = 0;
+
+	for (; n > 0 && at < path.n; n--)
+		do
+			at++;
+		while (at < path.n && path.p[at] != '/');
+	return at ? at : 1;
+}
+
+enum fixed_path exchange_fixed_path(const struct exchange *x, size_t *n)
+{
+	const struct route *r = x->route;
+
+	if (r->has_base) {
+		*n = length_of_segments(x->path, r->base_segments);
+		return FIXED_PREFIX;
+	}
+	*n = r->path.n;
+	if (r->match == MATCH_PREFIX)
+		return FIXED_PREFIX;
+	return r->match == MATCH_REGEX ? FIXED_NONE : FIXED_WHOLE;
 }
 
 static struct str host(const struct exchange *x)
@@ -135,7 +178,7 @@ static struct str request_value(struct exchange *x, const struct property *p)
 	case REQUEST_METHOD:
 		return req->method_name;
 	case REQUEST_SCHEME:
-		return scheme(x);
+		return exchange_scheme(x);
 	case REQUEST_HOST:
 		return host(x);
 	case REQUEST_PATH:

@@ -17,7 +17,7 @@
 #undef TEXT_MAX
 #undef NUMBER
 #define TEXT_MAX 512
-#define RECORD_MAX (9 * TEXT_MAX * 6 + 1024)
+#define RECORD_MAX (10 * TEXT_MAX * 6 + 1024)
 #define RECORD_NAME_MAX 64
 #define RECORD_FRAGMENT_MAX (RECORD_NAME_MAX + 6 * TEXT_MAX + 32)
 
@@ -163,6 +163,8 @@ static char *request_part(const struct exchange *x, char *out, int status)
 	out = PLAIN(out, "method", x->stream.req.method_name);
 	out = TEXT(out, "host", x->host);
 	out = TEXT(out, "path", x->path);
+	if (UNLIKELY(x->stream.req.path.p != x->path.p))
+		out = TEXT(out, "upstreamPath", x->stream.req.path);
 	out = NUMBER(out, "status", status);
 	return x->res.upgrade.n ? PLAIN(out, "protocol", x->res.upgrade) : out;
 }

@@ -126,6 +126,8 @@ struct route {
 	struct str resource_type;         /* "Route", "Operation", "Api" */
 	enum match_type match;
 	struct str path;                  /* as configured, base path included; "/a/" as a prefix does not match "/a" */
+	bool has_base;                    /* an API's operation: the first segments are those of the base path */
+	uint8_t base_segments;
 	bool ignore_case;
 	uint32_t methods;                 /* bit set of enum method; 0 = all */
 	struct str *other_methods;        /* names outside enum method */

@@ -290,8 +290,10 @@ static void body(struct call *c, char *data, size_t n, bool end)
 
 	if (end)
 		x->stream.trailers = c->res.trailers;
-	if (end && !x->is_tunnel)
+	if (end && !x->is_tunnel) {
 		exchange_end_call(x);
+		outcome_settle(x);
+	}
 	if (!stream_send(&x->stream, NULL, (struct str){ data, n }, end) && !end)
 		call_pause(c);
 }

@@ -3,8 +3,10 @@ import http.client
 import json
 import socket
 import threading
+import time
 
 from gw import numbers
+from scripted import Scripted, field, read_request
 
 LIMIT_BODY = '{"error":"x"}'
 
@@ -13,6 +15,18 @@ def rate(threshold, **more):
 	"""RateLimit. Refuses with 429 and JSON unless `more` says otherwise."""
 	return {"threshold": threshold, "behaviorType": 0, "bodyEncoding": 1, "responseStatusCode": 429,
 		"responseContentBody": LIMIT_BODY, "enable": True, **more}
+
+
+def concurrency(most, **more):
+	"""ConcurrencyLimit."""
+	return {"maxConcurrency": most, "behaviorType": 0, "bodyEncoding": 0, "responseStatusCode": 503, "responseContentBody": "busy",
+		"enable": True, **more}
+
+
+def breaker(**more):
+	"""CircuitBreaker: that of the contract's examples."""
+	return {"strategy": 1, "minRequestAmount": 10, "triggerRatio": 50, "statDurationSec": 30, "recoveryTimeoutSec": 2,
+		"responseStatusCode": 503, "bodyEncoding": 0, "responseContentBody": "open", "behaviorType": 0, "enable": True, **more}
 
 
 def op(direction, action, key, value="", mode="Custom"):
@@ -165,6 +179,56 @@ class Canned:
 
 	def __exit__(self, *_):
 		self.listener.close()
+
+
+class Told:
+	"""An upstream that answers as it was told last: `status`, `delay` in seconds, `hold()` until release(). `hits` counts requests, also
+	those that wait; `targets` are what was asked for."""
+
+	def __init__(self, status=200, delay=0, body=b"told"):
+		self.status, self.delay, self.body = status, delay, body
+		self.hits, self.targets, self.lock = 0, [], threading.Lock()
+		self.gate = threading.Event()
+		self.gate.set()
+		self.server = Scripted(self.serve)
+		self.port = self.server.port
+
+	def hold(self):
+		self.gate.clear()
+
+	def release(self):
+		self.gate.set()
+
+	def serve(self, connection):
+		while connection.buffer or connection.fill():
+			lines = read_request(connection)
+			with self.lock:
+				self.hits += 1
+				self.targets.append(lines[0].split(" ")[1])
+			status, body, delay = self.status, self.body, self.delay    # as it was when the request came
+			connection.take(int(field(lines, "Content-Length") or 0))
+			self.gate.wait(60)
+			time.sleep(delay)
+			connection.send(f"HTTP/1.1 {status} Told\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+	def __enter__(self):
+		self.server.__enter__()
+		return self
+
+	def __exit__(self, *exits):
+		self.release()
+		self.server.__exit__(*exits)
+
+
+def gauge(gw, attachment, name="sluice_circuit_breaker_state"):
+	"""{resource: value} of a metric that stands for what an attachment keeps."""
+	_, text, _ = raw_get(gw, "/metrics")
+	found = {}
+	for line in text.split("\n"):
+		if line.startswith(f"{name}{{") and f'attachment="{attachment.id}"' in line:
+			labels = dict(part.split("=", 1) for part in line[line.index("{") + 1:line.index("}")].split(","))
+			found[labels["resource"].strip('"')] = int(float(line.rsplit(" ", 1)[1]))
+	return found
 
 
 def seen(fields, name):
