@@ -245,7 +245,7 @@ struct str api_action(const struct api_path *at, enum method method, bool is_mes
 
 	if (at->kind != RESOURCE_COUNT && !noun)
 		noun = resource_classes[at->kind]->noun;
-	if (method == METHOD_POST)
+	if (method == METHOD_POST && !at->asks)
 		verb = at->is_item ? "Delete" : "Create";
 	else if (method == METHOD_PUT)
 		verb = "Update";
@@ -322,7 +322,7 @@ bool api_judge(struct api_call *call, uint64_t announced_bytes)
 
 static bool is_write(const struct api_call *call)
 {
-	return call->method != METHOD_GET && call->method != METHOD_HEAD;
+	return call->method != METHOD_GET && call->method != METHOD_HEAD && !call->at->asks;
 }
 
 static bool read_dry_run(struct api_call *call, struct problem *why)

@@ -35,6 +35,7 @@ struct api_path {
 	bool is_item;
 	bool is_open;                     /* no token, any Host */
 	const char *noun;                 /* of the action, where it is no resource's */
+	const struct field *asks;         /* a POST that changes nothing: the question it takes */
 	api_handler *get, *post, *put, *delete;
 };
 extern const struct api_path api_paths[];                  /* ends with a NULL pattern */
@@ -99,6 +100,8 @@ api_handler api_gateway_read, api_gateway_replace, api_gateway_delete, api_gatew
 	api_feature_list, api_feature_read, api_feature_replace, api_port_create, api_port_replace, api_port_delete;
 /* api_info.c */
 api_handler api_policy_classes, api_policy_class, api_openapi, api_metrics, api_livez, api_readyz;
+/* api_explain.c */
+api_handler api_effective, api_trace;
 /* The parent of a nested path exists, and the item belongs to it: PROBLEM_NOT_FOUND. */
 MUST_USE bool api_find_parent(const struct api_call *call, struct str *parent_id, struct problem *why);
 struct resource *api_find_item(const struct api_call *call, struct problem *why);

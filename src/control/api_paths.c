@@ -1,5 +1,6 @@
 /* api_paths.c -- every path of the API. Literal segments stand before parameters where both could match. */
 #include "control/api.h"
+#include "control/trace.h"
 
 #define COLLECTION(path, resource_kind) \
 	{ \
@@ -79,10 +80,25 @@ const struct api_path api_paths[] = {
 		.delete = api_port_delete },
 	COLLECTION("/api/v1/routes", ROUTE),
 	ONE("/api/v1/routes/{routeId}", ROUTE),
+	{ .pattern = "/api/v1/routes/{routeId}/effective-policies",
+		.kind = RESOURCE_ROUTE,
+		.is_item = true,
+		.noun = "EffectivePolicies",
+		.get = api_effective },
 	COLLECTION("/api/v1/http-apis", API),
 	ONE("/api/v1/http-apis/{httpApiId}", API),
+	{ .pattern = "/api/v1/http-apis/{httpApiId}/effective-policies",
+		.kind = RESOURCE_API,
+		.is_item = true,
+		.noun = "HttpApiEffectivePolicies",
+		.get = api_effective },
 	COLLECTION("/api/v1/http-apis/{httpApiId}/operations", OPERATION),
 	ONE("/api/v1/http-apis/{httpApiId}/operations/{operationId}", OPERATION),
+	{ .pattern = "/api/v1/http-apis/{httpApiId}/operations/{operationId}/effective-policies",
+		.kind = RESOURCE_OPERATION,
+		.is_item = true,
+		.noun = "OperationEffectivePolicies",
+		.get = api_effective },
 	COLLECTION("/api/v1/llm-apis", LLM_API),
 	ONE("/api/v1/llm-apis/{llmApiId}", LLM_API),
 	COLLECTION("/api/v1/agent-apis", AGENT_API),
@@ -108,6 +124,11 @@ const struct api_path api_paths[] = {
 		.is_item = true,
 		.noun = "PolicyClass",
 		.get = api_policy_class },
+	{ .pattern = "/api/v1/trace",
+		.kind = RESOURCE_COUNT,
+		.noun = "Trace",
+		.asks = trace_fields,
+		.post = api_trace },
 	COLLECTION("/api/v1/tokens", TOKEN),
 	ONE("/api/v1/tokens/{tokenId}", TOKEN),
 	{ .pattern = NULL },

@@ -222,7 +222,7 @@ static struct json *make_parameters(const struct describer *d, enum method metho
 			add_parameter(d, list, "path", arena_copy(d->a, (struct str){ part.p + 1, part.n - 2 }).p);
 	if (method == METHOD_GET && !d->at->is_item)
 		add_filters(d, list);
-	if (method != METHOD_GET)
+	if (method != METHOD_GET && !d->at->asks)
 		add_parameter(d, list, "query", "dryRun");
 	if (d->at->is_item && (method == METHOD_PUT || method == METHOD_DELETE))
 		add_parameter(d, list, "header", "If-Match");
@@ -241,7 +241,7 @@ static struct json *answer_schema(const struct describer *d, enum method method)
 {
 	const struct api_path *at = d->at;
 
-	if (at->kind == RESOURCE_COUNT || method == METHOD_DELETE || (method == METHOD_POST && at->is_item)) {
+	if (at->kind == RESOURCE_COUNT || at->noun || method == METHOD_DELETE || (method == METHOD_POST && at->is_item)) {
 		struct json *any = json_new(d->a, JSON_OBJECT);
 
 		put_text(d->a, any, "type", "object");
@@ -276,7 +276,9 @@ static struct json *make_body(const struct describer *d, enum method method)
 {
 	struct json *body = json_new(d->a, JSON_OBJECT), *schema;
 
-	if (method == METHOD_POST && d->at->is_item) {
+	if (d->at->asks) {
+		schema = fields_schema(d->at->asks, d->a);
+	} else if (method == METHOD_POST && d->at->is_item) {
 		static const char *const rows[] = { "Namespace", "Namespace of the gateway.", NULL };
 
 		schema = text_schema(d->a, rows);
@@ -305,7 +307,7 @@ static void add_operation(const struct describer *d, struct json *path, enum met
 			arena_printf(d->a, "%s%.*s%s", d->is_mesh ? "mesh_" : "", (int)(action.n - colon),
 				action.p + colon, method == METHOD_POST && d->at->is_item ? "ByPost" : "")));
 	put_text(d->a, operation, "description",
-		d->at->kind == RESOURCE_COUNT ? d->at->noun : resource_classes[d->at->kind]->doc);
+		d->at->kind == RESOURCE_COUNT || d->at->noun ? d->at->noun : resource_classes[d->at->kind]->doc);
 	json_put(d->a, operation, "x-action", json_new_text(d->a, action));
 	json_put(d->a, operation, "parameters", make_parameters(d, method));
 	if (method == METHOD_POST || method == METHOD_PUT)

@@ -240,7 +240,21 @@ static bool find_way(struct dry_run *d, const struct dry_request *r)
 	return false;
 }
 
-static bool find_service(struct dry_run *d, const struct dry_request *r, unsigned pick)
+/* NULL: the route has none, or not this one. */
+static const struct target *find_target(const struct route *route, struct str service_id)
+{
+	const struct target *best = NULL;
+
+	for (unsigned i = 0; i < route->n_targets; i++) {
+		const struct target *t = &route->targets[i];
+
+		if (service_id.p ? str_equal(t->service_id, service_id) : !best || t->weight > best->weight)
+			best = t;
+	}
+	return best;
+}
+
+static bool find_service(struct dry_run *d, const struct dry_request *r)
 {
 	struct exchange *x = &d->x;
 	struct part *found;
@@ -250,15 +264,17 @@ static bool find_service(struct dry_run *d, const struct dry_request *r, unsigne
 		return false;
 	}
 	x->phase = EXCHANGE_UPSTREAM;
-	if (pick < x->route->n_targets) {
-		x->target = &x->route->targets[pick];
+	x->target = find_target(x->route, r->service_id);
+	if (x->target) {
 		found = pmap_get_hashed(r->snapshot->services, x->target->service_id, x->target->hash);
 		x->service = found ? CONTAINER(found, struct service, part) : NULL;
 	}
-	if (x->service)
-		return true;
-	answer_reason(d, 503, REASON_NO_SERVICE, "ErrNoUpstream");
-	return false;
+	if (!x->service) {
+		answer_reason(d, 503, REASON_NO_SERVICE, "ErrNoUpstream");
+		return false;
+	}
+	forward_fields(x, arena_printf(&x->arena, "%u", addr_port(&r->binding->addr)));
+	return true;
 }
 
 /* The response leg runs for answers of our own too; of the upstream's nothing is known but that it may be a 200. */
@@ -281,7 +297,7 @@ static void end_exchange(struct arena_defer *defer)
 	arena_free(&CONTAINER(defer, struct dry_run, end)->x.arena);
 }
 
-struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, unsigned pick, struct problem *why)
+struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, struct problem *why)
 {
 	struct dry_run *d = NEW(a, struct dry_run);
 
@@ -291,8 +307,12 @@ struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, unsign
 	d->x.view = &d->view;
 	if (!open_exchange(d, r, why))
 		return NULL;
-	if (find_way(d, r) && run_leg(d, LEG_REQUEST) && find_service(d, r, pick) && run_leg(d, LEG_SERVICE))
+	if (find_way(d, r) && run_leg(d, LEG_REQUEST) && find_service(d, r) && run_leg(d, LEG_SERVICE))
 		run_leg(d, LEG_ATTEMPT);
+	if (r->service_id.p && d->x.route && !find_target(d->x.route, r->service_id)) {
+		problem(why, "serviceId", "the route does not lead to the service \"%.*s\"", STR_FMT(r->service_id));
+		return NULL;
+	}
 	run_response(d);
 	return d;
 }

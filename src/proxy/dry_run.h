@@ -44,6 +44,7 @@ struct dry_request {
 	uint16_t peer_port;
 	bool is_tls;
 	struct str request_id;
+	struct str service_id;            /* the target to follow; absent = the one with the largest share */
 	const struct binding *binding;
 	const struct snapshot *snapshot;  /* paths and services are read */
 };
@@ -51,6 +52,7 @@ struct dry_request {
 struct dry_run {
 	struct exchange x;                /* site, route, service, stream.req as they are in the end; res when is_local */
 	struct arena *arena;
+	const struct endpoint *endpoint;  /* that it would go to, as far as that is sure; NULL otherwise */
 	struct dry_step *steps;
 	unsigned n_steps, room;
 	struct dry_miss *misses;
@@ -66,8 +68,8 @@ struct dry_run {
 };
 
 /*
- * Matches, judges and runs the request leg; then for the target (`pick` of the route's targets, by index) the service
- * and attempt legs, and the response leg, for which an upstream's answer is taken to be a bare 200. Everything lives as
- * long as `a`. NULL fills *why: the head is refused by the parser.
+ * Matches, judges and runs the request leg; then for one target of the route the service and attempt legs, and the
+ * response leg, for which an upstream's answer is taken to be a bare 200. Everything lives as long as `a`. NULL fills
+ * *why: the parser refuses the head (field ""), or the route does not lead to the service ("serviceId").
  */
-struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, unsigned pick, struct problem *why);
+struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, struct problem *why);

@@ -85,6 +85,7 @@ struct exchange {
 	bool trusted_peer;                /* its X-Forwarded-* are believed */
 	struct str tls_record;            /* secure_record(); absent in the clear */
 	struct str request_id;
+	struct str consumer;              /* exchange_set_consumer() */
 	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
 	/* policies */
 	struct walk walk;
@@ -142,6 +143,8 @@ extern const struct server_ops exchange_server_ops;
 
 /* outcome.c: x->res is the upstream's, untouched yet */
 void outcome_note_head(struct exchange *x);
+/* Lasts as long as its peers want: an upgrade, events, gRPC. By x->res, untouched yet. */
+bool outcome_is_stream(const struct exchange *x);
 
 struct router_listener;
 /* Site, route and what they hide. The listener, which may be NULL, hears of routes that were passed over. */
@@ -157,7 +160,10 @@ void exchange_dispatch(struct exchange *x);
 bool exchange_find_service(struct exchange *x);                   /* target and service of the route; false: none */
 struct str exchange_make_id(struct exchange *x);                  /* 32 characters that say nothing */
 void exchange_start_call(struct exchange *x);                     /* attempt leg is through */
-void exchange_end_call(struct exchange *x);                       /* the attempt is over, whatever became of it */
+void exchange_end_try(struct exchange *x);                        /* this call is over; another one may follow */
+void exchange_end_call(struct exchange *x);                       /* and none follows, whatever became of it */
+void exchange_report_try(struct exchange *x, enum call_failure what);     /* to endpoint, metrics and log */
+void exchange_fail_try(struct exchange *x, enum call_failure what);       /* another one, or the answer */
 void exchange_send_response(struct exchange *x);
 /* The access record of what the parser or a limit refused before it was an exchange. */
 void record_refused(const struct ip *peer, int status, const char *tag, struct str request_id);
@@ -182,6 +188,7 @@ void pipeline_resume(struct exchange *x);                         /* the wait is
 void pipeline_abort(struct exchange *x);                          /* cancels the wait */
 void pipeline_settle(struct exchange *x);                         /* settled hooks of what was entered */
 void pipeline_done(struct exchange *x);                           /* done hooks, newest first */
+void pipeline_leave_service(struct exchange *x);                  /* those of the service's steps: another one follows */
 /* After a FAIL of x->step: whether its class lets pass. False: x->res is the refusal. */
 bool pipeline_may_pass(struct exchange *x);
 /* The upstream's part is over, but the last of it not sent: settled hooks, where there may be some. */
@@ -197,3 +204,4 @@ void health_report(const struct service *s, const struct endpoint *e, int status
 void forward_identify(struct exchange *x);
 void forward_identify_peer(struct exchange *x, const struct ip *peer, uint16_t port);
 void forward_prepare(struct exchange *x);
+void forward_fields(struct exchange *x, struct str port);         /* of the listener, in digits */

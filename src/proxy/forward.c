@@ -112,10 +112,16 @@ static struct str list_addresses(struct exchange *x)
 	return (struct str){ out, (size_t)(str_put(STR_PUT(str_put(out, before), ", "), x->peer_text) - out) };
 }
 
-/* The lines stand together, so that they are sent in one piece. */
 void forward_prepare(struct exchange *x)
 {
 	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
+
+	forward_fields(x, l->port);
+}
+
+/* The lines stand together, so that they are sent in one piece. */
+void forward_fields(struct exchange *x, struct str port)
+{
 	struct message *req = &x->stream.req;
 	struct str addresses = list_addresses(x);
 	char *out = arena_take(&x->arena, LINES_BYTES + addresses.n + x->host.n + x->client_text.n + x->request_id.n);
@@ -127,7 +133,7 @@ void forward_prepare(struct exchange *x)
 	if (!is_told(x, HEADER_X_FORWARDED_HOST))
 		out = PUT_LINE(req, out, HEADER_X_FORWARDED_HOST, "x-forwarded-host", x->host);
 	if (!is_told(x, HEADER_X_FORWARDED_PORT))
-		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PORT, "x-forwarded-port", l->port);
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PORT, "x-forwarded-port", port);
 	out = PUT_LINE(req, out, HEADER_X_REAL_IP, "x-real-ip", x->client_text);
 	/* A sane one of the client's is kept where it is. */
 	if (!str_equal(message_value(req, HEADER_X_REQUEST_ID), x->request_id))

@@ -31,6 +31,10 @@ const char *const stage_names[STAGE_COUNT] = {
 	[STAGE_SETTING] = "setting",
 };
 
+const char *const response_stage_names[RESPONSE_STAGE_COUNT] = {
+	[RESPONSE_NONE] = "", [RESPONSE_AI] = "ai", [RESPONSE_HEADERS] = "headers", [RESPONSE_CORS] = "cors",
+};
+
 static const struct {
 	enum scope scope;
 	const char *name, *alias;

@@ -48,7 +48,8 @@ enum stage {
 extern const char *const stage_names[STAGE_COUNT];
 
 /* Order of the response leg. */
-enum response_stage { RESPONSE_NONE, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS };
+enum response_stage { RESPONSE_NONE, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS, RESPONSE_STAGE_COUNT };
+extern const char *const response_stage_names[RESPONSE_STAGE_COUNT];
 
 enum scope {                              /* attachResourceType; bit set */
 	SCOPE_GATEWAY = 1, SCOPE_DOMAIN = 2, SCOPE_ROUTE = 4, SCOPE_LLM_API = 8, SCOPE_AGENT_API = 16, SCOPE_API = 32,
@@ -165,6 +166,12 @@ struct policy_class {
 	 */
 	bool (*attach)(const void *conf, const struct attach_target *t, struct problem *why);
 	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
+	/*
+	 * What the policy depends on ("authorization"): label `kind` of sluice_dependency_up. Its struct dependency is in the
+	 * cell, at dependency_at; the attachment is Degraded while it is down. NULL: nothing.
+	 */
+	const char *dependency;
+	size_t dependency_at;
 	/* the cell survives changes of the config too (in-flight counts must drain) */
 	bool cell_keeps;
 	/* What the cell shows in a metric of its own (policy_gauge); `gauge`: which one, labels policy, attachment, resource. */
@@ -310,6 +317,13 @@ enum fixed_path exchange_fixed_path(const struct exchange *x, size_t *n);
 void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
 const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
+void exchange_keep_broken(struct exchange *x, const char *what);  /* for the record: a dependency that did not work */
+/*
+ * The consumer that an authentication policy found, by name; it goes to the upstream as X-Mse-Consumer. The last one
+ * counts. Absent: nobody said.
+ */
+void exchange_set_consumer(struct exchange *x, struct str name);
+struct str exchange_consumer(const struct exchange *x);
 /*
  * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent
  * str when missing or not safe for a header. property_known: whether the name may be used (response: in the response
