@@ -31,6 +31,7 @@ struct client *client_new(struct loop *loop, size_t receive_bytes)
 	c->buffer = mem_alloc(receive_bytes);
 	list_init(&c->connections);
 	list_init(&c->shared);
+	list_init(&c->lanes);
 	return c;
 }
 
@@ -39,6 +40,7 @@ void client_free(struct client *c)
 	LIST_EACH(node, &c->connections)
 		upstream_close(CONTAINER(node, struct client_connection, all));
 	h2_client_close(c);
+	client_free_lanes(c);
 	mem_free(c->buffer);
 	mem_free(c->scratch);
 	mem_free(c);
@@ -54,8 +56,11 @@ void upstream_close(struct client_connection *c)
 {
 	if (c->state == UPSTREAM_CLOSED)
 		return;
-	if (c->state == UPSTREAM_IDLE)
+	if (c->state == UPSTREAM_IDLE) {
 		c->pool->n--;
+		if (c->transport.tls)
+			tls_shutdown(c->transport.tls);
+	}
 	c->state = UPSTREAM_CLOSED;
 	if (c->call)
 		c->call->connection = NULL;
@@ -69,6 +74,8 @@ void upstream_close(struct client_connection *c)
 		transport_free(&c->transport);
 		close(c->watch.fd);
 	}
+	lane_leave(c->lane);
+	c->lane = NULL;
 	output_free(&c->out);
 	mem_free(c->in);
 	c->in = NULL;
@@ -77,11 +84,29 @@ void upstream_close(struct client_connection *c)
 	loop_free_later(c->client->loop, &c->garbage);
 }
 
+/* Why there is no TLS connection, for its call. */
+static void note_handshake(const struct client_connection *c, int error)
+{
+	struct handshake h = client_failed_handshake(c->client, &c->transport, &c->call->addr, error);
+
+	c->call->tls_failure = (uint8_t)h.failure;
+	c->call->tls_text = h.text;
+}
+
+/* TLS 1.3 tells a client that it is refused only after the client has begun to send. */
+static bool was_refused(const struct client_connection *c)
+{
+	return c->transport.tls && !c->call->reused && !c->call->response_started &&
+	       tls_client_was_refused(c->transport.tls);
+}
+
 /* Ends the call with a failure; the connection goes with it. */
 void upstream_fail(struct client_connection *c, enum call_failure what, int error)
 {
 	struct call *call = c->call;
 
+	if (call && (c->state == UPSTREAM_SECURING || was_refused(c)))
+		note_handshake(c, error);
 	upstream_close(c);
 	if (!call)
 		return;
@@ -92,7 +117,7 @@ void upstream_fail(struct client_connection *c, enum call_failure what, int erro
 /* Which failure a broken connection is, by how far the call came. */
 enum call_failure upstream_failure(const struct client_connection *c)
 {
-	if (c->state == UPSTREAM_CONNECTING)
+	if (upstream_is_opening(c))
 		return CALL_CONNECT;
 	return c->has_head ? CALL_TRUNCATED : CALL_RESET;
 }
@@ -104,14 +129,14 @@ static void timeout(struct timer *t)
 	int64_t limit = POOL_IDLE_MS, now = clock_ms();
 
 	if (call)
-		limit = c->state == UPSTREAM_CONNECTING ? call->connect_timeout_ms : call->idle_timeout_ms;
+		limit = upstream_is_opening(c) ? call->connect_timeout_ms : call->idle_timeout_ms;
 	if (limit <= 0 || (call && call->paused) || c->since_ms + limit > now) {
 		loop_arm(c->client->loop, t, limit <= 0 || (call && call->paused) ? 30000 : c->since_ms + limit - now);
 		return;
 	}
 	if (!call)
 		upstream_close(c);
-	else if (c->state == UPSTREAM_CONNECTING)
+	else if (upstream_is_opening(c))
 		upstream_fail(c, CALL_CONNECT, ETIMEDOUT);
 	else
 		upstream_fail(c, c->has_head ? CALL_TRUNCATED : CALL_TIMEOUT, ETIMEDOUT);
@@ -153,6 +178,11 @@ void client_ask_for_room(struct client *c, bool (*make_room)(void *arg), void *a
 	c->room_arg = arg;
 }
 
+void client_watch_handshakes(struct client *c, void (*ended)(const struct handshake *h))
+{
+	c->handshake_ended = ended;
+}
+
 /* -1 with errno when there is no descriptor for it, even after giving up a connection that nobody uses now. */
 static int connect_to(struct client *client, const struct addr *to)
 {
@@ -175,6 +205,8 @@ static struct client_connection *open_connection(struct call *call)
 	struct client_connection *c = MEM_NEW(struct client_connection);
 
 	c->client = call->client;
+	c->lane = lane_of(call);
+	lane_join(c->lane);
 	c->watch.ready = upstream_ready;
 	c->garbage.release = release;
 	c->state = UPSTREAM_CONNECTING;
@@ -182,7 +214,12 @@ static struct client_connection *open_connection(struct call *call)
 	list_append(&call->client->connections, &c->all);
 	timer_init(&c->timer, timeout);
 	task_init(&c->task, run_later);
-	c->watch.fd = c->transport.fd = connect_to(call->client, &call->addr);
+	if (call->tls && !client_can_secure(call)) {
+		c->watch.fd = -1;
+		errno = EPROTO;
+	} else {
+		c->watch.fd = c->transport.fd = connect_to(call->client, &call->addr);
+	}
 	if (c->watch.fd < 0 || !loop_add(call->client->loop, &c->watch, 0)) {
 		c->error = errno ? errno : EMFILE;
 		if (c->watch.fd >= 0)
@@ -190,6 +227,8 @@ static struct client_connection *open_connection(struct call *call)
 		c->watch.fd = -1;
 		loop_defer(call->client->loop, &c->task);
 	} else {
+		if (call->tls)
+			client_secure(call, &c->transport);
 		loop_arm(call->client->loop, &c->timer, call->connect_timeout_ms);
 	}
 	return c;
@@ -208,13 +247,13 @@ static struct client_connection *take_idle(struct pool *p)
 
 static void h1_start(struct call *call, bool fresh)
 {
-	struct client_connection *c = fresh ? NULL : take_idle(call->pool);
+	struct client_connection *c = fresh ? NULL : take_idle(call->within);
 
 	call->reused = c != NULL;
 	if (!c)
 		c = open_connection(call);
 	c->call = call;
-	c->pool = call->pool;
+	c->pool = call->within;
 	c->since_ms = clock_ms();
 	c->turn = loop_turn(call->client->loop);
 	c->interims = 0;
@@ -244,11 +283,11 @@ static void h1_cancel(struct call *call)
 void upstream_detach(struct client_connection *c, bool keep)
 {
 	struct call *call = c->call;
-	struct pool *p = call->pool;
+	struct pool *p = c->pool;
 
 	c->call = NULL;
 	call->connection = NULL;
-	if (!keep || !p || p->n >= POOL_MAX ||
+	if (!keep || !p || p->n >= (p->most_idle ? p->most_idle : POOL_MAX) || !lane_is_open(c->lane) ||
 	    (call->pool_closed && __atomic_load_n(call->pool_closed, __ATOMIC_RELAXED))) {
 		upstream_close(c);
 		return;
@@ -266,6 +305,12 @@ void upstream_detach(struct client_connection *c, bool keep)
 void pool_close(struct client *client, struct pool *p)
 {
 	(void)client;
+	lanes_close(p);
+	pool_close_own(p);
+}
+
+void pool_close_own(struct pool *p)
+{
 	h2_pool_close(p);
 	while (p->idle.next && !list_is_empty(&p->idle))
 		upstream_close(CONTAINER(p->idle.next, struct client_connection, idle));
@@ -335,7 +380,7 @@ static bool h1_send(struct call *call, const struct message *head, struct str da
 			upstream_half_close(c);
 		return output_is_empty(&c->out);
 	}
-	if (c->state == UPSTREAM_CONNECTING) {
+	if (upstream_is_opening(c)) {
 		output_append(&c->out, parts, n);
 		return false;
 	}
@@ -365,7 +410,17 @@ static void h1_resume(struct call *call)
 	loop_defer(call->client->loop, &c->task);
 }
 
-static const struct call_class h1_call_class = { .send = h1_send, .resume = h1_resume, .cancel = h1_cancel };
+static void h1_set_idle(struct call *call)
+{
+	struct client_connection *c = call->connection;
+
+	if (call->idle_timeout_ms > 0 && c->timer.deadline_ms > clock_ms() + call->idle_timeout_ms)
+		loop_arm(c->client->loop, &c->timer, call->idle_timeout_ms);
+}
+
+static const struct call_class h1_call_class = {
+	.send = h1_send, .resume = h1_resume, .cancel = h1_cancel, .set_idle = h1_set_idle,
+};
 
 void call_start(struct call *call, bool fresh)
 {
@@ -375,6 +430,9 @@ void call_start(struct call *call, bool fresh)
 	call->connected_us = 0;
 	call->upgrade = (struct str){ NULL, 0 };
 	call->is_refused = false;
+	call->tls_failure = TLS_CLIENT_NONE;
+	call->tls_text = "";
+	call->within = UNLIKELY(call->tls != NULL) ? lane_find(call) : call->pool;
 	if (call->over_h2) {
 		call->class = &h2_call_class;
 		h2_call_start(call, fresh);
@@ -401,6 +459,13 @@ void call_resume(struct call *call)
 	call->paused = false;
 	if (call->connection || call->carrier)
 		call->class->resume(call);
+}
+
+void call_set_idle(struct call *call, int64_t idle_timeout_ms)
+{
+	call->idle_timeout_ms = idle_timeout_ms;
+	if (call->connection || call->carrier)
+		call->class->set_idle(call);
 }
 
 void call_cancel(struct call *call)

@@ -53,6 +53,7 @@ struct pool {
 	struct list idle;                 /* newest first; initialised on first use */
 	struct list shared;               /* HTTP/2: those that take more calls; initialised on first use */
 	unsigned n;
+	unsigned most_idle;               /* connections kept; 0 = the usual limit */
 	struct lanes *lanes;              /* pools of TLS connections by identity and name; client_tls.c */
 };
 
@@ -61,6 +62,7 @@ struct call_class {
 	bool (*send)(struct call *c, const struct message *head, struct str data, bool end);
 	void (*resume)(struct call *c);
 	void (*cancel)(struct call *c);
+	void (*set_idle)(struct call *c);         /* idle_timeout_ms has changed */
 };
 
 struct call {
@@ -71,6 +73,7 @@ struct call {
 	const struct call_ops *ops;
 	struct arena *arena;              /* for the response head */
 	struct pool *pool;
+	struct pool *within;              /* set by call_start(): the pool, or one of its lanes */
 	/* read atomically: when true the connection is closed and not pooled; may be NULL */
 	const bool *pool_closed;
 	struct addr addr;
@@ -111,8 +114,6 @@ struct call {
 struct client *client_new(struct loop *loop, size_t receive_bytes);
 /* Who gives a descriptor back when there is none for a connection; make_room says whether one was. */
 void client_ask_for_room(struct client *c, bool (*make_room)(void *arg), void *arg);
-/* HTTP/2 connections that are silent while calls wait are asked by PING, as server_settings say. 0 = never. */
-void client_set_ping(struct client *c, int64_t ping_ms, int64_t timeout_ms);
 void client_free(struct client *c);
 /*
  * Opens or reuses a connection. Fields client, ops, arena, pool, addr, method and the timeouts must be set. Events
@@ -126,6 +127,8 @@ void call_start(struct call *c, bool fresh);      /* fresh: do not take one from
 bool call_send(struct call *c, const struct message *head, struct str data, bool end);
 void call_pause(struct call *c);                  /* no body() until call_resume() */
 void call_resume(struct call *c);
+/* Another idle_timeout_ms, from now on; 0 = none. Of a call under way. */
+void call_set_idle(struct call *c, int64_t idle_timeout_ms);
 void call_cancel(struct call *c);                 /* closes the connection (HTTP/2: the stream); no more events */
 /* Told of each handshake that ends: counted and logged by the owner. */
 struct handshake {

@@ -9,7 +9,7 @@ extern const struct call_class h2_call_class;
 #define INTERIM_MAX 16                   /* 1xx heads before one response */
 #define READS_PER_TURN 16                /* receives of one connection before the others get their turn */
 
-enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_BUSY, UPSTREAM_IDLE, UPSTREAM_CLOSED };
+enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_SECURING, UPSTREAM_BUSY, UPSTREAM_IDLE, UPSTREAM_CLOSED };
 
 struct client {
 	struct loop *loop;
@@ -21,6 +21,8 @@ struct client {
 	struct list shared;               /* HTTP/2: struct h2_upstream */
 	bool (*make_room)(void *arg);     /* gives a descriptor back; NULL: only idle connections of ours can */
 	void *room_arg;
+	struct list lanes;                /* of all pools */
+	void (*handshake_ended)(const struct handshake *h);
 };
 
 struct client_connection {
@@ -32,6 +34,7 @@ struct client_connection {
 	struct client *client;
 	struct call *call;                /* NULL while idle */
 	struct pool *pool;
+	struct lane *lane;                /* NULL without TLS */
 	struct transport transport;
 	struct output out;
 	char *in;                         /* a partial response head */
@@ -50,11 +53,35 @@ struct client_connection {
 	bool has_ended, is_half_closed;   /* a tunnel's: the upstream's side, ours */
 };
 
+/* client_tls.c */
+struct lane;
+struct pool *lane_find(const struct call *call);  /* its pool; NULL: nothing is kept */
+struct lane *lane_of(const struct call *call);    /* NULL without TLS, or where nothing is kept */
+void lane_join(struct lane *l);                   /* a connection of it begins, NULL is fine */
+void lane_leave(struct lane *l);
+bool lane_is_open(const struct lane *l);          /* connections may be kept; NULL: they may */
+void lanes_close(struct pool *p);
+void client_free_lanes(struct client *client);
+bool client_can_secure(struct call *call);        /* false: tls_failure says why not */
+void client_secure(const struct call *call, struct transport *t);
+enum tls_result client_shake_hands(const struct client *client, const struct transport *t, bool is_eof);
+/* What it was, told to who watches; before the transport is freed. error: errno, ETIMEDOUT and EPROTONOSUPPORT count. */
+struct handshake client_failed_handshake(const struct client *client, const struct transport *t, const struct addr *to,
+					 int error);
+
+/* client.c */
+void pool_close_own(struct pool *p);              /* without its lanes */
+
 /* h2_client.c */
 void h2_call_start(struct call *call, bool fresh);
 void h2_client_close(struct client *client);
 void h2_pool_close(struct pool *p);
 
+/* There is no connection yet that a request could go out on. */
+static inline bool upstream_is_opening(const struct client_connection *c)
+{
+	return c->state <= UPSTREAM_SECURING;
+}
 void upstream_ready(struct watch *w, uint32_t events);
 void upstream_pump(struct client_connection *c);
 void upstream_close(struct client_connection *c);

@@ -170,7 +170,7 @@ static void ended(struct client_connection *c, int error)
 		call->ops->body(call, NULL, 0, true);
 		return;
 	}
-	if (c->has_head && c->body.framing == FRAMING_CLOSE && error == 0) {
+	if (c->has_head && c->body.framing == FRAMING_CLOSE && error == 0 && transport_ended_well(&c->transport)) {
 		upstream_detach(c, false);
 		call->ops->body(call, NULL, 0, true);
 		return;
@@ -228,7 +228,8 @@ void upstream_pump(struct client_connection *c)
 	c->is_pumping = false;
 }
 
-static void connected(struct client_connection *c)
+/* False: the connection failed. */
+static bool take_connection(struct client_connection *c)
 {
 	int error = 0;
 	socklen_t n = sizeof error;
@@ -237,13 +238,48 @@ static void connected(struct client_connection *c)
 		error = errno;
 	if (error) {
 		upstream_fail(c, CALL_CONNECT, error);
-		return;
+		return false;
 	}
+	if (c->transport.tls)
+		c->state = UPSTREAM_SECURING;
+	return true;
+}
+
+/* A step of the handshake. False: more of them follow, or it failed. */
+static bool secure(struct client_connection *c)
+{
+	enum tls_result result = client_shake_hands(c->client, &c->transport, c->is_eof);
+
+	if (result == TLS_FAILED)
+		upstream_fail(c, CALL_CONNECT, EPROTO);
+	/* The first records may have come with the last of the handshake. */
+	c->is_readable = result == TLS_DONE;
+	return result == TLS_DONE;
+}
+
+/* Goes on to be a connection that requests can go out on. False: it is none yet, or failed. */
+static bool open_up(struct client_connection *c, uint32_t events)
+{
+	if (c->state == UPSTREAM_CONNECTING) {
+		if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) || !take_connection(c))
+			return false;
+	}
+	if (c->state == UPSTREAM_SECURING && !secure(c))
+		return false;
 	c->state = UPSTREAM_BUSY;
 	c->since_ms = clock_ms();
 	c->call->connected_us = clock_us();
 	if (c->call->idle_timeout_ms > 0)
 		loop_arm(c->client->loop, &c->timer, c->call->idle_timeout_ms);
+	return true;
+}
+
+/* What came on an idle connection is no answer to anything; records of TLS itself are none either. */
+static bool is_quiet(struct client_connection *c)
+{
+	char byte;
+
+	return c->transport.tls && transport_receive(&c->transport, &byte, 1) < 0 && errno == EAGAIN;
 }
 
 static void flush(struct client_connection *c)
@@ -278,15 +314,12 @@ void upstream_ready(struct watch *w, uint32_t events)
 	 * Events are collected before a turn begins: these bytes were there before the call took the connection out
 	 * of the pool.
 	 */
-	if (c->call && c->call->reused && c->turn == loop_turn(c->client->loop) && (events & EPOLLIN)) {
+	if (c->call && c->call->reused && c->turn == loop_turn(c->client->loop) && (events & EPOLLIN) && !is_quiet(c)) {
 		upstream_fail(c, CALL_RESET, EPROTO);
 		return;
 	}
-	if (c->state == UPSTREAM_CONNECTING) {
-		if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
-			return;
-		connected(c);
-		if (c->state == UPSTREAM_CLOSED)
+	if (upstream_is_opening(c)) {
+		if (!open_up(c, events))
 			return;
 		is_out = true;
 		if (output_is_empty(&c->out) && !c->call->request_done)

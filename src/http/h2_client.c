@@ -80,9 +80,13 @@ static void release(struct garbage *g)
 /* Out of the pool and the loop; freed at the end of the turn. Calls end with what fits how far they came. */
 static void close_upstream(struct h2_upstream *u, enum call_failure before_head, int error)
 {
+	struct handshake why = { .text = "" };
+
 	if (u->is_closed)
 		return;
 	u->is_closed = true;
+	if (u->is_securing)
+		why = client_failed_handshake(u->client, &u->transport, &u->addr, error);
 	h2_upstream_retire(u);
 	list_remove(&u->all);
 	list_remove(&u->task.node);
@@ -92,10 +96,16 @@ static void close_upstream(struct h2_upstream *u, enum call_failure before_head,
 		transport_free(&u->transport);
 		close(u->watch.fd);
 	}
+	lane_leave(u->lane);
+	u->lane = NULL;
 	output_free(&u->out);
 	LIST_EACH(node, &u->streams) {
 		struct h2_call *s = of_node(node);
 
+		if (u->is_securing && s->call) {
+			s->call->tls_failure = (uint8_t)why.failure;
+			s->call->tls_text = why.text;
+		}
 		h2_call_fail(s, s->has_head ? CALL_TRUNCATED : before_head, error);
 		h2_call_free(s);
 	}
@@ -216,7 +226,8 @@ static void run(struct task *t)
 	}
 }
 
-static void connected(struct h2_upstream *u)
+/* False: the connection failed. */
+static bool take_connection(struct h2_upstream *u)
 {
 	int error = 0;
 	socklen_t n = sizeof error;
@@ -225,8 +236,33 @@ static void connected(struct h2_upstream *u)
 		error = errno;
 	if (error) {
 		close_upstream(u, CALL_CONNECT, error);
-		return;
+		return false;
 	}
+	u->is_securing = u->transport.tls != NULL;
+	return true;
+}
+
+/* A step of the handshake. False: more of them follow, or it failed. */
+static bool secure(struct h2_upstream *u)
+{
+	enum tls_result result = client_shake_hands(u->client, &u->transport, u->is_eof);
+	bool is_h2 = result == TLS_DONE && tls_client_is_h2(u->transport.tls);
+
+	if (result == TLS_FAILED || (result == TLS_DONE && !is_h2))
+		close_upstream(u, CALL_CONNECT, result == TLS_DONE ? EPROTONOSUPPORT : EPROTO);
+	else if (result == TLS_DONE)
+		u->is_securing = false;
+	u->is_readable = is_h2;
+	return is_h2;
+}
+
+/* Goes on to be a connection that calls can go out on, as far as it can. */
+static void open_up(struct h2_upstream *u, uint32_t events)
+{
+	if (!u->is_securing && (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) || !take_connection(u)))
+		return;
+	if (u->is_securing && !secure(u))
+		return;
 	u->is_connecting = false;
 	u->since_ms = u->read_ms = clock_ms();
 	loop_arm(u->client->loop, &u->timer, IDLE_MS);
@@ -251,9 +287,9 @@ static void ready(struct watch *w, uint32_t events)
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		u->is_readable = true;
 	if (u->is_connecting) {
-		if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
+		open_up(u, events);
+		if (u->is_connecting)
 			return;
-		connected(u);
 	} else if ((events & EPOLLOUT) && !output_is_empty(&u->out)) {
 		if (output_flush(&u->out, &u->transport) == OUTPUT_FAILED) {
 			u->error = errno;
@@ -330,7 +366,15 @@ static struct h2_upstream *open_upstream(struct call *call)
 	timer_init(&u->timer, expire);
 	task_init(&u->task, run);
 	u->base.ng = h2_client_session(u);
-	u->watch.fd = u->transport.fd = addr_connect(&call->addr);
+	u->addr = call->addr;
+	u->lane = lane_of(call);
+	lane_join(u->lane);
+	if (call->tls && !client_can_secure(call)) {
+		u->watch.fd = -1;
+		errno = EPROTO;
+	} else {
+		u->watch.fd = u->transport.fd = addr_connect(&call->addr);
+	}
 	if (u->watch.fd < 0 || !loop_add(call->client->loop, &u->watch, 0)) {
 		u->error = errno ? errno : EMFILE;
 		if (u->watch.fd >= 0)
@@ -338,16 +382,18 @@ static struct h2_upstream *open_upstream(struct call *call)
 		u->watch.fd = -1;
 		h2_upstream_wake(u);
 	} else {
+		if (call->tls)
+			client_secure(call, &u->transport);
 		loop_arm(call->client->loop, &u->timer, call->connect_timeout_ms);
 	}
-	if (u->error || !call->pool ||
+	if (u->error || !call->within || !lane_is_open(u->lane) ||
 	    (call->pool_closed && __atomic_load_n(call->pool_closed, __ATOMIC_RELAXED))) {
 		u->is_leaving = true;
 		return u;
 	}
-	if (!call->pool->shared.next)
-		list_init(&call->pool->shared);
-	list_push(&call->pool->shared, &u->shared);
+	if (!call->within->shared.next)
+		list_init(&call->within->shared);
+	list_push(&call->within->shared, &u->shared);
 	return u;
 }
 
@@ -373,7 +419,7 @@ static struct h2_upstream *find_upstream(struct pool *p)
 
 void h2_call_start(struct call *call, bool fresh)
 {
-	struct h2_upstream *u = fresh ? NULL : find_upstream(call->pool);
+	struct h2_upstream *u = fresh ? NULL : find_upstream(call->within);
 	struct h2_call *s = MEM_NEW(struct h2_call);
 
 	call->reused = u && !u->is_connecting;
@@ -445,4 +491,16 @@ static void cancel(struct call *call)
 	h2_upstream_wake(u);
 }
 
-const struct call_class h2_call_class = { .send = send_part, .resume = resume, .cancel = cancel };
+static void set_idle(struct call *call)
+{
+	struct h2_call *s = call->carrier;
+
+	if (call->idle_timeout_ms <= 0)
+		timer_disarm(&s->timer);
+	else
+		loop_arm(s->connection->client->loop, &s->timer, call->idle_timeout_ms);
+}
+
+const struct call_class h2_call_class = {
+	.send = send_part, .resume = resume, .cancel = cancel, .set_idle = set_idle,
+};

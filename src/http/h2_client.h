@@ -19,6 +19,8 @@ struct h2_upstream {
 	struct garbage garbage;
 	struct list shared, all;          /* in the pool (unless it takes no more calls), in the client */
 	struct client *client;
+	struct lane *lane;                /* NULL without TLS */
+	struct addr addr;
 	struct transport transport;
 	struct output out;
 	struct list streams;              /* of struct h2_call */
@@ -29,7 +31,8 @@ struct h2_upstream {
 	int64_t connect_timeout_ms;
 	int64_t write_ms;                 /* last progress of what waits in `out` */
 	int error;                        /* errno of a connection that never was */
-	bool is_connecting, is_closed;
+	bool is_connecting, is_closed;    /* connecting until a handshake, if any, is done */
+	bool is_securing;                 /* the handshake is under way */
 	bool is_leaving;                  /* takes no more calls */
 	bool is_readable, is_eof;
 	bool is_broken;                   /* it broke the protocol: GOAWAY said so */

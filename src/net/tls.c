@@ -21,6 +21,7 @@ enum {
 	SEALED_RECORD = RECORD + 256,              /* its head, tag and padding at most */
 	BATCH = 8 * SEALED_RECORD,
 	WAIT_MAX = 2 * BATCH,                      /* answers to a peer that asks and does not read */
+	IDLE_READS_MAX = 64,                       /* receives of one call: a peer that sends records without content */
 	NAME_MAX_DNS = 255,
 };
 
@@ -42,6 +43,8 @@ struct tls {
 	bool is_open;                              /* the handshake succeeded */
 	bool is_h2;
 	bool owes_ticket;                          /* TLS 1.3: it goes out with the first bytes sent */
+	uint8_t reads;                             /* receives since our caller asked */
+	struct tls_client_side *client;            /* NULL: we are the server */
 	bool asks_client;                          /* as the tls_server that was chosen, with its client CAs */
 	uint8_t client_ca[TLS_DIGEST];
 };
@@ -137,6 +140,10 @@ static int read_sealed(BIO *bio, char *p, int n)
 	/* Within a handshake one receive for each edge is enough: the edge after it is the next step. */
 	if (!t->is_open && t->is_short) {
 		BIO_set_retry_read(bio);
+		return -1;
+	}
+	if (t->reads++ == IDLE_READS_MAX) {
+		t->is_ended = t->is_broken = true;
 		return -1;
 	}
 	do
@@ -285,7 +292,7 @@ TLS_CHOOSE_PROTOCOL(tls_choose_protocol)
 
 /* ---------- the handshake ---------- */
 
-struct tls *tls_accept(int fd, const struct tls_names *names)
+struct tls *tls_open(int fd, SSL_CTX *context)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct tls *t = MEM_NEW(struct tls);
@@ -293,16 +300,43 @@ struct tls *tls_accept(int fd, const struct tls_names *names)
 
 	pthread_once(&once, make_method);
 	t->fd = fd;
-	t->names = names;
-	t->ssl = SSL_new(tls_start_context());
+	t->ssl = SSL_new(context);
 	bio = BIO_new(bio_method);
 	BUG_ON(!t->ssl || !bio);
 	BIO_set_data(bio, t);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(t->ssl, bio, bio);
 	SSL_set_app_data(t->ssl, t);
+	return t;
+}
+
+struct tls *tls_accept(int fd, const struct tls_names *names)
+{
+	struct tls *t = tls_open(fd, tls_start_context());
+
+	t->names = names;
 	SSL_set_accept_state(t->ssl);
 	return t;
+}
+
+SSL *tls_ssl(const struct tls *t)
+{
+	return t->ssl;
+}
+
+struct tls_client_side **tls_client_side(struct tls *t)
+{
+	return &t->client;
+}
+
+unsigned long tls_error(const struct tls *t)
+{
+	return t->error;
+}
+
+bool tls_has_ended(const struct tls *t)
+{
+	return t->is_ended;
 }
 
 void tls_set_names(struct tls *t, const struct tls_names *names)
@@ -359,6 +393,7 @@ enum tls_result tls_handshake(struct tls *t)
 	int result = 1, error;
 
 	t->is_short = false;
+	t->reads = 0;
 	if (!SSL_is_init_finished(t->ssl)) {
 		ERR_clear_error();
 		result = SSL_do_handshake(t->ssl);
@@ -368,7 +403,7 @@ enum tls_result tls_handshake(struct tls *t)
 	bool is_sent = flush(t);
 	if (result == 1 && !t->is_broken) {
 		t->is_open = is_sent;
-		t->owes_ticket = SSL_version(t->ssl) == TLS1_3_VERSION;
+		t->owes_ticket = !t->client && SSL_version(t->ssl) == TLS1_3_VERSION;
 		t->names = is_sent ? NULL : t->names;
 		return is_sent ? TLS_DONE : TLS_WAITS;
 	}
@@ -446,6 +481,8 @@ static void note_end(struct tls *t)
 		return;
 	}
 	t->is_ended = true;
+	if (error == SSL_ERROR_SSL && !t->error)
+		t->error = ERR_peek_error();
 	/* After an error of the protocol nothing may be sent, not even a goodbye. */
 	if (error != SSL_ERROR_ZERO_RETURN)
 		t->is_broken = t->is_broken || error == SSL_ERROR_SSL;
@@ -457,6 +494,7 @@ ssize_t tls_receive(struct tls *t, void *p, size_t n)
 	size_t at = 0, got;
 
 	t->is_empty = false;
+	t->reads = 0;
 	while (at < n) {
 		if (SSL_read_ex(t->ssl, (char *)p + at, n - at, &got) != 1) {
 			note_end(t);
@@ -590,8 +628,15 @@ void tls_shutdown(struct tls *t)
 	flush(t);
 }
 
+bool tls_said_goodbye(const struct tls *t)
+{
+	return SSL_get_shutdown(t->ssl) & SSL_RECEIVED_SHUTDOWN;
+}
+
 void tls_free(struct tls *t)
 {
+	if (t->client)
+		tls_client_side_free(t);
 	SSL_free(t->ssl);
 	batch.n = 0;
 	mem_free(t->name);

@@ -123,6 +123,7 @@ ssize_t tls_receive(struct tls *t, void *p, size_t n);
 ssize_t tls_send(struct tls *t, struct iovec *parts, int n);
 bool tls_is_drained(const struct tls *t);
 void tls_shutdown(struct tls *t);                                   /* close_notify */
+bool tls_said_goodbye(const struct tls *t);                         /* the peer's close_notify came */
 void tls_free(struct tls *t);
 
 /* Tests: how long a ticket key seals, and how long after that it opens. */

@@ -50,11 +50,21 @@ MUST_USE bool tls_check_ca(struct str pem, struct problem *why);
 /* Whether the system has CAs, and how they are to be had: for problems and logs. */
 MUST_USE bool tls_system_ca(struct problem *why);
 
+/* ---------- names ---------- */
+
+/* A name that a certificate bears (subjectAltName). */
+struct tls_borne {
+	enum { TLS_BORNE_DNS, TLS_BORNE_IP, TLS_BORNE_URI } kind;
+	struct str text;                  /* DNS, URI */
+	struct ip ip;
+};
 /*
- * Whether a name that is expected ("a.example.com", "*.example.com", an address, a URI) is one that a certificate
- * bears. A "*" stands for one whole label at the left, on either side; in a certificate two labels must follow it.
+ * Whether it is the one expected: "a.example.com", "*.example.com", an address, or a URI. A "*" stands for one whole
+ * label at the left, on either side; in a certificate two labels at least must follow it. Common names do not count.
  */
-bool tls_name_matches(struct str expected, struct str borne);
+bool tls_name_matches(struct str expected, const struct tls_borne *borne);
+/* spiffe://trust-domain/path */
+bool tls_name_is_spiffe(struct str uri);
 
 /* ---------- connections, worker ---------- */
 
@@ -102,6 +112,7 @@ struct tls_connect {
 /* Then tls_handshake() at each edge; see tls.h. */
 struct tls *tls_connect(int fd, const struct tls_connect *how);
 enum tls_client_failure tls_client_failure(const struct tls *t);
+struct str tls_client_name(const struct tls *t);          /* what it was made for; absent: an address */
 /* In words, never of the peer's choosing; lives for ever. */
 const char *tls_client_failure_text(const struct tls *t);
 bool tls_client_is_h2(const struct tls *t);

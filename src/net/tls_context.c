@@ -9,11 +9,9 @@
 #include "net/tls_parts.h"
 
 /* Fast and modern first; which of them a client gets is ours to say. */
-#define SUITES "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 /* What TLS 1.0 and 1.1 know as well. */
 #define OLD_CIPHERS CIPHERS ":ECDHE+AES:RSA+AES:@SECLEVEL=0"
-#define GROUPS "X25519:P-256:P-384"
 
 static SSL_CTX *start_context;
 
@@ -48,8 +46,7 @@ static BIO *open_pem(struct str pem)
 	return bio;
 }
 
-/* All certificates, in order; NULL when there are none, or a block cannot be read. */
-static STACK_OF(X509) *read_certificates(struct str pem)
+STACK_OF(X509) *tls_read_certificates(struct str pem)
 {
 	STACK_OF(X509) *all = sk_X509_new_null();
 	BIO *bio = open_pem(pem);
@@ -97,7 +94,7 @@ static int64_t end_ms(const X509 *x)
 
 int64_t tls_certificate_end_ms(struct str certificate)
 {
-	STACK_OF(X509) *all = read_certificates(certificate);
+	STACK_OF(X509) *all = tls_read_certificates(certificate);
 	int64_t end = all ? end_ms(sk_X509_value(all, 0)) : 0;
 
 	sk_X509_pop_free(all, X509_free);
@@ -152,7 +149,7 @@ static bool check_all(STACK_OF(X509) *all, struct str certificate, struct str ke
 
 bool tls_check_certificate(struct str certificate, struct str key, struct problem *why)
 {
-	STACK_OF(X509) *all = read_certificates(certificate);
+	STACK_OF(X509) *all = tls_read_certificates(certificate);
 
 	if (!all)
 		return problem(why, "certificate", "must hold certificates in PEM, each of them readable");
@@ -184,7 +181,7 @@ static bool tell_name(const ASN1_STRING *s, void (*each)(void *arg, struct str n
 
 void tls_certificate_names(struct str certificate, void (*each)(void *arg, struct str name), void *arg)
 {
-	STACK_OF(X509) *all = read_certificates(certificate);
+	STACK_OF(X509) *all = tls_read_certificates(certificate);
 	bool found = false;
 
 	if (!all)
@@ -225,8 +222,8 @@ SSL_CTX *tls_new_context(void)
 	SSL_CTX_set_timeout(c, (long)(tls_ticket_life_ms() / 1000));
 	SSL_CTX_set_min_proto_version(c, 0);
 	SSL_CTX_set_max_proto_version(c, 0);
-	BUG_ON(SSL_CTX_set_ciphersuites(c, SUITES) != 1 || SSL_CTX_set_cipher_list(c, CIPHERS) != 1);
-	BUG_ON(SSL_CTX_set1_groups_list(c, GROUPS) != 1);
+	BUG_ON(SSL_CTX_set_ciphersuites(c, TLS_SUITES) != 1 || SSL_CTX_set_cipher_list(c, CIPHERS) != 1);
+	BUG_ON(SSL_CTX_set1_groups_list(c, TLS_GROUPS) != 1);
 	SSL_CTX_set_security_level(c, 2);
 	SSL_CTX_set_alpn_select_cb(c, tls_choose_protocol, NULL);
 	return c;
@@ -247,9 +244,9 @@ SSL_CTX *tls_start_context(void)
 	return start_context;
 }
 
-static bool load_chain(SSL_CTX *c, struct str pem, struct problem *why)
+bool tls_load_chain(SSL_CTX *c, struct str pem, struct problem *why)
 {
-	STACK_OF(X509) *all = read_certificates(pem);
+	STACK_OF(X509) *all = tls_read_certificates(pem);
 	bool ok = all != NULL;
 
 	if (!ok)
@@ -261,7 +258,7 @@ static bool load_chain(SSL_CTX *c, struct str pem, struct problem *why)
 	return ok || refuse(why, "certificate", "cannot be used for TLS");
 }
 
-static bool load_key(SSL_CTX *c, struct str pem, struct problem *why)
+bool tls_load_key(SSL_CTX *c, struct str pem, struct problem *why)
 {
 	EVP_PKEY *key = read_key(pem);
 	bool ok = key != NULL;
@@ -275,7 +272,7 @@ static bool load_key(SSL_CTX *c, struct str pem, struct problem *why)
 
 static bool load_client_ca(SSL_CTX *c, struct str pem, struct problem *why)
 {
-	STACK_OF(X509) *all = read_certificates(pem);
+	STACK_OF(X509) *all = tls_read_certificates(pem);
 	X509_STORE *store = SSL_CTX_get_cert_store(c);
 
 	if (!all)
@@ -324,7 +321,7 @@ bool tls_server_init(struct tls_server *s, const struct tls_material *m, struct 
 	}
 	tls_digest_ca(m->client_ca, s->client_ca);
 	set_session_context(c, m, s->client_ca);
-	if (load_chain(c, m->certificate, why) && load_key(c, m->key, why) &&
+	if (tls_load_chain(c, m->certificate, why) && tls_load_key(c, m->key, why) &&
 	    (!m->client_ca.n || load_client_ca(c, m->client_ca, why)))
 		return true;
 	tls_server_clear(s);

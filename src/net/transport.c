@@ -52,6 +52,11 @@ bool transport_is_drained(const struct transport *t, size_t got, size_t asked)
 	return t->tls ? tls_is_drained(t->tls) : got < asked;
 }
 
+bool transport_ended_well(const struct transport *t)
+{
+	return !t->tls || tls_said_goodbye(t->tls);
+}
+
 void transport_shutdown(struct transport *t)
 {
 	if (t->tls)

@@ -25,6 +25,8 @@ ssize_t transport_receive(struct transport *t, void *p, size_t n);
 ssize_t transport_send(struct transport *t, struct iovec *parts, int n);
 /* Whether a receive of `got` bytes into `asked` emptied the kernel, so that only an edge brings more. */
 bool transport_is_drained(const struct transport *t, size_t got, size_t asked);
+/* After a receive of 0: whether the peer meant to end here. Without TLS nobody can tell. */
+bool transport_ended_well(const struct transport *t);
 /* Says goodbye (TLS close_notify) and half-closes. */
 void transport_shutdown(struct transport *t);
 /* Frees the TLS state. The descriptor stays open. */
