@@ -89,10 +89,12 @@ static void read_trust(const struct compiler *c, struct gateway *g)
 	const struct json *depth = feature_value(c->model, g->id, "xffTrustedNum");
 	const struct json *proxies = feature_value(c->model, g->id, "trustedProxies");
 	const struct json *proxy_protocol = feature_value(c->model, g->id, "proxyProtocol");
+	const struct json *strip_tag = feature_value(c->model, g->id, "stripInboundTag");
 	struct ip base;
 	unsigned prefix;
 
 	g->has_proxy_header = proxy_protocol && proxy_protocol->type == JSON_BOOL && proxy_protocol->boolean;
+	g->strips_tag = strip_tag && strip_tag->type == JSON_BOOL && strip_tag->boolean;
 	if (depth && depth->type == JSON_INT && depth->integer > 0)
 		g->trust.xff_trusted_num = (unsigned)depth->integer;
 	if (!proxies || proxies->type != JSON_ARRAY || proxies->n == 0)

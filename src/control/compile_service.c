@@ -6,14 +6,12 @@
  * views do not pool theirs any more.
  */
 #include "control/compile_state.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "net/addr.h"
-
-struct turn {
-	struct part part;
-	atomic_uint position;
-};
+#include "proxy/balance.h"
+#include "proxy/ring.h"
 
 /* ---------- cells ---------- */
 
@@ -22,6 +20,7 @@ static void destroy_endpoint_cell(struct part *p)
 	struct endpoint_cell *cell = CONTAINER(p, struct endpoint_cell, part);
 
 	metric_series_drop(cell->healthy_series);
+	metric_series_drop(cell->ejected_series);
 	mem_free(cell);
 }
 
@@ -42,6 +41,8 @@ static struct endpoint_state *endpoint_get(struct compiler *c, struct str servic
 		e->cell->part = (struct part){ 1, destroy_endpoint_cell };
 		e->cell->healthy_series =
 			metric_series(METRIC_ENDPOINT_HEALTHY, (struct str[]){ service_name, text });
+		e->cell->ejected_series = metric_series(METRIC_EJECTIONS, (struct str[]){ service_name, text });
+		atomic_store_explicit(&e->cell->warm_from_ms, clock_ms(), memory_order_relaxed);
 		metric_set(e->cell->healthy_series, 1);
 		mark_dirty(&c->idle_endpoints, &e->idle);
 	}
@@ -73,6 +74,12 @@ static void destroy_base(struct part *p)
 		if (base->content.failures[i])
 			metric_series_drop(base->content.failures[i]);
 	parts_drop(base->held, base->n_held);
+	if (base->content.panics)
+		metric_series_drop(base->content.panics);
+	if (base->content.lane_misses)
+		metric_series_drop(base->content.lane_misses);
+	if (base->content.rotation)
+		part_drop(rotation_part(base->content.rotation));
 	arena_free(&base->arena);
 	mem_free(base);
 }
@@ -84,6 +91,8 @@ static void open_series(struct service *s)
 		[CALL_MALFORMED] = { "malformed", 9 }, [CALL_TRUNCATED] = { "truncated", 9 },
 	};
 
+	s->panics = metric_series(METRIC_BALANCE_PANICS, &s->name);
+	s->lane_misses = metric_series(METRIC_LANE_MISSES, &s->name);
 	s->requests = metric_series(METRIC_UPSTREAM_REQUESTS, &s->name);
 	for (unsigned i = 0; i < 5; i++)
 		s->failures[i] = metric_series(METRIC_UPSTREAM_FAILURES, (struct str[]){ s->name, failures[i] });
@@ -116,6 +125,35 @@ static struct str version_of(const struct service_doc *doc, const struct service
 	return (struct str){ NULL, 0 };
 }
 
+/* The lane of its labels: what microservice engines of Alibaba Cloud set, else the short one. */
+static struct str tag_of(const struct service_address *address)
+{
+	struct str tag = { NULL, 0 };
+
+	if (address->labels)
+		tag = json_text(address->labels, "alicloud.service.tag");
+	return tag.n || !address->labels ? tag : json_text(address->labels, "tag");
+}
+
+/* Every version and tag once: lanes and targets are looked up here, so that what clients invent ends here. */
+static void list_tags(struct service_base *base)
+{
+	struct service *s = &base->content;
+	struct str *tags = NEW_N(&base->arena, struct str, 2 * s->n_endpoints + 1);
+
+	s->tags = tags;
+	for (unsigned i = 0; i < 2 * s->n_endpoints; i++) {
+		const struct endpoint *e = &s->endpoints[i / 2];
+		struct str tag = i % 2 ? e->tag : e->version;
+		unsigned at = 0;
+
+		while (at < s->n_tags && !str_equal(tags[at], tag))
+			at++;
+		if (tag.n && at == s->n_tags)
+			tags[s->n_tags++] = tag;
+	}
+}
+
 struct reading {
 	struct compiler *compiler;
 	const struct resource *resource;
@@ -137,7 +175,7 @@ static void add_endpoint(const struct reading *reading, const struct service_add
 	struct service_base *base = reading->base;
 	struct service *s = &base->content;
 	struct endpoint e = { .port = port, .weight = (uint32_t)address->weight };
-	struct str version = version_of(reading->doc, address);
+	struct str version = version_of(reading->doc, address), tag = tag_of(address);
 	struct endpoint_state *state;
 	char text[ADDR_TEXT];
 	struct ip ip;
@@ -155,6 +193,8 @@ static void add_endpoint(const struct reading *reading, const struct service_add
 	e.record = record_fragment(&base->arena, "upstream", e.text);
 	if (version.n)
 		e.version = arena_copy(&base->arena, version);
+	if (tag.n)
+		e.tag = arena_copy(&base->arena, tag);
 	state = endpoint_get(reading->compiler, reading->resource->id, s->name, e.text);
 	e.cell = state->cell;
 	part_hold(&e.cell->part);
@@ -190,6 +230,8 @@ static bool read_endpoints(const struct reading *reading, struct arena *scratch,
 			add_endpoint(reading, address, host,
 				     (uint16_t)ITEM(doc->ports, struct service_port_entry, at)->port);
 	}
+	list_tags(base);
+	base->content.rotation = rotation_new();
 	return true;
 }
 
@@ -218,6 +260,7 @@ static void read_checks(const struct service_doc *doc, struct service_base *base
 			.healthy_threshold = (unsigned)h->healthyThreshold,
 			.unhealthy_threshold = (unsigned)h->unhealthyThreshold,
 		};
+	base->content.panic_percent = doc->healthyPanicThreshold;
 	if (doc->has_outlierDetectionConfig)
 		base->content.outlier = (struct outlier_detection){
 			.enable = o->enable,
@@ -256,23 +299,14 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 
 /* ---------- states ---------- */
 
-static void destroy_turn(struct part *p)
-{
-	mem_free(CONTAINER(p, struct turn, part));
-}
-
 static struct service_state *service_get(struct compiler *c, struct str id)
 {
 	struct service_state *s = map_get(&c->service_states, id);
-	struct turn *turn;
 
 	if (s)
 		return s;
 	s = state_new(&c->service_states, sizeof(*s), offsetof(struct service_state, id), id);
 	list_init(&s->dirty);
-	turn = mem_alloc_aligned(64, 64);
-	turn->part = (struct part){ 1, destroy_turn };
-	s->turn = &turn->part;
 	return s;
 }
 
@@ -315,19 +349,49 @@ static void destroy_service(struct part *p)
 	mem_free(s);
 }
 
-static struct service *service_new(struct compiler *c, const struct service_state *state)
+/*
+ * The ring of a balance by hash: the one there is while hosts and weights are the same, whatever else changed. A ring of
+ * many points takes a while to make, here on the control thread.
+ */
+static struct ring *ring_for(struct service_state *state, const struct service *s)
+{
+	struct ring_host *hosts = mem_alloc((s->n_endpoints + 1) * sizeof(*hosts));
+
+	for (unsigned i = 0; i < s->n_endpoints; i++)
+		hosts[i] = (struct ring_host){ s->endpoints[i].text, s->endpoints[i].weight };
+	if (!state->ring || !ring_is_of(state->ring, hosts, s->n_endpoints, s->balance->ring_points)) {
+		if (state->ring)
+			part_drop(ring_part(state->ring));
+		state->ring = ring_new(hosts, s->n_endpoints, s->balance->ring_points);
+	}
+	mem_free(hosts);
+	return state->ring;
+}
+
+static void set_balance(struct service_state *state, struct service *s)
+{
+	s->balance = s->policies->settings.balance;
+	if (s->balance && s->balance->method == BALANCE_BY_HASH) {
+		s->ring = ring_for(state, s);
+		part_hold(ring_part(s->ring));
+		s->held[s->n_held++] = ring_part(s->ring);
+	} else if (state->ring) {
+		part_drop(ring_part(state->ring));
+		state->ring = NULL;
+	}
+}
+
+static struct service *service_new(struct compiler *c, struct service_state *state)
 {
 	struct service *s = MEM_NEW(struct service);
 
 	*s = state->base->content;
 	s->part = (struct part){ 1, destroy_service };
-	s->turn = &CONTAINER(state->turn, struct turn, part)->position;
 	s->policies = policies_compile(c, &(struct bearer){ LEVEL_SERVICE, s->id, s->name, { NULL, 0 } });
 	s->held = mem_alloc(2 * sizeof(struct part *));
 	s->held[s->n_held++] = &state->base->part;
-	s->held[s->n_held++] = state->turn;
 	part_hold(&state->base->part);
-	part_hold(state->turn);
+	set_balance(state, s);
 	return s;
 }
 
@@ -342,7 +406,8 @@ void service_settle(struct compiler *c, struct service_state *state)
 		return;
 	}
 	map_remove(&c->service_states, state->id);
-	part_drop(state->turn);
+	if (state->ring)
+		part_drop(ring_part(state->ring));
 	mem_free(state);
 }
 
@@ -376,7 +441,8 @@ void services_free(struct compiler *c)
 
 		if (s->base)
 			part_drop(&s->base->part);
-		part_drop(s->turn);
+		if (s->ring)
+			part_drop(ring_part(s->ring));
 		mem_free(s);
 	}
 	for (size_t i = 0; (e = map_next(&c->endpoint_states, &i));) {

@@ -224,14 +224,14 @@ struct service_base {
 	struct service content;           /* all but part, policies, held */
 	struct endpoint_state **endpoints;
 	unsigned n_endpoints;
-	struct part **held;               /* cells, turn */
+	struct part **held;               /* cells */
 	unsigned n_held;
 };
 
 struct service_state {
 	struct str id;                    /* behind the struct */
 	struct list dirty;
-	struct part *turn;
+	struct ring *ring;                /* the last one made; held */
 	struct service_base *base;        /* wanted; NULL = none */
 	bool is_placed;
 };

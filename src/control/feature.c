@@ -10,8 +10,8 @@ const struct feature features[] = {
 		"entries from the end of X-Forwarded-For." },
 	{ "trustedProxies", FEATURE_CIDRS, 0, 256, NULL, "[]", false, true,
 		"Addresses (CIDR) of proxies whose X-Forwarded-* headers are believed." },
-	{ "stripInboundTag", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-		"Whether x-mse-tag of clients is removed before DynamicRoute decides." },
+	{ "stripInboundTag", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
+		"Whether x-mse-tag of clients is removed, so that DynamicRoute alone decides their lane." },
 	{ "proxyProtocol", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
 		"Whether connections begin with a PROXY protocol header (version 1 or 2), whose source address counts "
 		"as the peer's. Those that do not are closed. Of all gateways of a port when one of them sets it." },

@@ -280,6 +280,8 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 	}
 	if (x->site->is_guarded && !secure_admit(x))
 		return;
+	if (UNLIKELY(x->site->gateway->strips_tag))
+		message_remove_id(req, HEADER_X_MSE_TAG);
 	if (is_about_server(req)) {
 		reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
 		message_add(&x->res, STR("allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
@@ -399,6 +401,8 @@ void exchange_send_response(struct exchange *x)
 		stream_resume(&x->stream);
 		return;
 	}
+	if (UNLIKELY(x->set_cookie.n > 0))
+		message_add_id(&x->res, HEADER_SET_COOKIE, x->set_cookie);
 	x->stream.trailers = x->res.trailers;
 	bool is_taken = stream_send(&x->stream, &x->res, x->part, x->part_end);
 	if (x->call_open && !is_taken)

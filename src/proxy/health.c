@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "core/metric.h"
 #include "proxy/exchange.h"
+#include "proxy/rotation.h"
 #include "proxy/worker.h"
 
 #define EJECTIONS_MAX 10                 /* the time out of use grows up to so many times the base */
@@ -39,22 +40,35 @@ static unsigned count_ejection(const struct service *s, struct endpoint_cell *ce
 	return times;
 }
 
-static void eject(const struct service *s, const struct endpoint *e)
+static void put_out(const struct service *s, const struct endpoint *e, int64_t now_ms)
 {
 	struct endpoint_cell *cell = e->cell;
-	int64_t now_ms = clock_ms();
-	long long until_ms = atomic_load_explicit(&cell->ejected_until_ms, memory_order_relaxed);
+	int64_t until_ms = atomic_load_explicit(&cell->ejected_until_ms, memory_order_relaxed), length_ms;
 
 	/* Failures of requests that were under way when it was ejected say nothing new. */
 	if (until_ms > now_ms || !may_eject(s, now_ms))
 		return;
-	/* One worker ejects, however many saw the last failure at the same time. */
-	if (!atomic_compare_exchange_strong(&cell->ejected_until_ms, &until_ms, now_ms + s->outlier.base_ejection_ms))
-		return;
-	int64_t length_ms = s->outlier.base_ejection_ms * count_ejection(s, cell, now_ms - until_ms);
+	length_ms = s->outlier.base_ejection_ms * count_ejection(s, cell, now_ms - until_ms);
 	atomic_store_explicit(&cell->ejected_until_ms, now_ms + length_ms, memory_order_relaxed);
 	atomic_store_explicit(&cell->consecutive_5xx, 0, memory_order_relaxed);
+	if (cell->ejected_series)
+		metric_add(cell->ejected_series, 1);
 	log_warn("endpoint.ejected", F_STR("service", s->name), F_STR("endpoint", e->text), F_INT("forMs", length_ms));
+}
+
+/*
+ * One worker ejects at a time, so that no two of them, each for an endpoint of its own, exceed the share. Who finds the
+ * other at it leaves it: the next failure will say the same again.
+ */
+static void eject(const struct service *s, const struct endpoint *e)
+{
+	struct rotation *r = s->rotation;
+
+	if (r && atomic_flag_test_and_set_explicit(&r->is_ejecting, memory_order_acquire))
+		return;
+	put_out(s, e, clock_ms());
+	if (r)
+		atomic_flag_clear_explicit(&r->is_ejecting, memory_order_release);
 }
 
 void health_report(const struct service *s, const struct endpoint *e, int status)
@@ -144,6 +158,9 @@ static void change(struct probe *b, bool is_healthy)
 {
 	struct endpoint_cell *cell = b->cell;
 
+	/* One that comes back begins small where ServiceLb says so. */
+	if (is_healthy)
+		atomic_store_explicit(&cell->warm_from_ms, clock_ms(), memory_order_relaxed);
 	atomic_store_explicit(&cell->unhealthy, !is_healthy, memory_order_relaxed);
 	if (cell->healthy_series)
 		metric_set(cell->healthy_series, is_healthy);

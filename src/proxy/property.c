@@ -196,7 +196,7 @@ static struct str request_value(struct exchange *x, const struct property *p)
 	case CONSUMER_NAME:
 		return message_value(req, HEADER_X_MSE_CONSUMER);
 	case LANE_TAG:
-		return message_value(req, HEADER_X_MSE_TAG);
+		return x->lane.n ? x->lane : ABSENT;
 	default:
 		return ABSENT;
 	}

@@ -93,9 +93,10 @@ struct service {
 	const struct balance *balance;    /* of ServiceLb; NULL = in turn */
 	struct ring *ring;                /* of a balance by hash, held; else NULL */
 	struct rotation *rotation;        /* where each worker is in its turns; held */
+	struct series *panics, *lane_misses;   /* METRIC_BALANCE_PANICS, METRIC_LANE_MISSES */
 	const struct str *tags;           /* every version and every tag of the endpoints, once */
 	unsigned n_tags;
-	unsigned panic_percent;           /* when fewer endpoints are up, all are used; 0 = never */
+	double panic_percent;             /* when fewer endpoints are up, all are used; 0 = never */
 	struct arena arena;
 	struct part **held;
 	unsigned n_held;
@@ -151,6 +152,7 @@ struct gateway {
 	struct str id, name;
 	struct str record;                /* ,"gateway":"name" */
 	struct policies *policies;
+	bool strips_tag;                  /* x-mse-tag of clients is removed: gateway setting */
 	struct trust {                    /* who may say where a request came from: gateway settings */
 		unsigned xff_trusted_num;
 		struct cidr_set *proxies; /* NULL = none */

@@ -42,7 +42,8 @@ static struct worker *worker;
 static struct addr front, back[ENDPOINTS];
 static int upstream_fd[ENDPOINTS];
 static struct endpoint_cell *cells[ENDPOINTS];
-static atomic_uint round_robin;
+static struct rotation *rotations[64];  /* one for each version of the service */
+static unsigned n_rotations;
 static struct pmap *hosts[64];
 static uint64_t version;
 static bool is_stopped;
@@ -63,7 +64,7 @@ static struct service *new_service(struct arena *a, struct policies *none)
 	svc->endpoints = NEW_N(a, struct endpoint, plan.n);
 	svc->n_endpoints = plan.n;
 	svc->policies = none;
-	svc->turn = &round_robin;
+	svc->rotation = rotations[n_rotations++] = rotation_new();
 	svc->outlier = plan.outlier;
 	svc->health = plan.health;
 	for (unsigned i = 0; i < plan.n; i++) {
@@ -164,7 +165,7 @@ static int start(void **state)
 	plan = (struct plan){ .n = 1, .weights = { 1, 1, 1 } };
 	version = 0;
 	is_stopped = false;
-	round_robin = 0;
+	n_rotations = 0;
 	box = (struct mailbox){ .reaper = &reaper };
 	metric_start(2);
 	exchange_metrics();
@@ -205,6 +206,8 @@ static int stop(void **state)
 			pmap_drop(hosts[i]);
 		hosts[i] = NULL;
 	}
+	for (unsigned i = 0; i < n_rotations; i++)
+		part_drop(rotation_part(rotations[i]));
 	metric_stop();
 	return 0;
 }

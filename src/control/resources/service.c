@@ -191,6 +191,8 @@ static const struct field fields[] = {
 		PRESENT(struct service_doc, has_healthCheckConfig), DOC("Active checks.")),
 	OBJECT(struct service_doc, outlierDetectionConfig, outlier_fields,
 		PRESENT(struct service_doc, has_outlierDetectionConfig), DOC("Passive checks.")),
+	NUMBER(struct service_doc, healthyPanicThreshold, RANGE(0, 100), DEFAULT("0"), UNIT("percent"),
+		DOC("When fewer of the endpoints are up, all are used as if they were; 0: never.")),
 	OBJECT(struct service_doc, aiServiceConfig, ai_fields,
 		PRESENT(struct service_doc, has_aiServiceConfig), DOC("For sourceType AI.")),
 	OBJECT(struct service_doc, agentServiceConfig, agent_fields,

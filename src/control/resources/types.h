@@ -117,6 +117,7 @@ struct service_doc {
 	struct items versions;            /* struct service_version */
 	struct health_check_config healthCheckConfig;
 	struct outlier_detection_config outlierDetectionConfig;
+	double healthyPanicThreshold;     /* percent */
 	struct ai_service_config aiServiceConfig;
 	struct agent_service_config agentServiceConfig;
 	bool has_healthCheckConfig, has_outlierDetectionConfig, has_aiServiceConfig, has_agentServiceConfig;
