@@ -191,7 +191,7 @@ static bool verify_secret(
 	return str_equal_secret(signature, (struct str){(char *)mac, n});
 }
 
-/* r || s to the DER form that OpenSSL reads; absent when they are no numbers of that size. To be freed by OPENSSL_free. */
+/* r || s to the DER form that OpenSSL reads; 0 when they have another size. To be freed by OPENSSL_free. */
 static int encode_ec(const struct algorithm *a, struct str signature, unsigned char **der)
 {
 	ECDSA_SIG *pair;
