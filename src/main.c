@@ -106,6 +106,8 @@ static struct server_settings server_settings_of(const struct program_settings *
 	out.body_rate = s->bodyMinRate;
 	out.idle_ms = s->idleTimeoutMs;
 	out.write_stall_ms = s->writeStallMs;
+	out.h2_ping_ms = s->http2PingMs;
+	out.h2_ping_timeout_ms = s->http2PingTimeoutMs;
 	out.requests_per_connection = (uint64_t)s->requestsPerConnection;
 	out.receive_bytes = (size_t)s->receiveBufferBytes;
 	out.connections = (unsigned)s->maxConnections;

@@ -16,6 +16,7 @@ struct program_settings {
 	bool takeover, demo, accessLog, adminInsecure, pinWorkers, keepUnderscores;
 	int64_t drainTimeoutMs, connectTimeoutMs, upstreamIdleMs;
 	int64_t headerTimeoutMs, bodyIdleMs, bodyMinRate, idleTimeoutMs, writeStallMs;
+	int64_t http2PingMs, http2PingTimeoutMs;
 	int64_t headBytes, headFields, targetBytes, requestsPerConnection, maxConnections, receiveBufferBytes;
 	int64_t workerMemoryBytes, overloadLagMs, drainIdleMs;
 	const struct json *gatewayFeatures;

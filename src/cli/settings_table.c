@@ -110,6 +110,11 @@ const struct field settings_fields[] = {
 	    DOC("An idle client connection.")),
 	INT(struct program_settings, writeStallMs, RANGE(1, 3600000), DEFAULT("30000"), UNIT("ms"),
 	    DOC("A client that takes no byte of its answer.")),
+	INT(struct program_settings, http2PingMs, RANGE(0, 3600000), DEFAULT("30000"), UNIT("ms"),
+	    DOC("An HTTP/2 connection, of a client or to an upstream, that is silent for so long while requests are "
+		"under way is asked by PING whether it still works; 0 = never.")),
+	INT(struct program_settings, http2PingTimeoutMs, RANGE(1, 3600000), DEFAULT("15000"), UNIT("ms"),
+	    DOC("And is closed when nothing comes for so long after that.")),
 	INT(struct program_settings, headBytes, RANGE(256, 1048576), DEFAULT("32768"), UNIT("bytes"),
 	    DOC("A request head, request line included.")),
 	INT(struct program_settings, headFields, RANGE(1, 10000), DEFAULT("100"),

@@ -183,6 +183,12 @@ void client_watch_handshakes(struct client *c, void (*ended)(const struct handsh
 	c->handshake_ended = ended;
 }
 
+void client_set_ping(struct client *c, int64_t ping_ms, int64_t timeout_ms)
+{
+	c->h2_ping_ms = ping_ms;
+	c->h2_ping_timeout_ms = timeout_ms;
+}
+
 /* -1 with errno when there is no descriptor for it, even after giving up a connection that nobody uses now. */
 static int connect_to(struct client *client, const struct addr *to)
 {

@@ -114,6 +114,8 @@ struct call {
 struct client *client_new(struct loop *loop, size_t receive_bytes);
 /* Who gives a descriptor back when there is none for a connection; make_room says whether one was. */
 void client_ask_for_room(struct client *c, bool (*make_room)(void *arg), void *arg);
+/* HTTP/2 connections that are silent while calls wait are asked by PING, as server_settings say. 0 = never. */
+void client_set_ping(struct client *c, int64_t ping_ms, int64_t timeout_ms);
 void client_free(struct client *c);
 /*
  * Opens or reuses a connection. Fields client, ops, arena, pool, addr, method and the timeouts must be set. Events

@@ -23,6 +23,7 @@ struct client {
 	void *room_arg;
 	struct list lanes;                /* of all pools */
 	void (*handshake_ended)(const struct handshake *h);
+	int64_t h2_ping_ms, h2_ping_timeout_ms;   /* client_set_ping() */
 };
 
 struct client_connection {

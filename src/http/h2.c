@@ -6,6 +6,7 @@
  */
 #include "http/h2.h"
 #include <nghttp2/nghttp2.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/metric.h"
@@ -28,7 +29,9 @@ void h2_queue_add(struct h2_queue *q, const char *p, size_t n)
 		q->at = 0;
 	}
 	if (q->n + n > q->cap) {
+		budget_add(-(int64_t)q->cap);
 		q->cap = (q->n + n + 1023) & ~(size_t)1023;
+		budget_add((int64_t)q->cap);
 		q->p = mem_resize(q->p, q->cap);
 	}
 	memcpy(q->p + q->n, p, n);
@@ -38,6 +41,7 @@ void h2_queue_add(struct h2_queue *q, const char *p, size_t n)
 void h2_queue_free(struct h2_queue *q)
 {
 	mem_free(q->p);
+	budget_add(-(int64_t)q->cap);
 	*q = (struct h2_queue){ 0 };
 }
 

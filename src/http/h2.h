@@ -25,6 +25,9 @@ struct nghttp2_session;
 #define H2_STREAM_QUEUE 65536             /* above this the sender waits ... */
 #define H2_STREAM_QUEUE_LOW 16384         /* ... until no more than this is left */
 #define H2_CONNECTION_QUEUE (1024 * 1024) /* of all streams: above this every sender waits */
+/* What nghttp2 takes for a connection and for each stream, about: counted in the thread's budget (core/budget.h). */
+#define H2_SESSION_BYTES 32768
+#define H2_STREAM_BYTES 1024
 #define H2_PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #define H2_PREFACE_BYTES 24
 
@@ -45,6 +48,7 @@ struct nghttp2_session;
 /* H2_REASON(id, tag): other causes for which a connection or a stream is ended from our side. */
 #define H2_REASONS(F) \
 	F(PROTOCOL, "protocol_error") \
+	F(CLOSED, "stream_closed") \
 	F(FLOODED, "flooded") \
 	F(HEAD_SIZE, "head_size") \
 	F(HEADER_TIMEOUT, "header_timeout") \
@@ -52,6 +56,7 @@ struct nghttp2_session;
 	F(WRITE_STALL, "write_stall") \
 	F(BACKLOG, "backlog") \
 	F(IDLE, "idle") \
+	F(PING_TIMEOUT, "ping_timeout") \
 	F(DRAIN, "drain")
 enum h2_reason {
 	H2_FINE,
@@ -66,7 +71,7 @@ enum h2_reason {
 	H2_REASON_COUNT
 };
 
-/* Bytes that wait. Zero-initialise. */
+/* Bytes that wait; counted in the thread's budget. Zero-initialise. */
 struct h2_queue {
 	char *p;
 	size_t at, n, cap;                /* bytes [at, n) wait */

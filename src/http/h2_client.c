@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/h2_client.h"
@@ -17,6 +18,8 @@
 
 #define IDLE_MS 55000                     /* below what upstreams usually allow */
 #define STALL_MS 30000                    /* the kernel takes nothing of what we send */
+/* Between PINGs while nothing but their answers comes: servers of gRPC end a connection that asks more often. */
+#define QUIET_PING_MS 300000
 
 static struct h2_call *of_node(struct list *node)
 {
@@ -38,6 +41,7 @@ void h2_call_free(struct h2_call *s)
 	h2_queue_free(&s->in);
 	list_remove(&s->node);
 	mem_free(s);
+	budget_add(-H2_STREAM_BYTES);
 }
 
 void h2_call_let_go(struct h2_call *s)
@@ -75,6 +79,7 @@ static void release(struct garbage *g)
 
 	nghttp2_session_del(u->base.ng);
 	mem_free(u);
+	budget_add(-H2_SESSION_BYTES);
 }
 
 /* Out of the pool and the loop; freed at the end of the turn. Calls end with what fits how far they came. */
@@ -165,6 +170,33 @@ static void flush(struct h2_upstream *u)
 	settle(u);
 }
 
+/* ---------- patience ---------- */
+
+/* When silence calls for a PING, or patience with one that nothing answers ends; INT64_MAX: nobody waits. */
+static int64_t ping_due(const struct h2_upstream *u)
+{
+	const struct client *client = u->client;
+
+	if (client->h2_ping_ms == 0 || u->n_calls == 0 || u->is_connecting)
+		return INT64_MAX;
+	if (u->is_asked)
+		return u->ping_ms + client->h2_ping_timeout_ms;
+	return u->is_quiet ? u->ping_ms + QUIET_PING_MS : u->silent_ms + client->h2_ping_ms;
+}
+
+/* How long until something is due. */
+static int64_t next_look(const struct h2_upstream *u)
+{
+	int64_t now = clock_ms(), due = ping_due(u);
+	int64_t ends = u->n_calls ? now + STALL_MS : u->since_ms + IDLE_MS;
+
+	/* Something may have come, so that a silence counts from then. */
+	if (u->is_quiet && due > now + u->client->h2_ping_ms)
+		due = now + u->client->h2_ping_ms;
+	ends = due < ends ? due : ends;
+	return ends > now ? ends - now : 1000;
+}
+
 /* ---------- reading ---------- */
 
 static void receive(struct h2_upstream *u)
@@ -191,7 +223,8 @@ static void receive(struct h2_upstream *u)
 		}
 		if (transport_is_drained(&u->transport, (size_t)n, client->receive_bytes) && !u->is_eof && !u->error)
 			u->is_readable = false;
-		u->read_ms = clock_ms();
+		u->read_ms = u->silent_ms = clock_ms();
+		u->is_asked = false;
 		if (!h2_client_take(u, client->buffer, (size_t)n))
 			close_upstream(u, CALL_MALFORMED, EPROTO);
 	}
@@ -264,8 +297,8 @@ static void open_up(struct h2_upstream *u, uint32_t events)
 	if (u->is_securing && !secure(u))
 		return;
 	u->is_connecting = false;
-	u->since_ms = u->read_ms = clock_ms();
-	loop_arm(u->client->loop, &u->timer, IDLE_MS);
+	u->since_ms = u->read_ms = u->silent_ms = clock_ms();
+	loop_arm(u->client->loop, &u->timer, next_look(u));
 	LIST_EACH(node, &u->streams) {
 		struct h2_call *s = of_node(node);
 
@@ -306,6 +339,14 @@ static void ready(struct watch *w, uint32_t events)
 
 /* ---------- time ---------- */
 
+static void send_ping(struct h2_upstream *u)
+{
+	u->ping_ms = clock_ms();
+	u->is_asked = u->is_quiet = true;
+	nghttp2_submit_ping(u->base.ng, NGHTTP2_FLAG_NONE, NULL);
+	h2_upstream_wake(u);
+}
+
 static void expire(struct timer *t)
 {
 	struct h2_upstream *u = CONTAINER(t, struct h2_upstream, timer);
@@ -315,14 +356,17 @@ static void expire(struct timer *t)
 		close_upstream(u, CALL_CONNECT, ETIMEDOUT);
 	else if (!output_is_empty(&u->out) && u->write_ms + STALL_MS <= now)
 		close_upstream(u, CALL_RESET, ETIMEDOUT);
+	else if (u->is_asked && ping_due(u) <= now)
+		close_upstream(u, CALL_RESET, ETIMEDOUT);
+	else if (ping_due(u) <= now)
+		send_ping(u);
 	else if (u->n_calls == 0 && u->since_ms + IDLE_MS <= now)
 		h2_upstream_retire(u);
 	if (u->is_closed)
 		return;
 	if (u->is_leaving)
 		h2_upstream_wake(u);
-	now = u->since_ms + IDLE_MS - now;
-	loop_arm(u->client->loop, t, u->n_calls ? STALL_MS : now > 0 ? now : 1000);
+	loop_arm(u->client->loop, t, next_look(u));
 }
 
 static void expire_call(struct timer *t)
@@ -354,6 +398,7 @@ static struct h2_upstream *open_upstream(struct call *call)
 {
 	struct h2_upstream *u = MEM_NEW(struct h2_upstream);
 
+	budget_add(H2_SESSION_BYTES);
 	u->client = call->client;
 	u->watch.ready = ready;
 	u->garbage.release = release;
@@ -422,6 +467,7 @@ void h2_call_start(struct call *call, bool fresh)
 	struct h2_upstream *u = fresh ? NULL : find_upstream(call->within);
 	struct h2_call *s = MEM_NEW(struct h2_call);
 
+	budget_add(H2_STREAM_BYTES);
 	call->reused = u && !u->is_connecting;
 	if (!u)
 		u = open_upstream(call);
@@ -431,8 +477,11 @@ void h2_call_start(struct call *call, bool fresh)
 	list_init(&s->base.touched);
 	list_append(&u->streams, &s->node);
 	timer_init(&s->timer, expire_call);
-	u->n_calls++;
+	if (u->n_calls++ == 0)
+		u->silent_ms = clock_ms();
 	call->carrier = s;
+	if (!u->is_connecting && u->timer.deadline_ms > clock_ms() + next_look(u))
+		loop_arm(call->client->loop, &u->timer, next_look(u));
 	if (call->idle_timeout_ms > 0)
 		loop_arm(call->client->loop, &s->timer, call->idle_timeout_ms);
 }

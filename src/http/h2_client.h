@@ -28,6 +28,8 @@ struct h2_upstream {
 	unsigned n_calls;
 	int64_t since_ms;                 /* connecting: when that began; without calls: when the last one ended */
 	int64_t read_ms;                  /* when something last came */
+	int64_t silent_ms;                /* the same, or when the first of the calls under way began */
+	int64_t ping_ms;                  /* when the last PING was sent */
 	int64_t connect_timeout_ms;
 	int64_t write_ms;                 /* last progress of what waits in `out` */
 	int error;                        /* errno of a connection that never was */
@@ -37,6 +39,8 @@ struct h2_upstream {
 	bool is_readable, is_eof;
 	bool is_broken;                   /* it broke the protocol: GOAWAY said so */
 	bool has_resumed, has_pending;
+	bool is_asked;                    /* nothing came since the last PING ... */
+	bool is_quiet;                    /* ... nothing but its answer */
 };
 
 struct h2_call {

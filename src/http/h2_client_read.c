@@ -244,6 +244,8 @@ static int begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *ar
 	struct h2_upstream *u = arg;
 
 	(void)ng;
+	if (hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS)
+		u->is_quiet = false;
 	if (hd->type == NGHTTP2_DATA) {
 		u->base.frame_left = hd->flags & NGHTTP2_FLAG_PADDED ? -1 : (int64_t)hd->length;
 		u->base.frame_ends = hd->flags & NGHTTP2_FLAG_END_STREAM;

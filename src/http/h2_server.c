@@ -8,6 +8,7 @@
  *	SERVING ──drain──► NOTICED (GOAWAY without a limit, PING) ──its answer──► LEAVING (GOAWAY) ──no stream──► closed
  */
 #include <nghttp2/nghttp2.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/h2_server.h"
@@ -17,7 +18,9 @@ static void release(struct garbage *g)
 	struct h2_server *h = CONTAINER(g, struct h2_server, garbage);
 
 	nghttp2_session_del(h->base.ng);
+	mem_free(h->resets);
 	mem_free(h);
+	budget_add(-H2_SESSION_BYTES);
 }
 
 static struct h2_server_stream *of_node(struct list *node)
@@ -47,6 +50,7 @@ void h2_server_free_stream(struct h2_server_stream *s)
 	arena_free(&s->refusal);
 	list_remove(&s->node);
 	mem_free(s);
+	budget_add(-H2_STREAM_BYTES);
 }
 
 void h2_server_end_stream(struct h2_server_stream *s, enum stream_end how)
@@ -119,6 +123,8 @@ static void say_goodbye(struct h2_server *h, uint32_t code, enum h2_reason why)
 
 static uint32_t code_of(enum h2_reason why)
 {
+	if (why == H2_CLOSED)
+		return NGHTTP2_STREAM_CLOSED;
 	return why == H2_PROTOCOL ? NGHTTP2_PROTOCOL_ERROR : NGHTTP2_ENHANCE_YOUR_CALM;
 }
 
@@ -219,6 +225,7 @@ static void start(struct server_connection *c)
 {
 	struct h2_server *h = MEM_NEW(struct h2_server);
 
+	budget_add(H2_SESSION_BYTES);
 	h->c = c;
 	list_init(&h->streams);
 	list_init(&h->finished);
@@ -246,6 +253,7 @@ static void take_kept(struct h2_server *h)
 	size_t at = c->in_at, n = c->in_n;
 
 	c->in = NULL;
+	budget_add(-(int64_t)c->in_cap);
 	c->in_at = c->in_n = c->in_cap = 0;
 	take(h, in + at, n - at);
 	mem_free(in);
@@ -343,6 +351,16 @@ static int64_t stream_patience(const struct h2_server_stream *s, enum h2_reason 
 	return s->since_ms + settings->body_idle_ms;
 }
 
+/* When silence calls for a PING, or patience with one that nothing answers ends; INT64_MAX: nobody waits. */
+static int64_t ping_due(const struct h2_server *h)
+{
+	const struct server_settings *settings = &h->c->server->settings;
+
+	if (settings->h2_ping_ms == 0 || list_is_empty(&h->streams))
+		return INT64_MAX;
+	return h->ping_ms ? h->ping_ms + settings->h2_ping_timeout_ms : h->read_ms + settings->h2_ping_ms;
+}
+
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
@@ -367,6 +385,7 @@ static int64_t patience(const struct server_connection *c)
 		ends = earlier(ends, c->since_ms + (c->requests ? settings->idle_ms : settings->header_timeout_ms));
 	for (struct list *node = h->streams.next; node != &h->streams; node = node->next)
 		ends = earlier(ends, stream_patience(of_node(node), &why));
+	ends = earlier(ends, ping_due(h));
 	return ends == INT64_MAX ? 0 : ends;
 }
 
@@ -379,6 +398,14 @@ static void expire_stream(struct h2_server_stream *s, enum h2_reason why)
 	}
 	s->base.is_deferred = false;
 	h2_server_reset(s, NGHTTP2_CANCEL);
+}
+
+/* A client that is gone without a word is noticed by this alone while there is nothing to send to it. */
+static void send_ping(struct h2_server *h)
+{
+	h->ping_ms = clock_ms();
+	nghttp2_submit_ping(h->base.ng, NGHTTP2_FLAG_NONE, NULL);
+	loop_defer(h->c->server->loop, &h->c->task);
 }
 
 static void expired(struct server_connection *c)
@@ -395,7 +422,11 @@ static void expired(struct server_connection *c)
 		say_goodbye(h, NGHTTP2_NO_ERROR, h->drain ? H2_DRAIN : H2_IDLE);
 	} else if (h->base.queued > 0 && h->base.progress_ms + settings->write_stall_ms <= now) {
 		say_goodbye(h, NGHTTP2_ENHANCE_YOUR_CALM, H2_WRITE_STALL);
+	} else if (h->ping_ms && ping_due(h) <= now) {
+		say_goodbye(h, NGHTTP2_NO_ERROR, H2_PING_TIMEOUT);
 	} else {
+		if (ping_due(h) <= now)
+			send_ping(h);
 		if (h->drain == H2_NOTICED && h->drain_ms + H2_DRAIN_NOTICE_MS <= now)
 			say_last_stream(h);
 		LIST_EACH(node, &h->streams) {
@@ -416,6 +447,8 @@ static void ended(struct server_connection *c)
 
 	mem_free(c->in);
 	c->in = NULL;
+	budget_add(-(int64_t)c->in_cap);
+	c->in_cap = 0;
 	if (!h)
 		return;
 	end_streams(h, c->is_aborted ? STREAM_ABORTED : STREAM_CLIENT_GONE);
@@ -430,6 +463,20 @@ static bool is_idle(const struct server_connection *c)
 	return h && c->state == CONNECTION_WAIT && list_is_empty(&h->streams) && !h->head_ms && h->drain != H2_NOTICED;
 }
 
+static size_t held(const struct server_connection *c)
+{
+	const struct h2_server *h = c->session;
+	size_t n = H2_SESSION_BYTES;
+
+	for (struct list *node = h ? h->streams.next : NULL; h && node != &h->streams; node = node->next) {
+		const struct h2_server_stream *s = of_node(node);
+
+		n += H2_STREAM_BYTES + s->base.queue.cap + s->in.cap + arena_size(&s->refusal);
+		n += s->owner ? arena_size(s->owner->arena) : 0;
+	}
+	return n;
+}
+
 static void drain(struct server_connection *c)
 {
 	struct h2_server *h = h2_server_of(c);
@@ -439,7 +486,7 @@ static void drain(struct server_connection *c)
 	h->drain = H2_NOTICED;
 	h->drain_ms = clock_ms();
 	nghttp2_submit_shutdown_notice(h->base.ng);
-	nghttp2_submit_ping(h->base.ng, NGHTTP2_FLAG_NONE, NULL);
+	nghttp2_submit_ping(h->base.ng, NGHTTP2_FLAG_NONE, h2_drain_mark);
 	h2_server_hurry(h, H2_DRAIN_NOTICE_MS);
 	loop_defer(c->server->loop, &c->task);
 }
@@ -458,5 +505,6 @@ const struct connection_protocol h2_protocol = {
 	.expired = expired,
 	.ended = ended,
 	.is_idle = is_idle,
+	.held = held,
 	.drain = drain,
 };

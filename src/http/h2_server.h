@@ -11,6 +11,7 @@
 #define H2_BACKLOG_BYTES (4 * 1024 * 1024)      /* queued on a connection that stands still: no more requests */
 #define H2_HEADS_BYTES (1024 * 1024)            /* of all requests being served: no more requests */
 #define H2_DRAIN_NOTICE_MS 1000           /* how long the last GOAWAY waits for the answer to its PING */
+#define H2_RESETS_KEPT 128                /* of streams that we reset: the client may not know of it yet */
 
 struct h2_server_stream {
 	struct h2_stream base;
@@ -41,6 +42,12 @@ struct h2_server {
 	size_t heads;                     /* bytes of their heads */
 	int64_t head_ms;                  /* when a header block began that is not complete; 0 = none */
 	int64_t drain_ms;
+	int64_t read_ms;                  /* when something last came */
+	int64_t ping_ms;                  /* when a PING was sent and nothing came since; 0 = none */
+	int32_t last_id;                  /* highest stream that was opened ... */
+	int32_t gap_from, gap_to;         /* ... and the last ids that were passed over: [from, to) */
+	unsigned n_resets;                /* in all */
+	int32_t *resets;                  /* the last H2_RESETS_KEPT streams that we reset; NULL = none */
 	struct h2_server_stream *reading; /* whose header block it is */
 	uint8_t drain;                    /* enum h2_drain */
 	bool has_resumed;                 /* a stream was resumed: bytes kept for it may be delivered */
@@ -53,6 +60,8 @@ static inline struct h2_server *h2_server_of(struct server_connection *c)
 }
 
 extern const struct stream_class h2_stream_class;
+/* Of the PING that goes with the notice of a drain. */
+extern const uint8_t h2_drain_mark[8];
 
 /* h2_server_read.c: a session of nghttp2 with our callbacks and settings. */
 struct nghttp2_session *h2_server_session(struct h2_server *h);

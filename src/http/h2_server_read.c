@@ -5,12 +5,15 @@
  * is handed over together with the first bytes of it when they came in the same piece: they travel on together.
  */
 #include <nghttp2/nghttp2.h>
+#include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/h2_server.h"
 #include "http/h2_session.h"
 
 #define HEAD_BYTES_IGNORED 16             /* times the limit: a header block beyond that ends the connection */
+
+const uint8_t h2_drain_mark[8] = { 'd', 'r', 'a', 'i', 'n' };
 
 static struct h2_server_stream *find(nghttp2_session *ng, int32_t id)
 {
@@ -84,12 +87,18 @@ static int begin_request(struct h2_server *h, int32_t id)
 	uint64_t limit = c->server->settings.requests_per_connection;
 	struct h2_server_stream *s;
 
+	if (id > h->last_id + 2) {
+		h->gap_from = h->last_id ? h->last_id + 2 : 1;
+		h->gap_to = id;
+	}
+	h->last_id = id;
 	if (is_overdrawn(h)) {
 		h2_count(H2_BACKLOG);
 		h2_head_begin(&h->base.head, NULL, false);
 		return nghttp2_submit_rst_stream(h->base.ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
 	}
 	s = MEM_NEW(struct h2_server_stream);
+	budget_add(H2_STREAM_BYTES);
 	s->base.id = id;
 	s->session = h;
 	s->since_ms = s->body_ms = clock_ms();
@@ -108,6 +117,8 @@ static int begin_request(struct h2_server *h, int32_t id)
 		s->owner->req.arena = s->owner->arena;
 	}
 	h->reading = s;
+	if (c->server->settings.h2_ping_ms > 0)
+		h2_server_hurry(h, c->server->settings.h2_ping_ms);
 	h2_head_begin(&h->base.head, s->owner ? &s->owner->req : NULL, false);
 	return nghttp2_session_set_stream_user_data(h->base.ng, id, s);
 }
@@ -343,7 +354,7 @@ static int take_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg
 			take_body(s, NULL, 0, true);
 		break;
 	case NGHTTP2_PING:
-		if (frame->hd.flags & NGHTTP2_FLAG_ACK)
+		if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && frame->ping.opaque_data[0] == h2_drain_mark[0])
 			h2_server_drain_answered(h);
 		break;
 	default:
@@ -352,11 +363,43 @@ static int take_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg
 	return h->base.verdict == H2_FINE ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
+/* ---------- streams that are no more ---------- */
+
+static void note_reset(struct h2_server *h, int32_t id)
+{
+	if (!h->resets)
+		h->resets = mem_alloc(H2_RESETS_KEPT * sizeof *h->resets);
+	h->resets[h->n_resets++ % H2_RESETS_KEPT] = id;
+}
+
+static bool was_reset(const struct h2_server *h, int32_t id)
+{
+	for (unsigned i = 0; h->resets && i < H2_RESETS_KEPT; i++)
+		if (h->resets[i] == id)
+			return true;
+	return false;
+}
+
+/*
+ * A head for a stream that was closed, or passed over, and not by a reset of ours that the client may not know of yet:
+ * nghttp2, which forgets closed streams, would throw it away; RFC 9113 5.1 and 5.1.1 ask for an error. (DATA of closed
+ * streams it throws away before anybody is told.)
+ */
+static bool judge_closed(struct h2_server *h, int32_t id)
+{
+	if (id > h->last_id || id % 2 == 0 || nghttp2_session_find_stream(h->base.ng, id) || was_reset(h, id))
+		return true;
+	h->base.verdict = id >= h->gap_from && id < h->gap_to ? H2_PROTOCOL : H2_CLOSED;
+	return false;
+}
+
 static int begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
 {
 	struct h2_server *h = arg;
 
 	(void)ng;
+	if (hd->type == NGHTTP2_HEADERS && !judge_closed(h, hd->stream_id))
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	/* With its priorities switched off nghttp2 does not look at these any more. */
 	if (hd->type == NGHTTP2_PRIORITY && hd->stream_id == 0) {
 		h->base.verdict = H2_PROTOCOL;
@@ -394,6 +437,7 @@ static int note_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 	struct h2_server_stream *s = find(ng, frame->hd.stream_id);
 
 	if (frame->hd.type == NGHTTP2_RST_STREAM) {
+		note_reset(h, frame->hd.stream_id);
 		/* What the owner or a limit of ours wanted is not the client's fault. */
 		if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR && !(s && s->is_aborted))
 			h2_spend(&h->base, H2_ERRORS);
@@ -481,8 +525,11 @@ nghttp2_session *h2_server_session(struct h2_server *h)
 
 bool h2_server_take(struct h2_server *h, char *p, size_t n)
 {
-	ssize_t taken = nghttp2_session_mem_recv(h->base.ng, (const uint8_t *)p, n);
+	ssize_t taken;
 
+	h->read_ms = clock_ms();
+	h->ping_ms = 0;
+	taken = nghttp2_session_mem_recv(h->base.ng, (const uint8_t *)p, n);
 	if (taken < 0 && h->base.verdict == H2_FINE)
 		h->base.verdict = taken == NGHTTP2_ERR_FLOODED ? H2_FLOODED : H2_PROTOCOL;
 	if (h->base.verdict != H2_FINE)

@@ -32,6 +32,8 @@ const struct server_settings server_default_settings = {
 	.body_rate = 240,
 	.idle_ms = 60000,
 	.write_stall_ms = 30000,
+	.h2_ping_ms = 30000,
+	.h2_ping_timeout_ms = 15000,
 	.requests_per_connection = 10000,
 	.receive_bytes = 131072,
 };

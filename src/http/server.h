@@ -99,6 +99,9 @@ struct server_settings {
 	int64_t body_rate;                /* bytes a second at least, 240; 0 = off */
 	int64_t idle_ms;                  /* keep-alive, 60,000 */
 	int64_t write_stall_ms;           /* 30,000 */
+	/* HTTP/2: a connection with requests that is silent is asked by PING after so long; 30,000; 0 = never. */
+	int64_t h2_ping_ms;
+	int64_t h2_ping_timeout_ms;       /* and is closed when nothing comes for so long after it; 15,000 */
 	uint64_t requests_per_connection; /* 0 = unlimited; default 10,000 */
 	size_t receive_bytes;             /* of the shared buffer; default 131,072 */
 	unsigned connections;             /* at most so many; more are closed at once. 0 = unlimited */

@@ -59,6 +59,8 @@ struct connection_protocol {
 	void (*ended)(struct server_connection *c);
 	/* Nothing is under way: may be closed without loss. */
 	bool (*is_idle)(const struct server_connection *c);
+	/* Bytes it holds apart from the members below and `stream`. NULL: none. */
+	size_t (*held)(const struct server_connection *c);
 	/* The server drains: no new streams. */
 	void (*drain)(struct server_connection *c);
 };

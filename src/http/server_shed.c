@@ -63,7 +63,9 @@ bool server_make_room(struct server *s)
 
 static size_t held(const struct server_connection *c)
 {
-	return c->out.cap + c->in_cap + (c->stream ? arena_size(c->stream->arena) : 0);
+	size_t n = c->out.cap + c->in_cap + (c->stream ? arena_size(c->stream->arena) : 0);
+
+	return n + (c->protocol->held ? c->protocol->held(c) : 0);
 }
 
 bool server_close_largest(struct server *s)

@@ -301,6 +301,7 @@ struct worker *worker_start(unsigned index, const struct worker_settings *settin
 	w->server = server_new(w->loop, &exchange_server_ops, &settings->server, w);
 	w->client = client_new(w->loop, settings->server.receive_bytes);
 	client_ask_for_room(w->client, make_room, w->server);
+	client_set_ping(w->client, settings->server.h2_ping_ms, settings->server.h2_ping_timeout_ms);
 	w->resolver = resolver_new(w->loop, settings->dns_servers, 0);
 	if (index == 0)
 		w->prober = prober_new(w);
