@@ -117,6 +117,7 @@ void compiler_free(struct compiler *c)
 	bindings_free(c);
 	gateways_free(c);
 	services_free(c);
+	upstreams_free(c);
 	policies_free(c);
 	certificates_free(c);
 	map_free(&c->cells);
@@ -135,10 +136,12 @@ void compiler_set_lenient(struct compiler *c, bool lenient)
 
 /* ---------- changes ---------- */
 
-static bool feature_change(struct compiler *c, const struct change *change)
+static bool feature_change(struct compiler *c, const struct change *change, struct problem *why)
 {
 	const struct resource *r = change->after ? change->after : change->before;
 
+	if (!identity_change(c, change, why))
+		return false;
 	gateway_mark(c, gateway_get(c, json_text(r->doc, "gatewayId")), false);
 	return true;
 }
@@ -149,7 +152,7 @@ static bool dispatch(struct compiler *c, enum resource_kind kind, const struct c
 	case RESOURCE_GATEWAY:
 		return gateway_change(c, change, why);
 	case RESOURCE_FEATURE:
-		return feature_change(c, change);
+		return feature_change(c, change, why);
 	case RESOURCE_DOMAIN:
 		return domain_change(c, change, why);
 	case RESOURCE_CERTIFICATE:
@@ -217,6 +220,7 @@ static struct snapshot *make_snapshot(struct compiler *c)
 	s->services = pmap_hold(c->services);
 	bindings_publish(c, s);
 	services_publish(c, s);
+	upstreams_publish(c, s);
 	return s;
 }
 

@@ -5,6 +5,7 @@
  * the next publish.
  */
 #include "control/compile_state.h"
+#include "control/feature.h"
 #include "core/mem.h"
 
 #define NOT_ENFORCED "not enforced by this build"
@@ -141,6 +142,13 @@ static const struct json *find_document(const struct attach_target *t, const cha
 	return NULL;
 }
 
+static const struct json *find_setting(const struct attach_target *t, const char *name)
+{
+	const struct compiler *c = t->arg;
+
+	return feature_value(c->model, t->gateway_id, name);
+}
+
 /* Whether the class has anything to run where the attachment puts it. */
 static bool has_work(const struct policy_class *class, enum scope scope)
 {
@@ -164,7 +172,7 @@ static bool is_reached(const struct compiler *c, const struct attachment_state *
 
 static bool is_served(enum scope scope)
 {
-	return !(scope & (SCOPE_LLM_API | SCOPE_AGENT_API | SCOPE_SERVICE_PORT));
+	return !(scope & (SCOPE_LLM_API | SCOPE_AGENT_API));
 }
 
 /* An older attachment that has the place of this one, or NULL. */
@@ -191,7 +199,9 @@ static bool check_target(struct compiler *c, const struct attachment_link *link,
 	const struct attachment_state *a = link->attachment, *rival = find_rival(c, link);
 	const struct policy_class *class = a->policy->class;
 	const struct resource *r = model_get(c->model, kind_of(a->scope), link->resource_id);
-	const struct attach_target target = { a->scope, r ? r->doc : NULL, a->gateway_id, find_document, c };
+	const struct attach_target target = {
+		a->scope, r ? r->doc : NULL, a->gateway_id, find_document, find_setting, c
+	};
 
 	if (!r)
 		return problem(why, "attachResourceId", "\"%.*s\" does not exist", STR_FMT(link->resource_id));
@@ -270,6 +280,7 @@ static void attached_insert(struct attached *all, struct attachment_link *link)
 static void mark_resource(struct compiler *c, enum scope scope, struct str id)
 {
 	struct route_state *route;
+	const struct resource *port;
 
 	switch (scope) {
 	case SCOPE_ROUTE: case SCOPE_OPERATION:
@@ -289,6 +300,11 @@ static void mark_resource(struct compiler *c, enum scope scope, struct str id)
 		break;
 	case SCOPE_SERVICE:
 		service_mark_dirty(c, id);
+		break;
+	case SCOPE_SERVICE_PORT:
+		port = model_get(c->model, RESOURCE_SERVICE_PORT, id);
+		if (port)
+			service_mark_dirty(c, json_text(port->doc, "serviceId"));
 		break;
 	default:
 		break;
@@ -316,6 +332,7 @@ static void unlink_attachment(struct compiler *c, struct attachment_state *a)
 	struct policy_state *policy = a->policy;
 
 	mark_attachment(c, a);
+	c->n_port_attachments -= a->scope == SCOPE_SERVICE_PORT;
 	list_remove(&a->of_policy);
 	for (unsigned i = 0; i < a->n_links; i++) {
 		struct attached *all = attached_find(c, a->links[i].resource_id);
@@ -356,6 +373,7 @@ static void link_attachment(struct compiler *c, const struct resource *r, enum s
 		attached_insert(attached_get(c, id->string), &a->links[i]);
 	}
 	map_put(&c->attachment_states, a->id, a);
+	c->n_port_attachments += scope == SCOPE_SERVICE_PORT;
 	mark_attachment(c, a);
 	judge(c, a);
 	/* It may be older than others of its class: one whose removal was undone. */
@@ -435,6 +453,13 @@ bool policy_change(struct compiler *c, const struct change *change, struct probl
 	return true;
 }
 
+/* What is compiled from what the policy refers to is made anew as well. */
+static void recheck(struct compiler *c, struct attachment_state *a)
+{
+	mark_attachment(c, a);
+	judge(c, a);
+}
+
 static bool recheck_user(void *arg, struct resource *r)
 {
 	struct compiler *c = arg;
@@ -443,8 +468,20 @@ static bool recheck_user(void *arg, struct resource *r)
 	if (!p)
 		return true;
 	LIST_EACH(node, &p->attachments)
-		judge(c, CONTAINER(node, struct attachment_state, of_policy));
+		recheck(c, CONTAINER(node, struct attachment_state, of_policy));
 	return true;
+}
+
+void attachments_recheck_gateway(struct compiler *c, struct str gateway_id)
+{
+	struct map_entry *e;
+
+	for (size_t i = 0; (e = map_next(&c->attachment_states, &i));) {
+		struct attachment_state *a = e->value;
+
+		if ((a->scope & (SCOPE_SERVICE | SCOPE_SERVICE_PORT)) && str_equal(a->gateway_id, gateway_id))
+			recheck(c, a);
+	}
 }
 
 void attachments_recheck(struct compiler *c, const struct resource *changed)
@@ -453,6 +490,7 @@ void attachments_recheck(struct compiler *c, const struct resource *changed)
 	if (changed->kind == RESOURCE_SERVICE || changed->kind == RESOURCE_CERTIFICATE ||
 	    changed->kind == RESOURCE_DOMAIN)
 		model_referrers(c->model, changed->kind, changed->id, recheck_user, c);
+	identity_recheck(c, changed);
 }
 
 void policies_free(struct compiler *c)

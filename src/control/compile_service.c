@@ -73,6 +73,9 @@ static void destroy_base(struct part *p)
 	for (unsigned i = 0; i < 5; i++)
 		if (base->content.failures[i])
 			metric_series_drop(base->content.failures[i]);
+	for (unsigned i = 0; i < SERVICE_COUNTS; i++)
+		if (base->content.counts[i])
+			metric_series_drop(base->content.counts[i]);
 	parts_drop(base->held, base->n_held);
 	if (base->content.panics)
 		metric_series_drop(base->content.panics);
@@ -96,6 +99,26 @@ static void open_series(struct service *s)
 	s->requests = metric_series(METRIC_UPSTREAM_REQUESTS, &s->name);
 	for (unsigned i = 0; i < 5; i++)
 		s->failures[i] = metric_series(METRIC_UPSTREAM_FAILURES, (struct str[]){ s->name, failures[i] });
+}
+
+static void open_counts(struct service *s)
+{
+	static const struct {
+		enum metric_id family;
+		struct str label;
+	} counts[SERVICE_COUNTS] = {
+		[SERVICE_RETRY_SUCCEEDED] = { METRIC_UPSTREAM_RETRIES, { "succeeded", 9 } },
+		[SERVICE_RETRY_FAILED] = { METRIC_UPSTREAM_RETRIES, { "failed", 6 } },
+		[SERVICE_RETRY_EXHAUSTED] = { METRIC_RETRIES_DENIED, { "attempts", 8 } },
+		[SERVICE_RETRY_BUDGET] = { METRIC_RETRIES_DENIED, { "budget", 6 } },
+		[SERVICE_BODY_ABANDONED] = { METRIC_BODIES_ABANDONED, { NULL, 0 } },
+		[SERVICE_TIMEOUT_TOTAL] = { METRIC_UPSTREAM_TIMEOUTS, { "total", 5 } },
+		[SERVICE_TIMEOUT_TRY] = { METRIC_UPSTREAM_TIMEOUTS, { "try", 3 } },
+		[SERVICE_FALLBACKS] = { METRIC_UPSTREAM_FALLBACKS, { NULL, 0 } },
+	};
+
+	for (unsigned i = 0; i < SERVICE_COUNTS; i++)
+		s->counts[i] = metric_series(counts[i].family, (struct str[]){ s->name, counts[i].label });
 }
 
 static bool has_labels(const struct json *labels, const struct json *wanted)
@@ -154,6 +177,20 @@ static void list_tags(struct service_base *base)
 	}
 }
 
+/* That of the port, else of the first one. */
+static enum upstream_protocol protocol_of(const struct service_doc *doc, uint16_t port)
+{
+	static const enum upstream_protocol protocols[] = {
+		[SERVICE_HTTP] = UPSTREAM_HTTP1, [SERVICE_HTTPS] = UPSTREAM_HTTPS, [SERVICE_HTTP2] = UPSTREAM_HTTP2,
+		[SERVICE_GRPC] = UPSTREAM_GRPC, [SERVICE_TCP] = UPSTREAM_TCP,
+	};
+
+	for (size_t i = 0; i < doc->ports.n; i++)
+		if (ITEM(doc->ports, struct service_port_entry, i)->port == port)
+			return protocols[ITEM(doc->ports, struct service_port_entry, i)->protocol];
+	return doc->ports.n ? protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol] : UPSTREAM_HTTP1;
+}
+
 struct reading {
 	struct compiler *compiler;
 	const struct resource *resource;
@@ -174,7 +211,8 @@ static void add_endpoint(const struct reading *reading, const struct service_add
 {
 	struct service_base *base = reading->base;
 	struct service *s = &base->content;
-	struct endpoint e = { .port = port, .weight = (uint32_t)address->weight };
+	struct endpoint e = { .port = port, .weight = (uint32_t)address->weight,
+			      .protocol = (uint8_t)protocol_of(reading->doc, port) };
 	struct str version = version_of(reading->doc, address), tag = tag_of(address);
 	struct endpoint_state *state;
 	char text[ADDR_TEXT];
@@ -239,14 +277,9 @@ static void read_checks(const struct service_doc *doc, struct service_base *base
 {
 	const struct health_check_config *h = &doc->healthCheckConfig;
 	const struct outlier_detection_config *o = &doc->outlierDetectionConfig;
-	static const enum upstream_protocol protocols[] = {
-		[SERVICE_HTTP] = UPSTREAM_HTTP1, [SERVICE_HTTPS] = UPSTREAM_HTTPS, [SERVICE_HTTP2] = UPSTREAM_HTTP2,
-		[SERVICE_GRPC] = UPSTREAM_GRPC, [SERVICE_TCP] = UPSTREAM_TCP,
-	};
 	bool is_h2;
 
-	if (doc->ports.n)
-		base->content.protocol = protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol];
+	base->content.protocol = protocol_of(doc, 0);
 	/* The prober speaks HTTP/1.1: of an upstream that may not, it asks for a connection only. */
 	is_h2 = base->content.protocol == UPSTREAM_HTTP2 || base->content.protocol == UPSTREAM_GRPC;
 	if (doc->has_healthCheckConfig)
@@ -284,11 +317,14 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	base->content.name = arena_copy(&base->arena, r->name);
 	base->content.record = record_fragment(&base->arena, "service", base->content.name);
 	base->content.hash = pmap_hash(r->id);
+	base->gateway_id = arena_copy(&base->arena, json_text(r->doc, "gatewayId"));
 	ok = resource_decode(r, &scratch, &doc, why) &&
 	     read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
 	if (ok) {
 		read_checks(&doc, base);
 		open_series(&base->content);
+		open_counts(&base->content);
+		base->content.retries = NEW(&base->arena, atomic_int);
 	} else {
 		part_drop(&base->part);
 		base = NULL;
@@ -346,6 +382,7 @@ static void destroy_service(struct part *p)
 
 	policies_drop(s->policies);
 	parts_drop(s->held, s->n_held);
+	arena_free(&s->arena);
 	mem_free(s);
 }
 
@@ -392,14 +429,18 @@ static struct service *service_new(struct compiler *c, struct service_state *sta
 	s->held[s->n_held++] = &state->base->part;
 	part_hold(&state->base->part);
 	set_balance(state, s);
+	upstream_secure_service(c, s, state->base);
 	return s;
 }
 
 void service_settle(struct compiler *c, struct service_state *state)
 {
 	struct service *s = state->base ? service_new(c, state) : NULL;
+	struct part *before = pmap_get(c->services, state->id);
 
 	list_remove(&state->dirty);
+	if (before && s)
+		upstream_note_changes(c, CONTAINER(before, struct service, part), s);
 	c->services = pmap_set(c->services, state->id, s ? &s->part : NULL);
 	if (s) {
 		part_drop(&s->part);

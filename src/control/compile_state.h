@@ -221,7 +221,8 @@ struct endpoint_state {
 struct service_base {
 	struct part part;
 	struct arena arena;
-	struct service content;           /* all but part, policies, held */
+	struct service content;           /* all but part, policies, held; endpoints: all but tls */
+	struct str gateway_id;
 	struct endpoint_state **endpoints;
 	unsigned n_endpoints;
 	struct part **held;               /* cells */
@@ -246,7 +247,10 @@ struct compiler {
 	struct map policy_states, attachment_states, attached, cells, tallies;
 	struct map route_states, api_states, service_states, endpoint_states;
 	struct map gateway_states, domain_states, binding_states;
-	struct map tls_servers, certificate_states;
+	struct map tls_servers, certificate_states, tls_clients;
+	unsigned n_port_attachments;
+	struct endpoint_cell **changed_cells;     /* since the last publish; held */
+	unsigned n_changed_cells, changed_cap;
 	struct list dirty_routes, dirty_services, dirty_vhosts, dirty_gateways, dirty_domains, dirty_bindings;
 	struct list idle_endpoints;
 	uint32_t vhost_numbers;
@@ -272,6 +276,8 @@ void parts_drop(struct part **held, unsigned n);
 /* compile_policy.c: policies and attachments */
 MUST_USE bool policy_change(struct compiler *c, const struct change *change, struct problem *why);
 MUST_USE bool attachment_change(struct compiler *c, const struct change *change, struct problem *why);
+/* What ports and services of the gateway have: an identity of the gateway changed. */
+void attachments_recheck_gateway(struct compiler *c, struct str gateway_id);
 void attachments_recheck(struct compiler *c, const struct resource *changed);   /* whose policies refer to it */
 struct attached *attached_find(const struct compiler *c, struct str resource_id);
 void policies_free(struct compiler *c);
@@ -384,5 +390,15 @@ void certificates_free(struct compiler *c);                              /* afte
 MUST_USE bool service_change(struct compiler *c, const struct change *change, struct problem *why);
 void service_mark_dirty(struct compiler *c, struct str id);
 void service_settle(struct compiler *c, struct service_state *s);
+/* compile_upstream.c: how endpoints are spoken to */
+void upstream_secure_service(struct compiler *c, struct service *s, const struct service_base *base);
+/* Endpoints that are spoken to in another way: the next publish closes their idle connections. */
+void upstream_note_changes(struct compiler *c, const struct service *before, const struct service *after);
+void upstreams_publish(struct compiler *c, struct snapshot *s);
+void upstreams_free(struct compiler *c);
+/* A gateway setting, and what hangs on it and on certificates that it names. */
+MUST_USE bool identity_change(const struct compiler *c, const struct change *change, struct problem *why);
+void identity_recheck(struct compiler *c, const struct resource *changed);
+
 void services_publish(struct compiler *c, struct snapshot *s);   /* retired endpoints */
 void services_free(struct compiler *c);

@@ -15,12 +15,15 @@ const struct feature features[] = {
 	{ "proxyProtocol", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
 		"Whether connections begin with a PROXY protocol header (version 1 or 2), whose source address counts "
 		"as the peer's. Those that do not are closed. Of all gateways of a port when one of them sets it." },
-	{ "retryBufferBytes", FEATURE_INT, 0, 16777216, NULL, "1048576", false, false,
+	{ "retryBufferBytes", FEATURE_INT, 0, 16777216, NULL, "1048576", false, true,
 		"How much of a request body is kept for a retry or a copy." },
-	{ "attemptCountHeader", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
+	{ "attemptCountHeader", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
 		"Whether the upstream is told which attempt a request is (x-envoy-attempt-count)." },
-	{ "streamIdleTimeoutMs", FEATURE_INT, 0, 86400000, NULL, "300000", false, false,
+	{ "streamIdleTimeoutMs", FEATURE_INT, 0, 86400000, NULL, "300000", false, true,
 		"How long a stream (SSE, gRPC, WebSocket) may be silent." },
+	{ "workloadIdentity", FEATURE_TEXT, 0, 64, NULL, "\"\"", false, true,
+		"Certificate (certificateId) with privateKey and caCertificate: what the gateway shows to services whose "
+		"ServiceTls has mode ISTIO_MUTUAL, and the only CA it believes of them." },
 	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, false,
 		"How many bytes of a request the Ai* policies read." },
 	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,

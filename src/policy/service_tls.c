@@ -2,11 +2,13 @@
  * service_tls.c -- ServiceTls and ServicePortTls: how the gateway speaks TLS to a service, or to one of its
  * ports.
  *
- * Both have the same config. The server is always verified: against the given CA, or the system's.
+ * Both have the same config, which becomes a wish (struct tls_wish); what it refers to is looked up where the service is
+ * compiled. The server is always verified: against the given CA, or the system's.
  */
+#include "core/cidr.h"
 #include "core/crypto.h"
 #include "http/uri.h"
-#include "core/cidr.h"
+#include "net/tls_client.h"
 #include "policy/formats.h"
 #include "proxy/policy.h"
 
@@ -20,6 +22,7 @@ struct service_tls {
 	struct items subjectAltNames;
 	struct str sni;
 	bool enable;
+	struct tls_wish wish;             /* prepared */
 };
 
 static const struct choice modes[] = {
@@ -97,6 +100,32 @@ static bool check(const void *conf, struct problem *why)
 	return true;
 }
 
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct service_tls *tls = conf;
+	static const int modes_to_wishes[] = {
+		[MODE_DISABLE] = TLS_WISH_PLAIN, [MODE_SIMPLE] = TLS_WISH_SERVER, [MODE_MUTUAL] = TLS_WISH_MUTUAL,
+		[MODE_ISTIO_MUTUAL] = TLS_WISH_WORKLOAD,
+	};
+
+	(void)a, (void)why;
+	tls->wish = (struct tls_wish){
+		.certificate_id = tls->certId, .ca_id = tls->caCertId, .ca_pem = tls->caCertContent,
+		.names = tls->subjectAltNames.items, .n_names = tls->subjectAltNames.n, .sni = tls->sni,
+	};
+	/* Disabled on a port it takes the place of the service's policy all the same. */
+	if (tls->enable)
+		tls->wish.mode = modes_to_wishes[tls->mode];
+	return true;
+}
+
+static void apply(const void *conf, struct settings *settings)
+{
+	const struct service_tls *tls = conf;
+
+	settings->tls = &tls->wish;
+}
+
 static bool attach_certificate(const struct attach_target *t, struct str id, struct problem *why)
 {
 	const struct json *certificate = t->find(t, "certificate", id);
@@ -122,8 +151,10 @@ static bool attach_ca(const struct attach_target *t, const struct service_tls *t
 
 	if (content.n && memmem(content.p, content.n, "PRIVATE KEY-----", 16))
 		return problem(why, "caCertContent", "must not contain a private key");
-	if (content.n && crypto_pem_certificates(content) == 0)
-		return problem(why, "caCertContent", "contains no certificate in PEM form");
+	if (content.n && !tls_check_ca(content, why)) {
+		problem_prefix(why, "caCertContent");
+		return false;
+	}
 	if (content.n || tls->caCertId.n == 0)
 		return true;
 	ca = t->find(t, "certificate", tls->caCertId);
@@ -134,13 +165,27 @@ static bool attach_ca(const struct attach_target *t, const struct service_tls *t
 	return true;
 }
 
+/* The setting is checked when it is made; its certificate may have changed since. */
+static bool attach_workload(const struct attach_target *t, struct problem *why)
+{
+	const struct json *value = t->setting ? t->setting(t, "workloadIdentity") : NULL;
+	const struct json *certificate = value && value->string.n ? t->find(t, "certificate", value->string) : NULL;
+
+	if (!certificate)
+		return problem(why, "mode", "ISTIO_MUTUAL needs a workload identity, and the gateway has none: name a "
+			"certificate in its setting workloadIdentity");
+	if (json_text(certificate, "privateKey").n && json_text(certificate, "caCertificate").n)
+		return true;
+	return problem(why, "mode", "the gateway's workload identity \"%.*s\" has no private key or no caCertificate",
+		STR_FMT(value->string));
+}
+
 static bool attach(const void *conf, const struct attach_target *t, struct problem *why)
 {
 	const struct service_tls *tls = conf;
 
 	if (tls->mode == MODE_ISTIO_MUTUAL)
-		return problem(why, "mode", "ISTIO_MUTUAL needs a workload identity, and the gateway has "
-			"none");
+		return attach_workload(t, why);
 	if (tls->mode == MODE_DISABLE)
 		return true;
 	if (tls->mode == MODE_MUTUAL && !attach_certificate(t, tls->certId, why))
@@ -161,8 +206,11 @@ const struct policy_class service_tls = {
 	.fields = fields,
 	.conf_size = sizeof(struct service_tls),
 	.enable_at = offsetof(struct service_tls, enable),
+	.is_enforced = true,
 	.check = check,
+	.prepare = prepare,
 	.attach = attach,
+	.apply = apply,
 };
 
 const struct policy_class service_port_tls = {
@@ -179,6 +227,9 @@ const struct policy_class service_port_tls = {
 	.fields = fields,
 	.conf_size = sizeof(struct service_tls),
 	.enable_at = offsetof(struct service_tls, enable),
+	.is_enforced = true,
 	.check = check,
+	.prepare = prepare,
 	.attach = attach,
+	.apply = apply,
 };

@@ -80,6 +80,8 @@ struct attach_target {
 	struct str gateway_id;
 	/* Document of another resource by kind ("service", "certificate", ...) and id; NULL when there is none. */
 	const struct json *(*find)(const struct attach_target *t, const char *kind, struct str id);
+	/* Value of a setting of the gateway by name; NULL where there are no settings. */
+	const struct json *(*setting)(const struct attach_target *t, const char *name);
 	void *arg;
 };
 
@@ -103,9 +105,9 @@ struct fallback_rules {
 	unsigned n;
 };
 
-/* How to speak TLS to a service or its port; what it refers to is looked up when the service is compiled. */
+/* How to speak TLS to a service or its port (PROTOCOL: as if nothing was said); what it refers to is looked up when the service is compiled. */
 struct tls_wish {
-	enum { TLS_WISH_PLAIN, TLS_WISH_SERVER, TLS_WISH_MUTUAL, TLS_WISH_WORKLOAD } mode;
+	enum { TLS_WISH_PROTOCOL, TLS_WISH_PLAIN, TLS_WISH_SERVER, TLS_WISH_MUTUAL, TLS_WISH_WORKLOAD } mode;
 	struct str certificate_id;        /* MUTUAL: what is shown */
 	struct str ca_id, ca_pem;         /* the text wins; neither: the system's CAs */
 	const struct str *names;          /* of which the server must bear one */

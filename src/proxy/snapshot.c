@@ -69,6 +69,8 @@ static void take_apart(struct snapshot *s)
 	BUG_ON(atomic_load_explicit(&s->refs, memory_order_acquire) != 0);
 	for (unsigned i = 0; i < s->n_retired; i++)
 		part_drop(&s->retired[i]->part);
+	for (unsigned i = 0; i < s->n_changed; i++)
+		part_drop(&s->changed[i]->part);
 	pmap_drop(s->bindings);
 	pmap_drop(s->paths);
 	pmap_drop(s->services);

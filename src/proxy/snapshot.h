@@ -55,6 +55,7 @@ struct endpoint {
 	uint32_t weight;
 	struct str version;               /* of the service, absent = none */
 	const struct tls_client *tls;     /* NULL: in the clear; held by the service */
+	uint8_t protocol;                 /* enum upstream_protocol of its port */
 	struct str tag;                   /* lane of its label "alicloud.service.tag" or "tag", absent = none */
 	struct endpoint_cell *cell;
 };
@@ -76,6 +77,12 @@ struct outlier_detection {
 
 enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_HTTPS, UPSTREAM_HTTP2, UPSTREAM_GRPC, UPSTREAM_TCP };
 
+/* What attempt.c counts of a service. */
+enum service_count {
+	SERVICE_RETRY_SUCCEEDED, SERVICE_RETRY_FAILED, SERVICE_RETRY_EXHAUSTED, SERVICE_RETRY_BUDGET,
+	SERVICE_BODY_ABANDONED, SERVICE_TIMEOUT_TOTAL, SERVICE_TIMEOUT_TRY, SERVICE_FALLBACKS, SERVICE_COUNTS
+};
+
 struct service {
 	struct part part;
 	struct str id, name;
@@ -90,6 +97,8 @@ struct service {
 	struct series *requests;          /* METRIC_UPSTREAM_REQUESTS */
 	struct series *failures[5];       /* METRIC_UPSTREAM_FAILURES by enum call_failure */
 	atomic_uint *turn;                /* round robin position, in a cell that survives */
+	struct series *counts[SERVICE_COUNTS];
+	atomic_int *retries;              /* under way, on all workers */
 	const struct balance *balance;    /* of ServiceLb; NULL = in turn */
 	struct ring *ring;                /* of a balance by hash, held; else NULL */
 	struct rotation *rotation;        /* where each worker is in its turns; held */
@@ -158,6 +167,9 @@ struct gateway {
 		struct cidr_set *proxies; /* NULL = none */
 	} trust;
 	bool has_proxy_header;            /* its listeners' connections begin with one */
+	bool tells_attempts;              /* x-envoy-attempt-count */
+	size_t retry_buffer_bytes;        /* of a request body, kept for retries and copies */
+	int64_t stream_idle_ms;           /* silence of a stream (events, gRPC, WebSocket); 0 = without limit */
 	struct series *requests;          /* METRIC_REQUESTS of requests that match no route */
 	struct series *seconds;
 	struct arena arena;
@@ -236,6 +248,9 @@ struct snapshot {
 	/* Cells whose last use in the configuration went with this version: workers close their pools on adoption. */
 	struct endpoint_cell **retired;
 	unsigned n_retired;
+	/* Cells that are spoken to in another way since this version: idle connections are closed. Held. */
+	struct endpoint_cell **changed;
+	unsigned n_changed;
 	/* Sockets that this version opened, one for each worker, and the bindings it closed (to be unlistened). */
 	struct new_listener {
 		struct addr addr;

@@ -36,11 +36,28 @@ static bool check(const void *in, struct problem *why)
 	return !c->certificate.n || tls_check_certificate(c->certificate, c->privateKey, why);
 }
 
+/* By a gateway setting, which is no edge of the model either. */
+static const struct resource *find_identity_user(const struct model *m, struct str id)
+{
+	size_t i = 0;
+
+	for (const struct resource *f; (f = model_next(m, RESOURCE_FEATURE, &i));)
+		if (str_equal(f->name, STR("workloadIdentity")) && str_equal(json_get(f->doc, "value")->string, id))
+			return f;
+	return NULL;
+}
+
 /* Gateways point at it by name, which is no edge of the model. */
 static bool refuse_used(struct write *w, struct resource *r, struct problem *why)
 {
 	const struct model *m = w->control->model;
+	const struct resource *user = find_identity_user(m, r->id);
 	size_t i = 0;
+
+	if (user)
+		return problem_of(why, PROBLEM_CONFLICT, "certificateId",
+			"certificate %.*s is the workloadIdentity of gateway %.*s", STR_FMT(r->id),
+			STR_FMT(json_text(user->doc, "gatewayId")));
 
 	for (const struct resource *g; (g = model_next(m, RESOURCE_GATEWAY, &i));) {
 		const struct json *list = json_get(g->doc, "certList");

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include "control/compile.h"
 #include "control/control.h"
+#include "control/feature.h"
 #include "control/rest.h"
 
 enum { RESOURCES_MAX = 256 };
@@ -179,6 +180,11 @@ static const struct json *find_document(const struct attach_target *t, const cha
 	return r ? r->doc : NULL;
 }
 
+static const struct json *find_setting(const struct attach_target *t, const char *name)
+{
+	return feature_value(t->arg, t->gateway_id, name);
+}
+
 bool policy_check_attach(const struct model *m, const struct decoded_config *config, enum scope scope,
 	struct str resource_id, struct problem *why)
 {
@@ -191,6 +197,7 @@ bool policy_check_attach(const struct model *m, const struct decoded_config *con
 		.resource = r->doc,
 		.gateway_id = gateway_of(r),
 		.find = find_document,
+		.setting = find_setting,
 		.arg = (void *)(uintptr_t)m,
 	};
 
