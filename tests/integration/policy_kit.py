@@ -137,6 +137,24 @@ def check_error(answer, status, code, start):
 	assert message == start or message.startswith(f"{start}:") or (status != 400 and start in message), body
 
 
+def attach_raw(gw, policy, to, **more):
+	"""The answer to attaching a policy, whatever it is."""
+	body = {"attachResourceId": to.id, "attachResourceType": to.type, "policyId": policy.id, "gatewayId": to.gateway}
+	if to.environment and to.type != "Gateway":
+		body["environmentId"] = to.environment
+	return gw.api("POST", "/api/v1/policy-attachments", {**body, **more})
+
+
+def refuse_attach(gw, policy, to, status, field, **more):
+	"""Attaching is refused for this field, and nothing was attached."""
+	before = gw.ask("GET", "/api/v1/policy-attachments")["totalSize"]
+	code = {400: "ErrInvalidParameter", 404: "ErrNotFound", 409: "ErrConflict"}[status]
+	answer = attach_raw(gw, policy, to, **more)
+	check_error(answer, status, code, field)
+	assert gw.ask("GET", "/api/v1/policy-attachments")["totalSize"] == before
+	return answer[1]["errorMessage"]
+
+
 class Canned:
 	"""An upstream that answers every request with the same header lines and a body. `hits`: how many came."""
 

@@ -1,10 +1,9 @@
 """CircuitBreaker on live traffic: the state machine is walked by requests, and the upstream counts who came through."""
-import socket
 import time
 
 import pytest
 from gw import free_port, numbers, wait_millis
-from policy_kit import LIMIT_BODY, Told, breaker, burst, concurrency, count, direct, gauge, is_enforced, outcomes, rate
+from policy_kit import Told, breaker, burst, concurrency, count, direct, gauge, is_enforced, outcomes, rate
 from scripted import Scripted, read_request
 from wire import wait_until
 
