@@ -1,6 +1,7 @@
 /* cli.c -- what the program prints about itself: commands, settings, resources, policy classes. */
 #include "cli/cli.h"
 #include <stdio.h>
+#include "cli/client.h"
 #include "cli/settings.h"
 #include "control/resource.h"
 #include "proxy/policy.h"
@@ -9,15 +10,20 @@
 
 static const struct command {
 	const char *name, *arguments, *doc;
+	const struct flag *flags;         /* of a command that asks a running gateway */
 } commands[] = {
-	{ "run", "[--config FILE] [SETTINGS]", "serve traffic and the control API; `run --help` prints every setting" },
-	{ "check", "FILE...", "validate settings or resource files: a line for each problem, exit status 0 or 1" },
-	{ "policy classes", "", "the policy classes, and which of them this build enforces" },
-	{ "policy schema", "CLASS", "JSON Schema of a class's config" },
-	{ "policy example", "CLASS", "a config to start from" },
-	{ "policy manual", "[CLASS]", "every field of one class, or of all (Markdown)" },
-	{ "version", "", "print the version" },
-	{ "help", "[COMMAND | settings | api]", "print this; every setting, every resource of the API (Markdown)" },
+	{ "run", "[--config FILE] [SETTINGS]", "serve traffic and the control API; `run --help` prints every setting", NULL },
+	{ "check", "FILE...", "validate settings or resource files: a line for each problem, exit status 0 or 1", NULL },
+	{ "policy classes", "", "the policy classes, and which of them this build enforces", NULL },
+	{ "policy schema", "CLASS", "JSON Schema of a class's config", NULL },
+	{ "policy example", "CLASS", "a config to start from", NULL },
+	{ "policy manual", "[CLASS]", "every field of one class, or of all (Markdown)", NULL },
+	{ "policy effective", "--route ROUTE [FLAGS]", "what really acts on a route, in order, and what became of the rest",
+	  effective_flags },
+	{ "trace", "[METHOD] URL [FLAGS]", "what would become of a request: listener, route, what each policy says, where it "
+	  "would go; nothing is sent", trace_flags },
+	{ "version", "", "print the version", NULL },
+	{ "help", "[COMMAND | settings | api]", "print this; every setting, every resource of the API (Markdown)", NULL },
 };
 
 int cli_version(void)
@@ -71,9 +77,18 @@ static bool is_about(const struct command *c, const char *topic)
 	return strncmp(c->name, topic, n) == 0 && (c->name[n] == '\0' || c->name[n] == ' ');
 }
 
+static void help_flags(const struct command *c, bool *has_client_flags)
+{
+	if (!c->flags)
+		return;
+	printf("\nFlags of %s:\n", c->name);
+	flags_help(c->flags, stdout);
+	*has_client_flags = true;
+}
+
 int cli_help(const char *topic)
 {
-	bool found = false;
+	bool found = false, asks_gateway = false;
 
 	if (topic && strcmp(topic, "run") == 0)
 		return help_run();
@@ -94,6 +109,15 @@ int cli_help(const char *topic)
 		if (!topic || is_about(&commands[i], topic))
 			printf("  %s%s%s\n      %s\n", commands[i].name, *commands[i].arguments ? " " : "",
 			       commands[i].arguments, commands[i].doc);
+	for (size_t i = 0; topic && i < sizeof commands / sizeof commands[0]; i++)
+		if (is_about(&commands[i], topic))
+			help_flags(&commands[i], &asks_gateway);
+	if (!topic || asks_gateway) {
+		printf("\nFlags of commands that ask a running gateway:\n");
+		flags_help(client_flags, stdout);
+	}
+	if (asks_gateway)
+		printf("\nExit status: 0 answered, 1 refused or not found, 2 wrong usage, 3 no answer.\n");
 	return 0;
 }
 
@@ -162,7 +186,9 @@ int cli_policy(int argc, char **argv)
 	struct arena a = { 0 };
 
 	if (argc < 1)
-		return refuse("say classes, schema, example or manual", NULL);
+		return refuse("say classes, schema, example, manual or effective", NULL);
+	if (strcmp(argv[0], "effective") == 0)
+		return cli_effective(argv + 1);
 	if (argc > 1) {
 		class = policy_class_find(str_of(argv[1]));
 		if (!class)

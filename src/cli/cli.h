@@ -1,16 +1,26 @@
 /*
  * cli.h -- the commands of the program but `run`, which is main.c's.
  *
- * Exit status: 0 good, 1 the input is wrong, 2 wrong usage. What was asked for goes to standard output, complaints to
- * standard error.
+ * What was asked for goes to standard output, complaints to standard error.
  */
 #pragma once
 #include "core/str.h"
 
+/* Exit status. */
+enum {
+	CLI_OK,
+	CLI_REFUSED,                      /* the input is wrong, or the gateway refused */
+	CLI_USAGE,                        /* wrong usage */
+	CLI_UNREACHABLE,                  /* the gateway gave no answer, or failed */
+};
+
 int cli_version(void);
 int cli_help(const char *topic);                  /* a command, "settings" or "api"; NULL = the list of commands */
 int cli_check(int argc, char **argv);             /* files */
-int cli_policy(int argc, char **argv);            /* classes | schema | example | manual [CLASS] */
+int cli_policy(int argc, char **argv);            /* classes | schema | example | manual [CLASS] | effective FLAGS */
+/* Commands that ask a running gateway: args end with NULL. */
+int cli_effective(char *const *args);
+int cli_trace(char *const *args);
 
 /* The demo: an echo backend on a loopback port of its own, on a thread that ends with the process. 0 = no port. */
 uint16_t demo_start_backend(void);

@@ -1,0 +1,143 @@
+/* effective.c -- `sluice policy effective`: which policies act on a route, in order, and what became of the others. */
+#include "cli/client.h"
+#include "cli/print.h"
+
+struct effective_options {
+	struct client_options client;
+	const char *route, *api, *operation, *domain;
+};
+
+const struct flag effective_flags[] = {
+	{ "--route", "-r", "ROUTE", "id or name of the route", FLAG_VALUE, offsetof(struct effective_options, route) },
+	{ "--api", NULL, "API", "id or name of a REST API", FLAG_VALUE, offsetof(struct effective_options, api) },
+	{ "--operation", NULL, "OPERATION", "id or name of an operation of the API", FLAG_VALUE,
+	  offsetof(struct effective_options, operation) },
+	{ "--domain", NULL, "DOMAIN", "id of the domain whose requests are meant; the route's first one otherwise",
+	  FLAG_VALUE, offsetof(struct effective_options, domain) },
+	FLAGS_END
+};
+
+/* ---------- what is asked ---------- */
+
+static bool find_path(struct client *c, const struct effective_options *o, struct str *path, struct problem *why)
+{
+	struct str id, operation;
+
+	if (!o->route == !o->api)
+		return problem(why, "--route", "name a route, or a REST API with --api");
+	if (o->operation && !o->api)
+		return problem(why, "--operation", "needs --api");
+	if (o->route) {
+		if (!client_find(c, "/api/v1/routes", "routeId", o->route, &id, why))
+			return false;
+		*path = arena_printf(&c->arena, "/api/v1/routes/%.*s", STR_FMT(id));
+	} else {
+		if (!client_find(c, "/api/v1/http-apis", "httpApiId", o->api, &id, why))
+			return false;
+		*path = arena_printf(&c->arena, "/api/v1/http-apis/%.*s", STR_FMT(id));
+	}
+	if (o->operation) {
+		struct str all = arena_printf(&c->arena, "%.*s/operations", STR_FMT(*path));
+
+		if (!client_find(c, all.p, "operationId", o->operation, &operation, why))
+			return false;
+		*path = arena_printf(&c->arena, "%.*s/%.*s", STR_FMT(all), STR_FMT(operation));
+	}
+	return true;
+}
+
+/* ---------- what is shown ---------- */
+
+static const char *const columns[] = {
+	"LEG", "STAGE", "CLASS", "LEVEL", "EFFECT", "STATUS", "POLICY", "ATTACHMENT", "ON", "NOTE", NULL
+};
+
+static enum mark mark_of(struct str effect, struct str phase)
+{
+	if (str_equal(phase, STR("Degraded")))
+		return MARK_BAD;
+	if (str_equal(effect, STR("Runs")))
+		return MARK_GOOD;
+	return str_equal(effect, STR("OptsOut")) ? MARK_WARN : MARK_DIM;
+}
+
+static struct str note_of(struct client *c, const struct json *item)
+{
+	const struct json *by = json_get(item, "hiddenBy"), *config = json_get(item, "config");
+	struct str reason = json_text(json_get(item, "status"), "reason"), note;
+	struct sbuf text = { 0 };
+
+	if (by)
+		return arena_printf(&c->arena, "%.*s attachment %.*s acts instead", STR_FMT(json_text(by, "level")),
+				    STR_FMT(json_text(by, "attachmentId")));
+	if (reason.n || !config)
+		return reason;
+	json_write(&text, config);
+	note = arena_copy(&c->arena, sbuf_str(&text));
+	sbuf_free(&text);
+	return note;
+}
+
+static void add_item(struct client *c, struct table *t, const struct json *item)
+{
+	static const char *const members[] = { "leg", "stage", "className", "level", "effect" };
+	struct str phase = json_text(json_get(item, "status"), "phase");
+	struct row *row = table_row(t);
+	struct arena *a = &c->arena;
+
+	for (unsigned i = 0; i < 5; i++)
+		row->cells[i] = print_safe(json_text(item, members[i]), a);
+	row->cells[5] = print_safe(phase, a);
+	row->cells[6] = print_safe(json_text(item, "policyName"), a);
+	row->cells[7] = print_safe(json_text(item, "attachmentId"), a);
+	row->cells[8] = print_safe(json_text(item, "resourceName"), a);
+	row->cells[9] = print_safe(note_of(c, item), a);
+	row->mark = mark_of(json_text(item, "effect"), phase);
+}
+
+static void show(struct client *c, const struct json *answer)
+{
+	struct table t = { .columns = columns, .arena = &c->arena };
+	const struct json *items = json_get(answer, "items");
+	struct str domain = json_text(answer, "domainName");
+
+	for (const struct json *item = items ? items->child : NULL; item; item = item->next)
+		add_item(c, &t, item);
+	if (!c->printer.is_quiet)
+		printf("%.*s %.*s of gateway %.*s%s%.*s, configuration %lld\n",
+		       STR_FMT(print_safe(json_text(answer, "resourceType"), &c->arena)),
+		       STR_FMT(print_safe(json_text(answer, "resourceName"), &c->arena)),
+		       STR_FMT(print_safe(json_text(answer, "gatewayName"), &c->arena)), domain.n ? ", requests for " : "",
+		       STR_FMT(domain), json_get(answer, "version") ? (long long)json_get(answer, "version")->integer : 0);
+	if (t.n)
+		table_print(&t, &c->printer, "");
+	else if (!c->printer.is_quiet)
+		printf("No policy is attached to it, its services, its domain or its gateway.\n");
+}
+
+int cli_effective(char *const *args)
+{
+	struct effective_options o = { 0 };
+	struct str path, query = { NULL, 0 };
+	struct client c = { 0 };
+	struct problem why = { 0 };
+	struct json *answer;
+	unsigned n;
+
+	if (!flags_parse(effective_flags, args, &o, NULL, 0, &n, &why) || !printer_open(&c.printer, &o.client, &why))
+		return client_usage(&c, "policy effective", &why);
+	if (!client_open(&c, &o.client, &why) || !find_path(&c, &o, &path, &why))
+		return client_fail(&c, &why);
+	if (o.domain)
+		query = remote_escape(str_of(o.domain), &c.arena);
+	path = arena_printf(&c.arena, "%.*s/effective-policies%s%.*s", STR_FMT(path), o.domain ? "?domainId=" : "",
+			    STR_FMT(query));
+	answer = client_ask(&c, "GET", path, NULL, &why);
+	if (!answer)
+		return client_fail(&c, &why);
+	if (c.printer.is_json)
+		print_json_text(answer);
+	else
+		show(&c, answer);
+	return client_close(&c);
+}
