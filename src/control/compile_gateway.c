@@ -105,6 +105,18 @@ static void read_trust(const struct compiler *c, struct gateway *g)
 			cidr_set_add(g->trust.proxies, &base, prefix);
 }
 
+/* What upstream calls of its exchanges go by. Absent (no such setting): as if 0. */
+static void read_attempts(const struct compiler *c, struct gateway *g)
+{
+	const struct json *buffer = feature_value(c->model, g->id, "retryBufferBytes");
+	const struct json *idle = feature_value(c->model, g->id, "streamIdleTimeoutMs");
+	const struct json *tells = feature_value(c->model, g->id, "attemptCountHeader");
+
+	g->retry_buffer_bytes = buffer && buffer->type == JSON_INT ? (size_t)buffer->integer : 0;
+	g->stream_idle_ms = idle && idle->type == JSON_INT ? idle->integer : 0;
+	g->tells_attempts = tells && tells->type == JSON_BOOL && tells->boolean;
+}
+
 static struct gateway *gateway_new(struct compiler *c, const struct gateway_state *state)
 {
 	struct gateway *g = MEM_NEW(struct gateway);
@@ -115,6 +127,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	g->name = arena_copy(&g->arena, state->plan->name);
 	g->record = record_fragment(&g->arena, "gateway", g->name);
 	read_trust(c, g);
+	read_attempts(c, g);
 	g->requests = metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR("") });
 	g->seconds = metric_series(METRIC_REQUEST_SECONDS, (struct str[]){ g->name, STR("") });
 	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 } });

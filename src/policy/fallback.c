@@ -1,6 +1,10 @@
-/* fallback.c -- Fallback: other services that take over when a service has no endpoint that can be used. */
+/*
+ * fallback.c -- Fallback: other services that take over when a service has no endpoint that can be used.
+ * proxy/attempt.c turns to them.
+ */
 #include "policy/formats.h"
 #include "policy/reference.h"
+#include "proxy/snapshot.h"
 
 struct destination {
 	struct str serviceId;
@@ -12,6 +16,7 @@ struct destination {
 struct fallback {
 	bool enable;
 	struct items fallBackDestination;
+	struct fallback_rules rules;
 };
 
 static const struct field destination_fields[] = {
@@ -95,6 +100,37 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	return true;
 }
 
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct fallback *fallback = conf;
+	const unsigned n = (unsigned)fallback->fallBackDestination.n;
+	struct target *targets = NEW_N(a, struct target, n);
+	uint64_t port;
+
+	(void)why;
+	for (unsigned i = 0; i < n; i++) {
+		const struct destination *to = ITEM(fallback->fallBackDestination, struct destination, i);
+
+		targets[i] = (struct target){
+			.service_id = to->serviceId, .hash = pmap_hash(to->serviceId), .version = to->serviceVersion,
+			.weight = 1,
+		};
+		if (str_to_u64(to->port, 65535, &port))
+			targets[i].port = (uint16_t)port;
+	}
+	fallback->rules = (struct fallback_rules){ targets, n };
+	return true;
+}
+
+/* A disabled policy is there too: it keeps the fallback of the service from its route. */
+static void apply(const void *conf, struct settings *settings)
+{
+	const struct fallback *fallback = conf;
+
+	settings->has_fallback = true;
+	settings->fallback = fallback->enable ? &fallback->rules : NULL;
+}
+
 const struct policy_class fallback = {
 	.name = "Fallback",
 	.alias = "Fallback policy",
@@ -103,10 +139,13 @@ const struct policy_class fallback = {
 	.scopes = SCOPE_ROUTE | SCOPE_OPERATION | SCOPE_SERVICE,
 	.stage = STAGE_SETTING,
 	.combine = COMBINE_OVERRIDE,
+	.is_enforced = true,
 	.execute_stage = "PluginDefault",
 	.execute_priority = 520,
 	.fields = fields,
 	.conf_size = sizeof(struct fallback),
 	.enable_at = offsetof(struct fallback, enable),
+	.prepare = prepare,
 	.attach = attach,
+	.apply = apply,
 };

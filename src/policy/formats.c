@@ -10,6 +10,17 @@ const struct choice time_units[] = {
 	{ 0, NULL, NULL, NULL }
 };
 
+int64_t seconds_to_ms(double seconds)
+{
+	/* 0.55 s are 550 ms, however the product is rounded. */
+	double ms = seconds * 1000 - 1e-6;
+	int64_t whole = (int64_t)ms;
+
+	if (seconds <= 0)
+		return 0;
+	return ms > 0 && (double)whole == ms ? whole : whole + 1;
+}
+
 static bool is_control(char c)
 {
 	return (unsigned char)c < 0x20 || c == 0x7f;

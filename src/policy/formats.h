@@ -32,5 +32,7 @@ bool path_check(struct str s, bool query_ok, struct problem *why);
 bool format_path(struct str s, struct problem *why);           /* path_check without a query */
 /* Every part of a comma list, blanks around it trimmed, fits `item`; an empty part does not. */
 bool list_check(struct str s, bool (*item)(struct str part, struct problem *why), struct problem *why);
+/* Whole milliseconds, at least the time: what is more than nothing is at least one. */
+int64_t seconds_to_ms(double seconds);
 /* Puts "list[i]" before the field of *why; returns false, to be returned. */
 bool problem_in(struct problem *why, const char *list, size_t i);

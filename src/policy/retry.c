@@ -1,4 +1,8 @@
-/* retry.c -- Retry: tries a request again when the service failed in one of the listed ways. */
+/*
+ * retry.c -- Retry: tries a request again when the service failed in one of the listed ways. What the words mean is
+ * said here; proxy/attempt.c tries.
+ */
+#include "policy/formats.h"
 #include "proxy/policy.h"
 
 #define MAX_TRY_S (24 * 3600)
@@ -16,6 +20,7 @@ struct retry {
 	struct items httpCodes;
 	double perTryTimeout;
 	bool enable;
+	struct retry_rules rules;
 };
 
 static const struct choice conditions[] = {
@@ -72,6 +77,85 @@ static bool check(const void *conf, struct problem *why)
 	return true;
 }
 
+#define STATUS_FIRST 400
+#define NO_ANSWER (RETRY_ON_CONNECT | RETRY_ON_REFUSED | RETRY_ON_RESET)
+
+static void add_statuses(struct retry_rules *rules, unsigned first, unsigned last)
+{
+	for (unsigned i = first - STATUS_FIRST; i <= last - STATUS_FIRST; i++)
+		rules->statuses[i / 64] |= UINT64_C(1) << i % 64;
+}
+
+static void add_condition(struct retry_rules *rules, enum condition condition)
+{
+	switch (condition) {
+	case CONDITION_5XX:
+		rules->on |= NO_ANSWER;
+		add_statuses(rules, 500, 599);
+		break;
+	case CONDITION_GATEWAY_ERROR:
+		rules->on |= NO_ANSWER;
+		add_statuses(rules, 502, 504);
+		break;
+	case CONDITION_RESET:
+		rules->on |= NO_ANSWER;
+		break;
+	case CONDITION_CONNECT_FAILURE:
+		rules->on |= RETRY_ON_CONNECT;
+		break;
+	case CONDITION_REFUSED_STREAM:
+		rules->on |= RETRY_ON_REFUSED;
+		break;
+	case CONDITION_STATUS_CODES:
+		break;                     /* the codes speak for themselves */
+	case CONDITION_CANCELLED:
+		rules->grpc_statuses |= 1U << 1;
+		break;
+	case CONDITION_DEADLINE_EXCEEDED:
+		rules->grpc_statuses |= 1U << 4;
+		break;
+	case CONDITION_RESOURCE_EXHAUSTED:
+		rules->grpc_statuses |= 1U << 8;
+		break;
+	case CONDITION_INTERNAL:
+		rules->grpc_statuses |= 1U << 13;
+		break;
+	case CONDITION_UNAVAILABLE:
+		rules->grpc_statuses |= 1U << 14;
+		break;
+	case CONDITION_NON_IDEMPOTENT:
+		rules->on |= RETRY_ANY_METHOD;
+		break;
+	}
+}
+
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct retry *retry = conf;
+	struct retry_rules *rules = &retry->rules;
+	uint64_t status;
+
+	(void)a;
+	(void)why;
+	*rules = (struct retry_rules){ .attempts = (unsigned)retry->attempts };
+	rules->try_timeout_ms = seconds_to_ms(retry->perTryTimeout);
+	for (size_t i = 0; i < retry->retryOn.n; i++)
+		add_condition(rules, (enum condition)*ITEM(retry->retryOn, int, i));
+	for (size_t i = 0; i < retry->httpCodes.n; i++)
+		if (str_to_u64(*ITEM(retry->httpCodes, struct str, i), 599, &status))
+			add_statuses(rules, (unsigned)status, (unsigned)status);
+	return true;
+}
+
+/* A disabled policy is there too: it keeps the retries of the service from its route. */
+static void apply(const void *conf, struct settings *settings)
+{
+	const struct retry *retry = conf;
+
+	settings->has_retry = true;
+	settings->retry = retry->enable ? &retry->rules : NULL;
+}
+
 const struct policy_class retry = {
 	.name = "Retry",
 	.alias = "Retry policy",
@@ -80,10 +164,13 @@ const struct policy_class retry = {
 	.scopes = SCOPE_ROUTES | SCOPE_SERVICE,
 	.stage = STAGE_SETTING,
 	.combine = COMBINE_OVERRIDE,
+	.is_enforced = true,
 	.execute_stage = "PluginPost",
 	.execute_priority = 500,
 	.fields = fields,
 	.conf_size = sizeof(struct retry),
 	.enable_at = offsetof(struct retry, enable),
 	.check = check,
+	.prepare = prepare,
+	.apply = apply,
 };

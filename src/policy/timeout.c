@@ -1,4 +1,4 @@
-/* timeout.c -- Timeout: bounds the whole exchange with the service, retries included. */
+/* timeout.c -- Timeout: bounds the whole exchange with the service, retries included. proxy/attempt.c keeps the time. */
 #include "policy/formats.h"
 #include "proxy/policy.h"
 
@@ -30,6 +30,16 @@ static bool check(const void *conf, struct problem *why)
 	return true;
 }
 
+/* A disabled policy is there too: it lets the requests of its route wait. */
+static void apply(const void *conf, struct settings *settings)
+{
+	const struct timeout *timeout = conf;
+
+	settings->has_timeout = true;
+	/* What is more than nothing is at least the resolution. */
+	settings->timeout_ms = timeout->enable ? seconds_to_ms(timeout->unitNum * timeout->timeUnit) : 0;
+}
+
 const struct policy_class timeout = {
 	.name = "Timeout",
 	.alias = "Timeout control",
@@ -38,10 +48,12 @@ const struct policy_class timeout = {
 	.scopes = SCOPE_ROUTES | SCOPE_SERVICE,
 	.stage = STAGE_SETTING,
 	.combine = COMBINE_OVERRIDE,
+	.is_enforced = true,
 	.execute_stage = "PluginPost",
 	.execute_priority = 500,
 	.fields = fields,
 	.conf_size = sizeof(struct timeout),
 	.enable_at = offsetof(struct timeout, enable),
 	.check = check,
+	.apply = apply,
 };

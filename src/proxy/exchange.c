@@ -3,6 +3,7 @@
 #include <emmintrin.h>
 #endif
 #include "proxy/exchange.h"
+#include "proxy/attempt.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
@@ -10,6 +11,7 @@
 #include "proxy/overload.h"
 #include "proxy/router.h"
 #include "proxy/secure.h"
+#include "proxy/upstream_tls.h"
 #include "proxy/worker.h"
 
 const struct reason reasons[REASON_COUNT] = {
@@ -29,6 +31,7 @@ void exchange_metrics(void)
 	metrics.connections_total = metric_series(METRIC_CONNECTIONS_TOTAL, NULL);
 	metrics.active = metric_series(METRIC_EXCHANGES_ACTIVE, NULL);
 	secure_metrics();
+	upstream_tls_metrics();
 	overload_metrics();
 #define FAULT_SERIES(id, status, tag) \
 	metrics.refused[H1_FAULT_##id] = metric_series(METRIC_BAD_REQUESTS, &STR(tag));
@@ -303,6 +306,8 @@ static void take_body(struct stream *s, char *data, size_t n, bool end)
 
 	if (!x->call_open)
 		return;                    /* answered already: what still comes is thrown away */
+	if (UNLIKELY(x->attempt || x->retained))
+		attempt_pass_body(x, (struct str){ data, n }, end);
 	if (end)
 		x->call.trailers = s->req.trailers;
 	if (!call_send(&x->call, NULL, (struct str){ data, n }, end))
@@ -374,7 +379,7 @@ void exchange_begin_response(struct exchange *x)
 {
 	if (!x->is_local)
 		outcome_note_head(x);
-	else if (x->call_open)
+	else if (x->call_open || x->attempt)
 		exchange_end_call(x);
 	if (!x->call_open || x->upstream_streams)
 		outcome_settle(x);

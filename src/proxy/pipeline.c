@@ -276,6 +276,19 @@ void pipeline_done(struct exchange *x)
 	}
 }
 
+void pipeline_leave_service(struct exchange *x)
+{
+	while (x->n_owed > 0 && x->owed[x->n_owed - 1].step->level == LEVEL_SERVICE) {
+		const struct step *s = x->owed[x->n_owed - 1].step;
+
+		if (s->class->settled)
+			s->class->settled(x, s);
+		if (s->class->done)
+			s->class->done(x, s);
+		x->n_owed--;
+	}
+}
+
 void pipeline_settle(struct exchange *x)
 {
 	for (unsigned i = x->n_owed; i-- > 0;) {

@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
+#include "proxy/attempt.h"
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
@@ -169,6 +170,17 @@ static char *request_part(const struct exchange *x, char *out, int status)
 	return x->res.upgrade.n ? PLAIN(out, "protocol", x->res.upgrade) : out;
 }
 
+/* Several flags where tries were made elsewhere or in vain: "FB,URX,UF". */
+static char *attempt_flag(const struct exchange *x, const char *flag, char *out)
+{
+	char text[64], *end = attempt_flags(x, text);
+
+	end = str_put(end, (struct str){ flag, strnlen(flag, 16) });
+	if (end > text && end[-1] == ',')
+		end--;
+	return end > text ? PLAIN(out, "flag", ((struct str){ text, (size_t)(end - text) })) : out;
+}
+
 static void write_record(const struct exchange *x, int status, int64_t now_us)
 {
 	const struct reason *r = &reasons[x->reason];
@@ -193,7 +205,9 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 		out = str_put(out, x->route->record);
 	out = upstream_part(x, out);
 	out = policy_part(x, out);
-	if (*flag)
+	if (x->attempt)
+		out = attempt_flag(x, flag, out);
+	else if (*flag)
 		out = PLAIN(out, "flag", str_of(flag));
 	out = PLAIN(out, "reason", str_of(r->text));
 	out = STR_PUT(out, "}\n");

@@ -9,7 +9,11 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
+#include "proxy/attempt.h"
+#include "proxy/attempt_rules.h"
+#include "proxy/balance.h"
 #include "proxy/exchange.h"
+#include "proxy/upstream_tls.h"
 #include "proxy/worker.h"
 
 #define REFUSALS_MAX 3                   /* attempts at an upstream that refuses streams */
@@ -42,11 +46,9 @@ bool exchange_find_service(struct exchange *x)
 	const struct target *t = pick_target(x);
 	struct part *service = t ? pmap_get_hashed(x->view->snapshot->services, t->service_id, t->hash) : NULL;
 
-	if (!service)
-		return false;
 	x->target = t;
-	x->service = CONTAINER(service, struct service, part);
-	return true;
+	x->service = service ? CONTAINER(service, struct service, part) : NULL;
+	return UNLIKELY(attempt_is_asked(x)) ? attempt_choose(x) : service != NULL;
 }
 
 void exchange_dispatch(struct exchange *x)
@@ -71,25 +73,42 @@ static bool is_held_whole(const struct exchange *x)
 	return x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
 }
 
-/* Whether the request may be sent again on a fresh connection after a pooled one turned out dead. */
+/*
+ * Whether the request may be sent again on a fresh connection after a pooled one turned out dead. Never a POST: it may
+ * have been processed before the connection broke, and nobody asked for more than one.
+ */
 static bool may_repeat(const struct exchange *x)
 {
-	switch (x->stream.req.method) {
-	case METHOD_GET:
-	case METHOD_HEAD:
-	case METHOD_OPTIONS:
-	case METHOD_TRACE:
-	case METHOD_PUT:
-	case METHOD_DELETE:
-		return is_held_whole(x);
-	default:
+	if (!retry_is_idempotent(x->stream.req.method))
 		return false;
-	}
+	return is_held_whole(x) || (x->attempt && x->attempt->body_is_kept && attempt_can_replay(x, CALL_RESET));
 }
 
 static bool has_next_address(const struct exchange *x)
 {
 	return x->lookup && x->lookup->tried + 1 < x->lookup->query.n;
+}
+
+/* For upstreams that want to know which try a request is. */
+static void tell_attempt(struct exchange *x, struct message *head)
+{
+	unsigned n = x->attempt ? x->attempt->retries + 1 : 1;
+
+	message_set(head, STR("x-envoy-attempt-count"), arena_printf(&x->arena, "%u", n));
+}
+
+/* The head, then what was kept of the body. */
+static void resend(struct exchange *x)
+{
+	struct message *head = &x->stream.req;
+	bool keep_alive = head->keep_alive, is_taken;
+
+	head->keep_alive = true;
+	x->call.trailers = NULL;
+	is_taken = call_send(&x->call, head, (struct str){ NULL, 0 }, false);
+	head->keep_alive = keep_alive;
+	if (is_taken)
+		attempt_replay(x);
 }
 
 static void send_request(struct exchange *x)
@@ -102,8 +121,18 @@ static void send_request(struct exchange *x)
 		tunnel_prepare(x);
 	if (!end)
 		stream_send_continue(&x->stream);
-	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || (x->call.over_h2 && is_held_whole(x)) ||
-			   has_next_address(x)))
+	if (UNLIKELY(x->site->gateway->tells_attempts))
+		tell_attempt(x, head);
+	if (UNLIKELY(x->attempt || x->retained))
+		attempt_keep_body(x);
+	if (UNLIKELY(x->attempt && attempt_begin_replay(x))) {
+		resend(x);
+		return;
+	}
+	if (UNLIKELY(x->attempt && x->attempt->body_is_kept))
+		data = x->held;
+	else if (data.n > 0 && ((x->call.reused && may_repeat(x)) || (x->call.over_h2 && is_held_whole(x)) ||
+				has_next_address(x)))
 		x->held = arena_copy(&x->arena, data);
 	else
 		x->held.n = 0;
@@ -143,6 +172,9 @@ static void connect_to(struct exchange *x, struct addr to, bool fresh)
 		atomic_fetch_add_explicit(&cell->active, 1, memory_order_relaxed);
 	}
 	c->is_tunnel = x->is_tcp;
+	c->tls = NULL;
+	if (UNLIKELY(x->endpoint->tls != NULL))
+		upstream_secure(x, c);
 	call_start(c, fresh || x->is_tcp);
 	if (!x->is_tcp)
 		send_request(x);
@@ -172,6 +204,12 @@ static bool try_next_address(struct exchange *x)
 	return true;
 }
 
+/* The last try met a connection that broke: others of the pool may be as dead. */
+static bool wants_fresh(const struct exchange *x)
+{
+	return x->attempt && x->attempt->wants_fresh;
+}
+
 static void name_found(struct resolver_query *q)
 {
 	struct name_lookup *l = CONTAINER(q, struct name_lookup, query);
@@ -180,6 +218,8 @@ static void name_found(struct resolver_query *q)
 
 	l->x = NULL;
 	if (q->status != RESOLVER_OK) {
+		if (x->attempt && attempt_goes_on(x, CALL_CONNECT))
+			return;
 		exchange_fail_upstream(x, REASON_NAME_LOOKUP);
 		return;
 	}
@@ -187,7 +227,7 @@ static void name_found(struct resolver_query *q)
 	while (same < q->n && ip_is_v4(&q->addresses[same]) == ip_is_v4(&q->addresses[0]))
 		same++;
 	l->at = worker_random(x->worker) % same;
-	connect_to_name(x, false);
+	connect_to_name(x, wants_fresh(x));
 }
 
 static void look_up(struct exchange *x)
@@ -202,37 +242,43 @@ static void look_up(struct exchange *x)
 		name_found(&l->query);
 }
 
-/* Over HTTP/2 connections that its requests share; by prior knowledge. */
+/* Over HTTP/2 connections that its requests share: by prior knowledge, or by ALPN. */
 static bool speaks_h2(const struct exchange *x)
 {
-	return !x->is_tcp && (x->service->protocol == UPSTREAM_HTTP2 || x->service->protocol == UPSTREAM_GRPC);
+	return !x->is_tcp && (x->endpoint->protocol == UPSTREAM_HTTP2 || x->endpoint->protocol == UPSTREAM_GRPC);
 }
 
 void exchange_start_call(struct exchange *x)
 {
-	x->call.over_h2 = speaks_h2(x);
-	if (x->service->protocol != UPSTREAM_HTTP1 && !x->call.over_h2 && !x->is_tcp) {
-		exchange_reply_reason(x, 503, REASON_PROTOCOL, "ErrNoUpstream");
-		return;
-	}
 	x->endpoint = balance_pick(x);
 	if (!x->endpoint) {
+		if (x->attempt && attempt_finds_none(x))
+			return;
 		exchange_reply_reason(x, 503, REASON_NO_ENDPOINT, "ErrNoUpstream");
 		return;
 	}
-	x->upstream_start_us = clock_us();
+	if (UNLIKELY(x->endpoint->protocol == UPSTREAM_TCP && !x->is_tcp)) {
+		exchange_reply_reason(x, 503, REASON_PROTOCOL, "ErrNoUpstream");
+		return;
+	}
+	x->call.over_h2 = speaks_h2(x);
+	if (!x->upstream_start_us)
+		x->upstream_start_us = clock_us();
+	if (UNLIKELY(x->attempt != NULL))
+		attempt_start(x);
 	if (x->endpoint->host.p)
 		look_up(x);
 	else
-		connect_to(x, x->endpoint->addr, false);
+		connect_to(x, x->endpoint->addr, wants_fresh(x));
 }
 
-void exchange_end_call(struct exchange *x)
+void exchange_end_try(struct exchange *x)
 {
 	if (x->lookup && x->lookup->x) {
 		x->lookup->x = NULL;
 		resolver_cancel(&x->lookup->query);
 	}
+	x->lookup = NULL;
 	if (x->call_open) {
 		x->call_open = false;
 		call_cancel(&x->call);
@@ -242,6 +288,13 @@ void exchange_end_call(struct exchange *x)
 		x->is_counted = false;
 		atomic_fetch_sub_explicit(&x->endpoint->cell->active, 1, memory_order_relaxed);
 	}
+}
+
+void exchange_end_call(struct exchange *x)
+{
+	exchange_end_try(x);
+	if (UNLIKELY(x->attempt != NULL))
+		attempt_end(x);
 }
 
 /* ---------- answers ---------- */
@@ -264,6 +317,10 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	x->res = c->res;
 	x->is_local = false;
 	x->is_tunnel = c->is_tunnel;
+	if (UNLIKELY(x->attempt != NULL) && attempt_refuses(x))
+		return;
+	if (!end && UNLIKELY(x->site->gateway->stream_idle_ms != c->idle_timeout_ms) && outcome_is_stream(x))
+		call_set_idle(c, x->site->gateway->stream_idle_ms);
 	x->part = (struct str){ data, n };
 	x->part_end = end;
 	if (end)
@@ -307,7 +364,10 @@ static void drained(struct call *c)
 		x->phase = EXCHANGE_SENDING;
 		health_report(x->service, x->endpoint, 200);
 	}
-	stream_resume(&x->stream);
+	if (UNLIKELY(x->attempt && x->attempt->is_replaying))
+		attempt_replay(x);
+	else
+		stream_resume(&x->stream);
 }
 
 static void interim(struct call *c)
@@ -359,9 +419,37 @@ static bool is_worth_repeating(const struct exchange *x)
 {
 	const struct call *c = &x->call;
 
+	/* A Retry policy that speaks of refused streams decides about them. */
+	if (c->is_refused && x->attempt && x->attempt->retry && (x->attempt->retry->on & RETRY_ON_REFUSED))
+		return false;
 	if (c->is_refused)
 		return is_held_whole(x) && x->attempts < REFUSALS_MAX;
 	return c->reused && !c->response_started && may_repeat(x);
+}
+
+/* A try ended without an answer: endpoint, metrics and log hear of it. */
+void exchange_report_try(struct exchange *x, enum call_failure what)
+{
+	const struct call *c = &x->call;
+
+	if (!upstream_failed_for_name(x, c))
+		health_report(x->service, x->endpoint, 0);
+	if (x->service->failures[what])
+		metric_add(x->service->failures[what], 1);
+	log_warn("upstream.failed", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
+		 F_TEXT("reason", reasons[reason_of(what)].tag), F_INT("errno", c->error),
+		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""),
+		 F_STR("requestId", x->request_id));
+}
+
+void exchange_fail_try(struct exchange *x, enum call_failure what)
+{
+	exchange_end_try(x);
+	exchange_report_try(x, what);
+	if (UNLIKELY(x->attempt != NULL) && attempt_goes_on(x, what))
+		return;
+	exchange_end_call(x);
+	exchange_fail_upstream(x, reason_of(what));
 }
 
 static void failed(struct call *c, enum call_failure what)
@@ -371,6 +459,8 @@ static void failed(struct call *c, enum call_failure what)
 
 	if (what == CALL_RESET && is_worth_repeating(x)) {
 		x->call_open = false;
+		if (x->attempt)
+			attempt_repeat(x);
 		connect_to(x, to, true);
 		return;
 	}
@@ -380,15 +470,7 @@ static void failed(struct call *c, enum call_failure what)
 		tunnel_failed(x, what, c->error);
 		return;
 	}
-	exchange_end_call(x);
-	health_report(x->service, x->endpoint, 0);
-	if (x->service->failures[what])
-		metric_add(x->service->failures[what], 1);
-	log_warn("upstream.failed", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
-		 F_TEXT("reason", reasons[reason_of(what)].tag), F_INT("errno", c->error),
-		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""),
-		 F_STR("requestId", x->request_id));
-	exchange_fail_upstream(x, reason_of(what));
+	exchange_fail_try(x, what);
 }
 
 const struct call_ops exchange_call_ops = {
