@@ -41,19 +41,19 @@ static const struct sample samples[] = {
 	{ &concurrency_limit,
 		"{'maxConcurrency':50,'behaviorType':0,'bodyEncoding':0,'responseStatusCode':503,"
 	  "'responseContentBody':'{`error`:`Service Overloaded`}','responseRedirectUrl':'','enable':true}",
-	  AT_EDGES, false },
+	  AT_EDGES, true },
 	{ &circuit_breaker,
 		"{'strategy':0,'minRequestAmount':10,'maxAllowedMs':5000,'triggerRatio':50,"
 		  "'statDurationSec':30,"
 	  "'recoveryTimeoutSec':30,'responseStatusCode':503,'bodyEncoding':0,"
 	  "'responseContentBody':'{`error`:`Service "
 	  "Unavailable`}','responseRedirectUrl':'','behaviorType':0,'enable':true}",
-	  AT_ROUTES | SCOPE_SERVICE, false },
+	  AT_ROUTES | SCOPE_SERVICE, true },
 	{ &timeout, "{'unitNum':30,'timeUnit':'s','enable':true}", AT_ROUTES | SCOPE_SERVICE, false },
 	{ &retry, "{'attempts':3,'retryOn':['5xx','reset','connect-failure'],'httpCodes':['502','503','504'],"
 	  "'perTryTimeout':10,'enable':true}", AT_ROUTES | SCOPE_SERVICE, false },
 	{ &http_rewrite, "{'pathType':'Exact','path':'/v2/api','pattern':'','substitution':'',"
-	  "'host':'new-backend.example.com','enable':true}", SCOPE_ROUTE | APIS, false },
+	  "'host':'new-backend.example.com','enable':true}", SCOPE_ROUTE | APIS, true },
 	{ &header_modify, "{'enable':true,'headerOpItems':["
 	  "{'directionType':'Request','opType':'Add','key':'X-Custom-Header','value':'custom-value',"
 	  "'policyValueGenerateMode':'Custom'},"
@@ -62,7 +62,7 @@ static const struct sample samples[] = {
 	  "{'directionType':'Request','opType':'Remove','key':'X-Debug-Mode','value':'',"
 	  "'policyValueGenerateMode':'Custom'}]}", AT_EDGES, true },
 	{ &redirect, "{'code':'301','host':'new-domain.com','path':'/new-path','enable':true}",
-	  SCOPE_ROUTE | SCOPE_OPERATION, false },
+	  SCOPE_ROUTE | SCOPE_OPERATION, true },
 	{ &direct_response, "{'code':'200','body':'{`status`:`ok`,`message`:`Service "
 		"Maintenance`}','enable':true}",
 	  SCOPE_ROUTE | SCOPE_OPERATION, true },
