@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "net/listener.h"
+#include "proxy/side_address.h"
 
 /* One stream: the call, its memory and its body. First member as http/server wants it. */
 struct api_request {
@@ -206,6 +207,7 @@ bool api_listen(struct control *c, const char *address, struct problem *why)
 	}
 	at = addr_of_socket(fd);
 	c->port = addr_port(&at);
+	side_address_set_admin(&at);
 	ip = addr_ip(&at);
 	c->any_ip_host = addr_is_wildcard(&ip);
 	settings.connections = 4096;

@@ -73,7 +73,7 @@ static void init_lists(struct compiler *c)
 {
 	struct list *const lists[] = {
 		&c->dirty_routes, &c->dirty_services, &c->dirty_vhosts, &c->dirty_gateways, &c->dirty_domains,
-		&c->dirty_bindings, &c->idle_endpoints,
+		&c->dirty_bindings, &c->idle_endpoints, &c->dependencies,
 	};
 
 	for (unsigned i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
@@ -306,6 +306,31 @@ struct status compile_gateway_status(const struct compiler *c, struct str gatewa
 	};
 }
 
+/* A cell that another one replaced is left by old snapshots only. */
+static bool is_down(struct cell *cell)
+{
+	if (map_get(cell->kept.table, cell->kept.key) != &cell->kept)
+		return false;
+	cell->shown = dependency_read(cell->dependency);
+	return cell->shown.is_down;
+}
+
+/* What an attachment that acts depends on may not answer: on one of its resources is enough. */
+static void add_dependency(const struct compiler *c, const struct attachment_state *a, struct status *status)
+{
+	LIST_EACH(node, (struct list *)(uintptr_t)&c->dependencies) {
+		struct cell *cell = CONTAINER(node, struct cell, of_compiler);
+
+		if (!str_equal(cell->attachment_id, a->id) || !is_down(cell))
+			continue;
+		status->phase = PHASE_DEGRADED;
+		status->reason = str_of(cell->shown.reason);
+		status->last_error = str_of(cell->shown.error);
+		status->since_ms = cell->shown.since_ms;
+		return;
+	}
+}
+
 struct status compile_attachment_status(const struct compiler *c, struct str attachment_id)
 {
 	const struct attachment_state *a = map_get(&c->attachment_states, attachment_id);
@@ -317,10 +342,29 @@ struct status compile_attachment_status(const struct compiler *c, struct str att
 	status.reason = (struct str){ NULL, 0 };
 	if (a->reason[0])
 		status.reason = str_of(a->reason);
+	if (a->phase == PHASE_ACTIVE)
+		add_dependency(c, a, &status);
 	return status;
 }
 
 unsigned compile_degraded(const struct compiler *c)
 {
-	return c->degraded;
+	unsigned n = c->degraded;
+	struct attachment_state *a;
+
+	LIST_EACH(node, (struct list *)(uintptr_t)&c->dependencies) {
+		a = map_get(&c->attachment_states, CONTAINER(node, struct cell, of_compiler)->attachment_id);
+		if (a)
+			a->is_counted = false;
+	}
+	LIST_EACH(node, (struct list *)(uintptr_t)&c->dependencies) {
+		struct cell *cell = CONTAINER(node, struct cell, of_compiler);
+
+		a = map_get(&c->attachment_states, cell->attachment_id);
+		if (!a || a->is_counted || a->phase != PHASE_ACTIVE || !is_down(cell))
+			continue;
+		a->is_counted = true;
+		n++;
+	}
+	return n;
 }

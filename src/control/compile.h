@@ -41,6 +41,7 @@ struct status {
 	enum phase phase;
 	struct str reason;                /* absent when there is nothing to say */
 	struct str last_error;
+	int64_t since_ms;                 /* of a dependency that does not answer: wall clock; 0 = nothing to say */
 	const struct str *addresses;      /* gateways: "127.0.0.1:8080" that this node listens on */
 	unsigned n_addresses;
 };

@@ -105,6 +105,9 @@ static void destroy_cell(struct part *p)
 	struct cell *cell = CONTAINER(CONTAINER(p, struct kept, part), struct cell, kept);
 
 	kept_leave(&cell->kept);
+	list_remove(&cell->of_compiler);
+	if (cell->up)
+		metric_series_drop(cell->up);
 	part_drop(&cell->conf->part);
 	mem_free(cell->memory);
 	mem_free(cell);
@@ -116,12 +119,27 @@ static struct cell *cell_new(struct conf *conf)
 	struct cell *cell = MEM_NEW(struct cell);
 
 	cell->kept.part = (struct part){ 1, destroy_cell };
+	list_init(&cell->of_compiler);
 	cell->conf = conf;
 	part_hold(&conf->part);
 	cell->memory = mem_alloc_aligned(64, (class->cell_size + 63) / 64 * 64);
 	if (class->cell_init)
 		class->cell_init(cell->memory, conf->conf);
 	return cell;
+}
+
+/* What it depends on is shown from now on. Its key begins with the attachment's id. */
+static void watch_dependency(struct compiler *c, struct cell *cell, const struct entry *e, const struct bearer *on)
+{
+	struct dependency *d = (struct dependency *)((char *)cell->memory + e->class->dependency_at);
+
+	cell->up = metric_series(METRIC_DEPENDENCY_UP, (struct str[]){
+		e->conf->policy_id, e->attachment->id, on->name.n ? on->name : on->id, str_of(e->class->dependency) });
+	metric_set(cell->up, 1);
+	d->up = cell->up;
+	cell->dependency = d;
+	cell->attachment_id = (struct str){ cell->kept.key.p, e->attachment->id.n };
+	list_append(&c->dependencies, &cell->of_compiler);
 }
 
 /* A reference to the cell of this attachment on this resource; the one there was when it may go on. */
@@ -142,6 +160,8 @@ static struct cell *cell_get(struct compiler *c, const struct entry *e, const st
 	} else {
 		cell = cell_new(e->conf);
 		kept_enter(&cell->kept, &c->cells, sbuf_str(&key));
+		if (e->class->dependency)
+			watch_dependency(c, cell, e, on);
 	}
 	sbuf_free(&key);
 	return cell;

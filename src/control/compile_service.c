@@ -325,6 +325,7 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 		open_series(&base->content);
 		open_counts(&base->content);
 		base->content.retries = NEW(&base->arena, atomic_int);
+		base->content.copies = NEW(&base->arena, atomic_int);
 	} else {
 		part_drop(&base->part);
 		base = NULL;

@@ -20,6 +20,7 @@
 #include "control/resources/types.h"
 #include "core/list.h"
 #include "core/map.h"
+#include "proxy/dependency.h"
 #include "proxy/router.h"
 
 /* A part that a table finds again while anybody holds it: it survives from one version of a chain to the next. */
@@ -46,6 +47,12 @@ struct cell {
 	struct kept kept;
 	struct conf *conf;                /* the one it was made for; held */
 	void *memory;
+	/* where the class depends on something: its state is asked for */
+	struct list of_compiler;          /* compiler.dependencies */
+	const struct dependency *dependency;      /* in `memory`; NULL */
+	struct series *up;
+	struct str attachment_id;         /* in `kept.key` */
+	struct dependency_state shown;    /* as it was read last */
 };
 
 /* Counters of one attachment on one resource. Key: policy name, attachment id, resource id, resource name. */
@@ -81,6 +88,7 @@ struct attachment_state {
 	struct attachment_link *links;
 	unsigned n_links;
 	enum phase phase;
+	bool is_counted;                  /* among those whose dependency is down */
 	char reason[240];
 };
 
@@ -253,6 +261,7 @@ struct compiler {
 	unsigned n_changed_cells, changed_cap;
 	struct list dirty_routes, dirty_services, dirty_vhosts, dirty_gateways, dirty_domains, dirty_bindings;
 	struct list idle_endpoints;
+	struct list dependencies;         /* cell.of_compiler */
 	uint32_t vhost_numbers;
 	unsigned degraded;
 	struct inbox returned;

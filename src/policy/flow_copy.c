@@ -2,8 +2,13 @@
  * flow_copy.c -- FlowCopy: sends a copy of a share of the requests to a second service, whose answers are
  * dropped.
  */
+#include <stdatomic.h>
+#include "core/log.h"
 #include "policy/formats.h"
 #include "policy/reference.h"
+#include "proxy/mirror.h"
+
+enum outcome { COPIED, ABANDONED, DROPPED, NO_TARGET };
 
 struct flow_copy {
 	struct str targetServiceId;
@@ -11,6 +16,11 @@ struct flow_copy {
 	struct str port;
 	int64_t percentage;
 	bool enable;
+	struct target target;             /* prepared */
+};
+
+struct cell {
+	atomic_bool is_logged;            /* that a body was too long: said once for each route */
 };
 
 static const struct field fields[] = {
@@ -28,6 +38,21 @@ static const struct field fields[] = {
 	FIELDS_END
 };
 
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct flow_copy *copy = conf;
+	uint64_t port = 0;
+
+	(void)a;
+	if (copy->port.n && !str_to_u64(copy->port, 65535, &port))
+		return problem(why, "port", "must be a port such as \"8080\"");
+	copy->target = (struct target){
+		.service_id = copy->targetServiceId, .hash = pmap_hash(copy->targetServiceId), .port = (uint16_t)port,
+		.weight = 1,
+	};
+	return true;
+}
+
 static bool attach(const void *conf, const struct attach_target *t, struct problem *why)
 {
 	const struct flow_copy *copy = conf;
@@ -44,6 +69,45 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	return true;
 }
 
+static void told(const struct step *s, enum mirror_result r)
+{
+	static const enum outcome outcomes[] = {
+		[MIRROR_STARTED] = COPIED, [MIRROR_TOO_LONG] = ABANDONED, [MIRROR_TOO_MANY] = DROPPED,
+		[MIRROR_NO_TARGET] = NO_TARGET,
+	};
+	struct cell *cell = s->cell;
+
+	policy_count(s, outcomes[r]);
+	if (r == MIRROR_TOO_LONG && !atomic_exchange_explicit(&cell->is_logged, true, memory_order_relaxed))
+		log_warn("flow_copy.abandoned", F_STR("policyId", s->policy_id), F_STR("resourceId", s->resource_id),
+			 F_TEXT("reason", "the body is longer than the gateway's setting retryBufferBytes; said once"));
+}
+
+static enum verdict want(struct exchange *x, const struct step *s)
+{
+	const struct flow_copy *copy = s->conf;
+	struct mirror *m = exchange_state(x, s);
+
+	m->target = &copy->target;
+	m->told = told;
+	mirror_want(m, x, s, (unsigned)copy->percentage);
+	return next();
+}
+
+static void forget(struct exchange *x, const struct step *s)
+{
+	mirror_end(exchange_state(x, s));
+}
+
+static enum verdict explain(struct exchange *x, const struct step *s)
+{
+	const struct flow_copy *copy = s->conf;
+
+	exchange_note(x, "%d %% of the requests are copied to %.*s", (int)copy->percentage,
+		      STR_FMT(copy->targetServiceId));
+	return next();
+}
+
 const struct policy_class flow_copy = {
 	.name = "FlowCopy",
 	.alias = "Traffic replication",
@@ -52,12 +116,22 @@ const struct policy_class flow_copy = {
 	.scopes = SCOPE_ROUTES,
 	.stage = STAGE_MIRROR,
 	.combine = COMBINE_SPECIFIC,
+	.is_enforced = true,
 	.fails_open = true,
 	.execute_stage = "PluginPost",
 	.execute_priority = 510,
 	.fields = fields,
 	.conf_size = sizeof(struct flow_copy),
 	.enable_at = offsetof(struct flow_copy, enable),
-	.outcomes = { "copied", "abandoned" },
+	.cell_size = sizeof(struct cell),
+	.cell_keeps = true,
+	.state_size = sizeof(struct mirror),
+	.outcomes = {
+		[COPIED] = "copied", [ABANDONED] = "abandoned", [DROPPED] = "dropped", [NO_TARGET] = "no_target",
+	},
+	.prepare = prepare,
 	.attach = attach,
+	.request = want,
+	.done = forget,
+	.explain = explain,
 };

@@ -11,6 +11,7 @@
 #include "proxy/overload.h"
 #include "proxy/router.h"
 #include "proxy/secure.h"
+#include "proxy/side_call.h"
 #include "proxy/upstream_tls.h"
 #include "proxy/worker.h"
 
@@ -33,6 +34,7 @@ void exchange_metrics(void)
 	secure_metrics();
 	upstream_tls_metrics();
 	overload_metrics();
+	side_call_metrics();
 #define FAULT_SERIES(id, status, tag) \
 	metrics.refused[H1_FAULT_##id] = metric_series(METRIC_BAD_REQUESTS, &STR(tag));
 	H1_FAULTS(FAULT_SERIES)

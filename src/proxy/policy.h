@@ -169,8 +169,8 @@ struct policy_class {
 	bool (*attach)(const void *conf, const struct attach_target *t, struct problem *why);
 	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
 	/*
-	 * What the policy depends on ("authorization"): label `kind` of sluice_dependency_up. Its struct dependency is in the
-	 * cell, at dependency_at; the attachment is Degraded while it is down. NULL: nothing.
+	 * What the policy depends on ("authorization"): label `kind` of sluice_dependency_up. Its struct dependency is
+	 * in the cell, at dependency_at; the attachment is Degraded while it is down. NULL: nothing.
 	 */
 	const char *dependency;
 	size_t dependency_at;

@@ -194,7 +194,7 @@ static struct str request_value(struct exchange *x, const struct property *p)
 	case REQUEST_ID:
 		return x->request_id;
 	case CONSUMER_NAME:
-		return message_value(req, HEADER_X_MSE_CONSUMER);
+		return x->consumer;
 	case LANE_TAG:
 		return x->lane.n ? x->lane : ABSENT;
 	default:

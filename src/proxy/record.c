@@ -197,6 +197,8 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	out = NUMBER(out, "durationUs", now_us - x->stream.start_us);
 	if (x->tls_record.n)
 		out = str_put(out, x->tls_record);
+	if (x->consumer.n)
+		out = TEXT(out, "consumer", x->consumer);
 	if (x->site)
 		out = str_put(out, x->site->gateway->record);
 	if (x->site && x->site->domain_name.n)

@@ -5,7 +5,7 @@
  *      policy hook:  c = side_call_for(x);  side_call_start(c, &request);  return await(x, &c->wait, then);
  *      then:         if (c->failure) ... else c->res.status, c->res, c->body
  *
- *      no exchange:  c = side_call_new(worker, done, arg);  side_call_start(c, &request);  ... done(c), side_call_free(c)
+ *      no exchange:  c = side_call_new(worker, done, arg);  side_call_start(c, &request);  ... done(c)
  *
  * One thread: a side call lives on the worker that made it. Whatever happens ends it exactly once, at the latest when
  * its time is over: there is no peer that can hold it, fill memory through it or make a worker wait.
@@ -24,12 +24,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/loop.h"
+#include "core/timer.h"
 #include "http/message.h"
 #include "http/uri.h"
 #include "proxy/policy.h"
 
-struct worker;
+struct endpoint;
 struct retained;
+struct view;
+struct worker;
 
 /* What it is for: the label `kind` of the metrics; each has its own pools and its own limit of calls at a time. */
 #define SIDE_KINDS(K) \
@@ -77,15 +80,20 @@ struct side_request {
 	struct str service_id;            /* instead: one of its endpoints that is up, with the service's TLS */
 	uint16_t port;                    /* of the service; 0 = any */
 	struct str version;               /* of the service; absent = any */
+	const struct endpoint *endpoint;  /* instead: one that was picked already, */
+	struct view *view;                /* from this view's snapshot */
 	struct str target;                /* path and query; with a URL: instead of the URL's */
 	struct str authority;             /* Host; absent: the URL's, or the endpoint's */
+	struct str tls_host;              /* of a service: what the connection is made for; absent: `authority` */
 	struct str method;                /* absent = GET */
 	const struct header *headers;     /* lines to send; Host, framing and hop-by-hop fields are made here */
 	unsigned n_headers;
 	struct str body;
-	const struct retained *retained;  /* instead of `body`: chunks that others share; held while the call needs them */
+	struct retained *retained;        /* instead of `body`: a whole one whose chunks others share; held meanwhile */
+	bool says_length;                 /* Content-Length also where there is no body */
 	int64_t timeout_ms;               /* for everything: lookup, connect, TLS, redirects, the whole answer; > 0 */
 	size_t body_max;                  /* bytes of the answer's body; more is SIDE_LARGE */
+	bool drops_body;                  /* however long it is, it is read to its end, and not kept */
 	unsigned redirects_max;           /* 0: a redirect is an answer like others */
 	/*
 	 * May be sent again when a pooled connection turns out closed before a byte of an answer. Methods that are
@@ -104,11 +112,11 @@ struct side_call {
 	/* when wait.done: */
 	enum side_failure failure;
 	int error;                        /* errno, where there is one */
+	const char *detail;               /* more in words, where there is more (TLS); or NULL; lives for ever */
 	struct message res;               /* head of the answer; its rows live as long as the call */
 	struct str body;                  /* likewise; at most body_max bytes */
 	int64_t duration_us;
 	void *arg;                        /* the owner's */
-	struct side_state *state;         /* private */
 };
 
 /* The answer has a 2xx status. */
@@ -123,10 +131,12 @@ static inline bool side_call_succeeded(const struct side_call *c)
 struct side_call *side_call_for(struct exchange *x);
 /*
  * Without an exchange: `done` is called once after the start, from the loop, never inside side_call_start(). Services
- * are those in force at the start; the snapshot is held until the call is over. The owner frees it, also within `done`;
- * what is left when the worker ends is freed without `done`.
+ * are those in force at the start; the snapshot is held until the call is freed. The owner frees it, also within
+ * `done`; what is left when the worker ends is freed without `done`.
  */
 struct side_call *side_call_new(struct worker *w, void (*done)(struct side_call *c), void *arg);
+/* Zeroed, lives as long as the call: what the owner needs in `done`. */
+void *side_call_memory(struct side_call *c, size_t size);
 /* Once for each call. */
 void side_call_start(struct side_call *c, const struct side_request *r);
 /* Ends it if it is under way; `done` is not called. */

@@ -99,6 +99,7 @@ struct service {
 	atomic_uint *turn;                /* round robin position, in a cell that survives */
 	struct series *counts[SERVICE_COUNTS];
 	atomic_int *retries;              /* under way, on all workers */
+	atomic_int *copies;               /* of requests, sent here: likewise (mirror.h) */
 	const struct balance *balance;    /* of ServiceLb; NULL = in turn */
 	struct ring *ring;                /* of a balance by hash, held; else NULL */
 	struct rotation *rotation;        /* where each worker is in its turns; held */

@@ -9,6 +9,7 @@
 #include "proxy/exchange.h"
 #include "proxy/health.h"
 #include "proxy/overload.h"
+#include "proxy/side_call.h"
 
 const struct worker_settings worker_default_settings = {
 	.connect_timeout_ms = 10000,
@@ -31,6 +32,7 @@ struct worker {
 	struct server *server;
 	struct client *client;
 	struct resolver *resolver;
+	struct side_calls *side_calls;
 	struct prober *prober;            /* worker 0 probes for all */
 	struct view *view;
 	struct list listeners;            /* struct worker_listener */
@@ -55,6 +57,11 @@ struct client *worker_client(struct worker *w)
 struct resolver *worker_resolver(struct worker *w)
 {
 	return w->resolver;
+}
+
+struct side_calls *worker_side_calls(struct worker *w)
+{
+	return w->side_calls;
 }
 
 struct view *worker_view(struct worker *w)
@@ -254,6 +261,7 @@ static void leave(struct worker *w)
 	LIST_EACH(node, &w->listeners)
 		shut_listener(CONTAINER(node, struct worker_listener, node));
 	server_free(w->server);
+	side_calls_free(w->side_calls);
 	client_free(w->client);
 	resolver_free(w->resolver);
 	loop_run_once(w->loop, 0);
@@ -303,6 +311,7 @@ struct worker *worker_start(unsigned index, const struct worker_settings *settin
 	client_ask_for_room(w->client, make_room, w->server);
 	client_set_ping(w->client, settings->server.h2_ping_ms, settings->server.h2_ping_timeout_ms);
 	w->resolver = resolver_new(w->loop, settings->dns_servers, 0);
+	w->side_calls = side_calls_new(w);
 	if (index == 0)
 		w->prober = prober_new(w);
 	timer_init(&w->drain, end);

@@ -40,6 +40,7 @@ void worker_join(struct worker *w);               /* waits, frees the worker; it
 struct loop *worker_loop(struct worker *w);
 struct client *worker_client(struct worker *w);
 struct resolver *worker_resolver(struct worker *w);
+struct side_calls *worker_side_calls(struct worker *w);           /* side_call.h */
 struct view *worker_view(struct worker *w);
 struct mailbox *worker_mailbox(struct worker *w);
 const struct worker_settings *worker_settings(const struct worker *w);
