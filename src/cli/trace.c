@@ -165,9 +165,11 @@ static void show_endpoints(struct client *c, const struct json *in)
 	const struct json *list = json_get(in, "endpoints");
 	struct str chosen = json_text(in, "endpoint");
 
+	if (json_get(in, "chosen"))
+		printf(LABEL "%.*s\n", "chosen", STR_FMT(safe(c, in, "chosen")));
 	for (const struct json *e = list ? list->child : NULL; e; e = e->next)
-		printf(LABEL "%.*s%s%s\n", "endpoint", STR_FMT(safe(c, e, "address")),
-		       json_is_true(e, "up") ? "" : ", down",
+		printf(LABEL "%.*s%s%s%s\n", "endpoint", STR_FMT(safe(c, e, "address")),
+		       json_is_true(e, "up") ? "" : ", down", json_is_true(e, "candidate") ? "" : ", not for this request",
 		       chosen.n && str_equal(chosen, json_text(e, "address")) ? ", this one" : "");
 }
 
@@ -177,8 +179,12 @@ static void show_upstream(struct client *c, const struct json *answer)
 
 	if (!in)
 		return;
-	printf(LABEL "%.*s (%.*s), %lld%% of the requests, %.*s\n", "service", STR_FMT(safe(c, in, "serviceName")),
-	       STR_FMT(safe(c, in, "serviceId")), number(in, "sharePercent"), STR_FMT(safe(c, in, "protocol")));
+	printf(LABEL "%.*s (%.*s), %.*s, ", "service", STR_FMT(safe(c, in, "serviceName")),
+	       STR_FMT(safe(c, in, "serviceId")), STR_FMT(safe(c, in, "protocol")));
+	if (json_get(in, "fallbackFrom"))
+		printf("fallback of %.*s, which has no endpoint\n", STR_FMT(safe(c, in, "fallbackFrom")));
+	else
+		printf("%lld%% of the requests\n", number(in, "sharePercent"));
 	printf(LABEL "%.*s %.*s\n", "sends", STR_FMT(safe(c, in, "method")), STR_FMT(safe(c, in, "target")));
 	printf(LABEL "host: %.*s\n", "", STR_FMT(safe(c, in, "host")));
 	show_headers(c, in, "");

@@ -142,15 +142,10 @@ static void add_running(struct effective *e, const struct site *site)
 	exchange_hide(x);
 	add_connect(e);
 	for (unsigned i = 0; i < N_GROUP_LEGS; i++) {
-		if (group_legs[i].leg == LEG_CONNECT)
-			continue;
-		if (group_legs[i].leg != LEG_SERVICE && group_legs[i].leg != LEG_ATTEMPT) {
+		enum leg leg = group_legs[i].leg;
+
+		if (leg != LEG_CONNECT && leg != LEG_SERVICE && leg != LEG_ATTEMPT)
 			add_leg(e, x, group_legs[i], NULL);
-			continue;
-		}
-		for (unsigned k = 0; k < e->route->n_targets; k++)
-			if (service_at(e, k))
-				add_leg(e, x, group_legs[i], service_at(e, k));
 	}
 }
 
@@ -326,15 +321,23 @@ struct effective *effective_new(const struct compiler *c, const struct route_sta
 		survey(e, (struct survey){ .level = LEVEL_DOMAIN, .id = domain->id, .name = domain->name },
 		       (struct str){ NULL, 0 });
 	survey(e, (struct survey){ .level = LEVEL_ROUTE, .id = r->id, .name = r->route->name }, r->parent_id);
-	for (unsigned i = 0; i < r->route->n_targets; i++) {
-		const struct service *s = service_at(e, i);
-
-		if (s)
-			survey(e, (struct survey){ .level = LEVEL_SERVICE, .id = s->id, .name = s->name,
-						   .service = s }, (struct str){ NULL, 0 });
-	}
+	for (unsigned i = 0; i < r->route->n_targets; i++)
+		if (service_at(e, i))
+			effective_add_service(e, service_at(e, i));
 	name_hiders(e);
 	return e;
+}
+
+void effective_add_service(struct effective *e, const struct service *s)
+{
+	struct exchange *x = NEW(e->arena, struct exchange);
+
+	for (unsigned i = 0; i < N_GROUP_LEGS; i++)
+		if (group_legs[i].leg == LEG_SERVICE || group_legs[i].leg == LEG_ATTEMPT)
+			add_leg(e, x, group_legs[i], s);
+	survey(e, (struct survey){ .level = LEVEL_SERVICE, .id = s->id, .name = s->name, .service = s },
+	       (struct str){ NULL, 0 });
+	name_hiders(e);
 }
 
 const struct effective_row *effective_setting(const struct effective *e, const struct policy_class *class,

@@ -53,6 +53,8 @@ struct effective {
  */
 struct effective *effective_new(const struct compiler *c, const struct route_state *r, const struct domain_state *domain,
 				struct arena *a);
+/* The rows of one more service: a fallback's, which requests of the route may come to. */
+void effective_add_service(struct effective *e, const struct service *s);
 /* The settings policy of the class that acts for requests to the service; NULL: none. */
 const struct effective_row *effective_setting(const struct effective *e, const struct policy_class *class,
 					      const struct service *s);

@@ -355,6 +355,7 @@ static struct json *show_endpoints(const struct question *q, const struct dry_ru
 		if (e->version.n)
 			put(q, item, "version", e->version);
 		json_put(q->arena, item, "up", json_new_bool(q->arena, endpoint_is_up(e, clock_ms())));
+		json_put(q->arena, item, "candidate", json_new_bool(q->arena, d->may_pick && d->may_pick[i]));
 		json_put(q->arena, item, "requestsInFlight",
 			 json_new_int(q->arena, atomic_load_explicit(&e->cell->active, memory_order_relaxed)));
 		json_add(list, item);
@@ -378,21 +379,28 @@ static void show_upstream(const struct question *q, struct json *out, const stru
 	const struct route_state *route = map_get(&q->c->route_states, x->route->id);
 	const struct domain_state *domain =
 		x->site->domain_id.n ? map_get(&q->c->domain_states, x->site->domain_id) : NULL;
-	const struct effective *e = effective_new(q->c, route, domain, q->arena);
+	struct effective *e = effective_new(q->c, route, domain, q->arena);
 	struct json *in = put_object(q, out, "upstream");
 
+	if (d->meant) {
+		put(q, in, "fallbackFrom", d->meant->id);
+		effective_add_service(e, d->service);
+	}
 	put(q, in, "serviceId", x->service->id);
 	put(q, in, "serviceName", x->service->name);
-	json_put(q->arena, in, "sharePercent", json_new_int(q->arena, share_of(x->route, x->target)));
+	if (!d->meant)
+		json_put(q->arena, in, "sharePercent", json_new_int(q->arena, share_of(x->route, x->target)));
 	put_z(q, in, "protocol", protocols[x->service->protocol]);
 	put(q, in, "method", req->method_name);
 	put(q, in, "host", req->authority);
 	put(q, in, "target", req->query.p ? arena_printf(q->arena, "%.*s?%.*s", STR_FMT(req->path),
 							 STR_FMT(req->query)) : req->path);
 	json_put(q->arena, in, "headers", show_headers(q, req));
-	json_put(q->arena, in, "settings", effective_settings(e, x->service, q->arena));
+	json_put(q->arena, in, "settings", effective_settings(e, d->service, q->arena));
 	if (d->endpoint)
 		put(q, in, "endpoint", d->endpoint->text);
+	if (d->picked)
+		put_z(q, in, "chosen", d->picked);
 	json_put(q->arena, in, "endpoints", show_endpoints(q, d));
 }
 
@@ -408,7 +416,7 @@ static struct json *tell(const struct question *q, const struct dry_run *d)
 		show_answer(q, out, d);
 	else
 		json_put(q->arena, put_object(q, out, "response"), "headers", show_headers(q, &d->x.res));
-	if (d->x.service && !d->is_closed && !(d->is_answered && !d->x.target))
+	if (d->x.service && !d->is_closed)
 		show_upstream(q, out, d);
 	json_put(q->arena, out, "notes", q->notes);
 	return out;

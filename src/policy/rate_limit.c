@@ -54,6 +54,15 @@ static enum verdict admit(struct exchange *x, const struct step *s)
 	return refuse(x, &limit->refusal, RETRY_AFTER_S, GRPC_RESOURCE_EXHAUSTED);
 }
 
+static enum verdict explain(struct exchange *x, const struct step *s)
+{
+	const struct rate_limit *limit = s->conf;
+	uint32_t used = rate_window_used(s->cell, clock_us());
+
+	exchange_note(x, "%u of %lld were admitted in the last second", used, (long long)limit->threshold);
+	return used < limit->threshold ? next() : refuse(x, &limit->refusal, RETRY_AFTER_S, GRPC_RESOURCE_EXHAUSTED);
+}
+
 const struct policy_class rate_limit = {
 	.name = "RateLimit",
 	.alias = "Rate limiting",
@@ -76,4 +85,5 @@ const struct policy_class rate_limit = {
 	.cell_init = open_window,
 	.request = admit,
 	.service = admit,
+	.explain = explain,
 };

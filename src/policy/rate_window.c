@@ -76,3 +76,19 @@ bool rate_window_admit(struct rate_window *w, int64_t now_us, uint32_t threshold
 			return true;
 	}
 }
+
+uint32_t rate_window_used(const struct rate_window *w, int64_t now_us)
+{
+	uint64_t head = atomic_load_explicit(&w->head, memory_order_acquire);
+	uint32_t slot = (uint32_t)(now_us / RATE_SLOT_US), oldest;
+	uint64_t mark;
+
+	if (!is_after(slot, slot_of(head)))
+		slot = slot_of(head);
+	if (slot - slot_of(head) >= RATE_SLOTS)
+		return 0;
+	oldest = slot - (RATE_SLOTS - 1);
+	mark = atomic_load_explicit(&w->marks[oldest % RATE_SLOTS], memory_order_acquire);
+	/* It may have been written anew since head was read: then the window has moved on. */
+	return slot_of(mark) == oldest ? (uint32_t)head - (uint32_t)mark : 0;
+}

@@ -33,3 +33,5 @@ void rate_window_init(struct rate_window *w, int64_t now_us);
  * thread.
  */
 bool rate_window_admit(struct rate_window *w, int64_t now_us, uint32_t threshold);
+/* How many were admitted within the window; counts nothing. Any thread. */
+uint32_t rate_window_used(const struct rate_window *w, int64_t now_us);

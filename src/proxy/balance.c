@@ -30,6 +30,8 @@ static const struct endpoint *pick_only(const struct service *s, const struct ta
 
 static struct group *find_group(const struct exchange *x, const struct service *s, const struct group_key *key)
 {
+	if (UNLIKELY(x->dry != NULL))
+		return rotation_group(s, 0, key, x->lanes, 0);
 	return rotation_group(s, worker_index(x->worker), key, x->lanes, worker_random64(x->worker));
 }
 
@@ -228,4 +230,41 @@ bool balance_has_endpoint(const struct exchange *x, const struct service *s, con
 	if (s->n_endpoints == 1)
 		return pick_only(s, t) != NULL;
 	return prepare(x, s, t, &p) && rotation_has(&p);
+}
+
+static const char *name_method(const struct pick *p)
+{
+	static const char *const names[] = {
+		[BALANCE_IN_TURN] = "in turn, by weight", [BALANCE_LEAST_BUSY] = "of two the one with fewer requests in flight",
+		[BALANCE_AT_RANDOM] = "at random, by weight", [BALANCE_BY_HASH] = "by the hash of its key",
+	};
+	enum balance_method method = p->balance ? p->balance->method : BALANCE_IN_TURN;
+
+	return names[method == BALANCE_BY_HASH && !p->has_key ? BALANCE_AT_RANDOM : method];
+}
+
+const struct endpoint *balance_look(struct exchange *x, bool *may, const char **how)
+{
+	const struct service *s = x->service;
+	const struct endpoint *last = NULL;
+	unsigned n = 0;
+	struct pick p;
+
+	*how = "there is one";
+	if (s->n_endpoints == 1 && !s->balance) {
+		last = pick_only(s, x->target);
+		may[0] = last != NULL;
+		return last;
+	}
+	if (!prepare(x, s, x->target, &p))
+		return NULL;
+	if (p.balance && p.balance->method == BALANCE_BY_HASH)
+		take_key(x, &p);
+	for (unsigned i = 0; i < s->n_endpoints; i++) {
+		may[i] = rotation_may_pick(&p, i);
+		n += may[i];
+		last = may[i] ? &s->endpoints[i] : last;
+	}
+	*how = n <= 1 ? *how : name_method(&p);
+	return n <= 1 ? last : p.has_key ? rotation_pick(&p) : NULL;
 }

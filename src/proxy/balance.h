@@ -55,6 +55,13 @@ bool balance_has_endpoint(const struct exchange *x, const struct service *s, con
 
 /* ---------- control thread ---------- */
 
+/*
+ * For dry runs, of an exchange without a worker whose service has a rotation of its own: the endpoint that
+ * balance_pick() would choose, where that is certain. may[i]: it might choose endpoint i. *how: by what it would choose
+ * among them, static text.
+ */
+const struct endpoint *balance_look(struct exchange *x, bool *may, const char **how);
+
 struct rotation;
 /* The moving state of one version of a service's endpoints; one hold, the caller's. */
 struct rotation *rotation_new(void);

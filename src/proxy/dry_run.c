@@ -1,6 +1,8 @@
 #include "proxy/dry_run.h"
 #include <stdarg.h>
 #include <stdio.h>
+#include "proxy/attempt_rules.h"
+#include "proxy/balance.h"
 #include "proxy/router.h"
 #include "proxy/secure.h"
 
@@ -254,10 +256,68 @@ static const struct target *find_target(const struct route *route, struct str se
 	return best;
 }
 
+/* A service whose balancing state is ours: what workers have of it is theirs. */
+struct own_service {
+	struct arena_defer defer;
+	struct service service;
+};
+
+static void drop_rotation(struct arena_defer *defer)
+{
+	part_drop(rotation_part(CONTAINER(defer, struct own_service, defer)->service.rotation));
+}
+
+static void turn_to(struct dry_run *d, const struct service *s, const struct target *t)
+{
+	struct own_service *own = NEW(d->arena, struct own_service);
+
+	own->service = *s;
+	own->service.rotation = rotation_new();
+	arena_defer(d->arena, &own->defer, drop_rotation);
+	d->service = s;
+	d->x.service = &own->service;
+	d->x.target = t;
+}
+
+static const struct service *service_of(const struct dry_run *d, const struct target *t)
+{
+	struct part *found = pmap_get_hashed(d->view.snapshot->services, t->service_id, t->hash);
+
+	return found ? CONTAINER(found, struct service, part) : NULL;
+}
+
+/* Where the service that is meant has no endpoint: the first of the fallback that has one. */
+static void fall_back(struct dry_run *d)
+{
+	static const struct settings none;
+	struct exchange *x = &d->x;
+	const struct service *meant = d->service;
+	const struct target *target = x->target;
+	const struct settings s = settings_merge(&x->route->policies->settings,
+						 meant ? &meant->policies->settings : &none);
+
+	if (!s.fallback || (meant && balance_has_endpoint(x, x->service, target)))
+		return;
+	for (unsigned i = 0; i < s.fallback->n; i++) {
+		const struct service *next = service_of(d, &s.fallback->targets[i]);
+
+		if (!next)
+			continue;
+		turn_to(d, next, &s.fallback->targets[i]);
+		d->meant = meant;
+		if (balance_has_endpoint(x, x->service, x->target))
+			return;
+	}
+	/* Nowhere is one: it stays where it was meant to go. */
+	d->meant = NULL;
+	if (meant)
+		turn_to(d, meant, target);
+}
+
 static bool find_service(struct dry_run *d, const struct dry_request *r)
 {
 	struct exchange *x = &d->x;
-	struct part *found;
+	const struct service *s;
 
 	if (!x->route) {
 		answer_reason(d, 404, REASON_NO_ROUTE, "ErrNotFound");
@@ -265,16 +325,32 @@ static bool find_service(struct dry_run *d, const struct dry_request *r)
 	}
 	x->phase = EXCHANGE_UPSTREAM;
 	x->target = find_target(x->route, r->service_id);
-	if (x->target) {
-		found = pmap_get_hashed(r->snapshot->services, x->target->service_id, x->target->hash);
-		x->service = found ? CONTAINER(found, struct service, part) : NULL;
-	}
+	s = x->target ? service_of(d, x->target) : NULL;
+	if (s)
+		turn_to(d, s, x->target);
+	fall_back(d);
 	if (!x->service) {
 		answer_reason(d, 503, REASON_NO_SERVICE, "ErrNoUpstream");
 		return false;
 	}
 	forward_fields(x, arena_printf(&x->arena, "%u", addr_port(&r->binding->addr)));
 	return true;
+}
+
+static void find_endpoint(struct dry_run *d)
+{
+	struct exchange *x = &d->x;
+	const char *how;
+	unsigned n = 0;
+
+	d->may_pick = NEW_N(d->arena, bool, x->service->n_endpoints + 1);
+	d->endpoint = x->endpoint = balance_look(x, d->may_pick, &how);
+	for (unsigned i = 0; i < x->service->n_endpoints; i++)
+		n += d->may_pick[i];
+	if (n > 0)
+		d->picked = how;
+	else
+		answer_reason(d, 503, REASON_NO_ENDPOINT, "ErrNoUpstream");
 }
 
 /* The response leg runs for answers of our own too; of the upstream's nothing is known but that it may be a 200. */
@@ -307,8 +383,9 @@ struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, struct
 	d->x.view = &d->view;
 	if (!open_exchange(d, r, why))
 		return NULL;
-	if (find_way(d, r) && run_leg(d, LEG_REQUEST) && find_service(d, r) && run_leg(d, LEG_SERVICE))
-		run_leg(d, LEG_ATTEMPT);
+	if (find_way(d, r) && run_leg(d, LEG_REQUEST) && find_service(d, r) && run_leg(d, LEG_SERVICE) &&
+	    run_leg(d, LEG_ATTEMPT))
+		find_endpoint(d);
 	if (r->service_id.p && d->x.route && !find_target(d->x.route, r->service_id)) {
 		problem(why, "serviceId", "the route does not lead to the service \"%.*s\"", STR_FMT(r->service_id));
 		return NULL;

@@ -52,7 +52,11 @@ struct dry_request {
 struct dry_run {
 	struct exchange x;                /* site, route, service, stream.req as they are in the end; res when is_local */
 	struct arena *arena;
+	const struct service *service;    /* that it goes to, of the snapshot; x.service is a copy */
+	const struct service *meant;      /* the route's target, when it has no endpoint and a fallback takes its place */
 	const struct endpoint *endpoint;  /* that it would go to, as far as that is sure; NULL otherwise */
+	bool *may_pick;                   /* by index in the service's endpoints: it might go there */
+	const char *picked;               /* by what one of these is chosen; NULL: it does not come to that */
 	struct dry_step *steps;
 	unsigned n_steps, room;
 	struct dry_miss *misses;

@@ -203,6 +203,11 @@ bool rotation_has(const struct pick *p)
 	return false;
 }
 
+bool rotation_may_pick(const struct pick *p, unsigned index)
+{
+	return p->group->has[index] && is_usable(p, &p->service->endpoints[index]);
+}
+
 bool rotation_panics(const struct pick *p)
 {
 	unsigned up = 0, n = p->group->n;

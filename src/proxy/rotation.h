@@ -73,6 +73,8 @@ struct group *rotation_group(const struct service *s, unsigned worker, const str
 			     const struct lane_names *lanes, uint64_t random);
 /* Whether one of the group's endpoints may be picked. */
 bool rotation_has(const struct pick *p);
+/* Whether the endpoint of this index is in the group and may be picked. */
+bool rotation_may_pick(const struct pick *p, unsigned index);
 /* Whether so few of the group's endpoints are up that health must not matter. */
 bool rotation_panics(const struct pick *p);
 /* NULL when none may be. */

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <cmocka.h>
 #include "policy/rate_window.h"
 
@@ -135,6 +136,27 @@ static void sustained_overload_stays_within_its_bounds(void **state)
 }
 
 /* Evenly spaced requests at the threshold are not refused. */
+/* What is said to be used is what an admission at that moment goes by, and saying it changes nothing. */
+static void looking_tells_what_an_admission_would_find(void **state)
+{
+	uint32_t random = 12345;
+	struct rate_window w = { 0 };
+	int64_t now_us = 3 * DAY;
+
+	(void)state;
+	rate_window_init(&w, now_us);
+	for (unsigned i = 0; i < 20000; i++) {
+		struct rate_window copy;
+
+		random = random * 1664525 + 1013904223;
+		now_us += random % 7 ? random >> 16 : random >> 9;
+		memcpy(&copy, &w, sizeof(w));
+		assert_int_equal(rate_window_used(&w, now_us) < 20, rate_window_admit(&copy, now_us, 20));
+		if (random % 3)
+			rate_window_admit(&w, now_us, 20);
+	}
+}
+
 static void the_threshold_itself_passes(void **state)
 {
 	struct rate_window w = { 0 };
@@ -223,6 +245,7 @@ int main(void)
 		cmocka_unit_test(slots_wrap),
 		cmocka_unit_test(lagging_clock_opens_nothing),
 		cmocka_unit_test(sustained_overload_stays_within_its_bounds),
+		cmocka_unit_test(looking_tells_what_an_admission_would_find),
 		cmocka_unit_test(the_threshold_itself_passes),
 		cmocka_unit_test(threads_share_one_count),
 		cmocka_unit_test(threads_share_one_count_while_slots_change),
