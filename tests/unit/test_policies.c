@@ -85,7 +85,7 @@ static const struct sample samples[] = {
 	  "'unitNum':3600,"
 	  "'allowCredentials':true,'enable':true}", AT_EDGES, true },
 	{ &flow_copy, "{'targetServiceId':'test-service-id','targetServiceName':'test-service','port':'8080',"
-	  "'percentage':10,'enable':true}", AT_ROUTES, false },
+	  "'percentage':10,'enable':true}", AT_ROUTES, true },
 	{ &service_tls, TLS_SAMPLE, SCOPE_SERVICE, false },
 	{ &service_lb,
 		"{'loadBalancerType':'ROUND_ROBIN','consistentHashLBConfig':{'parameterName':'user-id',"
