@@ -13,6 +13,7 @@
 #include "proxy/secure.h"
 #include "proxy/side_call.h"
 #include "proxy/upstream_tls.h"
+#include "proxy/side_call.h"
 #include "proxy/worker.h"
 
 const struct reason reasons[REASON_COUNT] = {

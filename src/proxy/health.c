@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "core/metric.h"
 #include "proxy/exchange.h"
+#include "proxy/upstream_tls.h"
 #include "proxy/rotation.h"
 #include "proxy/worker.h"
 
@@ -104,6 +105,7 @@ struct probe {
 	struct str service, endpoint, host_name;
 	struct addr addr;
 	uint16_t port;
+	const struct tls_client *tls;     /* of the snapshot that was adopted last; NULL: in the clear */
 	bool is_running;                  /* a lookup or a call is under way */
 	bool is_seen;
 };
@@ -244,6 +246,8 @@ static void call_endpoint(struct probe *b, struct addr to)
 	};
 	c->method = METHOD_GET;
 	c->connect_timeout_ms = c->idle_timeout_ms = b->check.timeout_ms;
+	c->is_tunnel = b->check.protocol == HEALTH_TCP;
+	upstream_secure_probe(c, b->tls, b->check.host, b->host_name);
 	call_start(c, true);
 	if (b->check.protocol == HEALTH_TCP)
 		return;
@@ -317,6 +321,7 @@ static void set_check(struct probe *b, const struct service *s, const struct end
 	b->host_name = e->host.p ? arena_copy(&b->texts, e->host) : (struct str){ 0 };
 	b->addr = e->addr;
 	b->port = e->port;
+	b->tls = e->tls;
 }
 
 static void want(struct prober *p, const struct service *s, const struct endpoint *e)
@@ -334,7 +339,7 @@ static void want(struct prober *p, const struct service *s, const struct endpoin
 		list_append(&p->probes, &b->node);
 		set_check(b, s, e);
 		loop_arm(worker_loop(p->worker), &b->timer, 0);
-	} else if (!same_check(&b->check, &s->health)) {
+	} else if (!same_check(&b->check, &s->health) || b->tls != e->tls) {
 		stop(b);
 		set_check(b, s, e);
 		loop_arm(worker_loop(p->worker), &b->timer, 0);

@@ -64,6 +64,14 @@ void upstream_secure_call(struct call *c, const struct endpoint *e, struct str h
 		c->server_name = e->host;
 }
 
+void upstream_secure_probe(struct call *c, const struct tls_client *tls, struct str host, struct str endpoint_host)
+{
+	const struct endpoint e = { .tls = tls, .host = endpoint_host };
+
+	upstream_secure_call(c, &e, host);
+	c->takes_any_name = tls && !tls->sni.n && !name_of(host).n;
+}
+
 void upstream_secure(struct exchange *x, struct call *c)
 {
 	upstream_secure_call(c, x->endpoint, x->is_tcp ? (struct str){ NULL, 0 } : x->stream.req.authority);

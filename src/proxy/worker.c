@@ -10,6 +10,7 @@
 #include "proxy/health.h"
 #include "proxy/overload.h"
 #include "proxy/side_call.h"
+#include "proxy/upstream_tls.h"
 
 const struct worker_settings worker_default_settings = {
 	.connect_timeout_ms = 10000,
@@ -194,6 +195,8 @@ static void adopted(void *arg, const struct snapshot *s)
 	}
 	for (unsigned i = 0; i < s->n_retired; i++)
 		pool_close(w->client, &s->retired[i]->pools[w->index]);
+	for (unsigned i = 0; i < s->n_changed; i++)
+		pool_close(w->client, &s->changed[i]->pools[w->index]);
 	if (w->prober)
 		prober_adopt(w->prober, s);
 	if (has_connect_lists(w))
@@ -310,6 +313,7 @@ struct worker *worker_start(unsigned index, const struct worker_settings *settin
 	w->client = client_new(w->loop, settings->server.receive_bytes);
 	client_ask_for_room(w->client, make_room, w->server);
 	client_set_ping(w->client, settings->server.h2_ping_ms, settings->server.h2_ping_timeout_ms);
+	upstream_tls_watch(w->client);
 	w->resolver = resolver_new(w->loop, settings->dns_servers, 0);
 	w->side_calls = side_calls_new(w);
 	if (index == 0)

@@ -10,6 +10,10 @@ def openssl(*arguments, data=None):
 	return done.stdout
 
 
+def kind_of(name):
+	return name.split(":")[0] if name.startswith(("IP:", "URI:")) else "DNS"
+
+
 class Pair:
 	"""A certificate with its key. `file` holds both, for clients."""
 
@@ -18,6 +22,12 @@ class Pair:
 		self.cert_file, self.key_file, self.file = cert, key, folder / f"{cert.stem}.both"
 		self.cert, self.key = cert.read_text(), key.read_text()
 		self.file.write_text(self.cert + self.key)
+
+
+def self_signed(*names):
+	authority = Authority("Nobody")
+	return authority, authority.make(names[0], ["-x509", "-days", "10", "-addext",
+		f"subjectAltName={','.join(f'DNS:{name}' for name in names)}"], "CA:FALSE")
 
 
 class Authority:
@@ -44,13 +54,16 @@ class Authority:
 			*options, "-out", str(cert))
 		return Pair(self.folder, name, cert, key)
 
-	def issue(self, *names, days=10, key="ec", ca=False, start=None, end=None):
-		"""A certificate for these names. `start`, `end`: as openssl ca takes them (YYYYMMDDHHMMSSZ)."""
+	def issue(self, *names, days=10, key="ec", ca=False, start=None, end=None, common_only=False):
+		"""A certificate for these names: DNS names, "IP:127.0.0.1", "URI:spiffe://a/b". `common_only`: the first one as common name
+		and nowhere else. `start`, `end`: as openssl ca takes them (YYYYMMDDHHMMSSZ)."""
 		path = self.new_key(key)
 		request, cert, extensions = (self.folder / f"{self.n}.{ending}" for ending in ("csr", "crt", "ext"))
-		openssl("req", "-new", "-key", str(path), "-subj", f"/CN={names[0]}", "-out", str(request))
-		lines = ["basicConstraints=critical,CA:TRUE"] if ca else \
-			[f"subjectAltName={','.join(f'DNS:{name}' for name in names)}", "basicConstraints=critical,CA:FALSE"]
+		common = names[0] if kind_of(names[0]) == "DNS" else "server"
+		openssl("req", "-new", "-key", str(path), "-subj", f"/CN={common}", "-out", str(request))
+		alternatives = ",".join(name if kind_of(name) != "DNS" else f"DNS:{name}" for name in names)
+		lines = ["basicConstraints=critical,CA:TRUE"] if ca else ["basicConstraints=critical,CA:FALSE"]
+		lines += [] if ca or common_only else [f"subjectAltName={alternatives}"]
 		extensions.write_text("\n".join(lines) + "\n")
 		if not end:
 			openssl("x509", "-req", "-in", str(request), "-CA", self.file, "-CAkey", str(self.pair.key_file),
