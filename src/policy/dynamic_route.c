@@ -1,15 +1,24 @@
-/* dynamic_route.c -- DynamicRoute: sends tagged or chosen requests through a lane of canary endpoints. */
+/*
+ * dynamic_route.c -- DynamicRoute: sends tagged or chosen requests through a lane of canary endpoints. It decides the
+ * lane and says so to the upstream; proxy/balance.c keeps the request within it.
+ */
+#include <stdlib.h>
+#include "core/crypto.h"
 #include "core/regex.h"
+#include "core/xxh64.h"
+#include "http/uri.h"
 #include "policy/formats.h"
+#include "proxy/balance.h"
 #include "proxy/policy.h"
 
 enum model { MODEL_CONTENT, MODEL_PERCENTAGE };
 enum subject { SUBJECT_HEADER, SUBJECT_COOKIE, SUBJECT_PARAMETER };
-enum condition {
+enum comparison {
 	CONDITION_EQUAL, CONDITION_DIFFERENT, CONDITION_PREFIX, CONDITION_REGEX, CONDITION_LIST,
 		CONDITION_PERCENT,
 };
 enum combination { MATCH_AND, MATCH_OR };
+enum outcome { TO_LANE, TO_BASELINE, KEPT };
 
 struct predicate {
 	int type;
@@ -17,6 +26,10 @@ struct predicate {
 	int condition;
 	struct str value;
 	struct items names;
+	/* by prepare() */
+	uint16_t header_id;               /* Header */
+	struct regex *regex;              /* Regex */
+	uint64_t percent;                 /* % */
 };
 
 struct lane {
@@ -30,9 +43,20 @@ struct lane {
 	bool enable;
 };
 
+/* Enabled percentage lanes of one group: they share one draw. */
+struct group {
+	int64_t id;
+	const struct lane **lanes;
+	unsigned n;
+};
+
 struct dynamic_route {
 	bool enable;
 	struct items dynamicRouteSwimmingLaneConfigs;
+	/* by prepare() */
+	struct lane_names names;
+	struct group *groups;             /* in the order in which the lanes name them */
+	unsigned n_groups;
 };
 
 static const struct choice models[] = {
@@ -199,6 +223,256 @@ static bool check(const void *conf, struct problem *why)
 	return true;
 }
 
+/* ---------- made once ---------- */
+
+static int compare_names(const void *a, const void *b)
+{
+	return str_compare(*(const struct str *)a, *(const struct str *)b);
+}
+
+static bool prepare_predicate(struct predicate *p, struct arena *a, struct problem *why)
+{
+	if (p->type == SUBJECT_HEADER)
+		p->header_id = (uint16_t)header_lookup(p->name);
+	if (p->condition == CONDITION_LIST)
+		qsort(p->names.items, p->names.n, sizeof(struct str), compare_names);
+	if (p->condition == CONDITION_PERCENT && !str_to_u64(p->value, 100, &p->percent))
+		return problem(why, "value", "must be an integer from 0 to 100");
+	if (p->condition == CONDITION_REGEX)
+		p->regex = regex_compile(a, p->value, false, why);
+	return p->condition != CONDITION_REGEX || p->regex;
+}
+
+static void join_group(struct dynamic_route *route, const struct lane *lane, struct arena *a)
+{
+	struct group *g = route->groups;
+
+	while (g < route->groups + route->n_groups && g->id != lane->swimmingLaneGroupId)
+		g++;
+	if (g == route->groups + route->n_groups) {
+		route->n_groups++;
+		g->id = lane->swimmingLaneGroupId;
+		g->lanes = NEW_N(a, const struct lane *, route->dynamicRouteSwimmingLaneConfigs.n);
+	}
+	g->lanes[g->n++] = lane;
+}
+
+/* A lane that is switched off keeps its name: its endpoints are no place for everybody's requests. */
+static void list_names(struct dynamic_route *route, struct arena *a)
+{
+	const struct items *lanes = &route->dynamicRouteSwimmingLaneConfigs;
+	struct str *names = NEW_N(a, struct str, lanes->n + 1);
+	uint64_t hash = 0;
+
+	for (size_t i = 0; i < lanes->n; i++) {
+		names[i] = ITEM(*lanes, struct lane, i)->swimmingLaneTag;
+		hash = xxh64(names[i], hash + 1);
+	}
+	route->names = (struct lane_names){ names, (unsigned)lanes->n, hash };
+}
+
+/* Predicates that are in no use, of percentage lanes, were not checked and are not looked at. */
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct dynamic_route *route = conf;
+	const struct items *lanes = &route->dynamicRouteSwimmingLaneConfigs;
+
+	route->groups = NEW_N(a, struct group, lanes->n + 1);
+	for (size_t i = 0; i < lanes->n; i++) {
+		struct lane *lane = ITEM(*lanes, struct lane, i);
+
+		if (lane->canaryModel == MODEL_PERCENTAGE && lane->enable)
+			join_group(route, lane, a);
+		for (size_t k = 0; lane->canaryModel == MODEL_CONTENT && k < lane->predicates.n; k++)
+			if (!prepare_predicate(ITEM(lane->predicates, struct predicate, k), a, why))
+				return false;
+	}
+	list_names(route, a);
+	return true;
+}
+
+/* ---------- which lane ---------- */
+
+/* Values of a header that came more than once, joined by commas without blanks. */
+static struct str header_value(struct exchange *x, const struct predicate *p)
+{
+	const struct message *req = exchange_request(x);
+	const struct header *first = message_find_as(req, (enum header_id)p->header_id, p->name), *h;
+	struct sbuf all = { 0 };
+	struct str joined;
+
+	if (!first || !message_find_next(req, first))
+		return first ? first->value : (struct str){ NULL, 0 };
+	sbuf_add(&all, first->value);
+	for (h = message_find_next(req, first); h; h = message_find_next(req, h)) {
+		SBUF_LIT(&all, ",");
+		sbuf_add(&all, h->value);
+	}
+	joined = arena_copy(exchange_arena(x), sbuf_str(&all));
+	sbuf_free(&all);
+	return joined;
+}
+
+static struct str parameter_value(struct exchange *x, struct str name)
+{
+	struct str raw = query_value(exchange_request(x)->query, name), decoded;
+
+	if (!raw.n)
+		return raw;
+	decoded = uri_decode(exchange_arena(x), raw, true);
+	return decoded.p ? decoded : raw;
+}
+
+/* Of the client's request: later stages change headers. Absent when it is missing. */
+static struct str value_of(struct exchange *x, const struct predicate *p)
+{
+	switch ((enum subject)p->type) {
+	case SUBJECT_HEADER:
+		return header_value(x, p);
+	case SUBJECT_COOKIE:
+		return message_cookie(exchange_request(x), p->name);
+	case SUBJECT_PARAMETER:
+		return parameter_value(x, p->name);
+	}
+	return (struct str){ NULL, 0 };
+}
+
+/* The same number for the same value on every node: the first 8 bytes of its SHA-256, big end first. */
+static uint64_t hash_percent(struct str value)
+{
+	uint8_t digest[32];
+	uint64_t hash = 0;
+
+	crypto_sha256(value, digest);
+	for (unsigned i = 0; i < 8; i++)
+		hash = hash << 8 | digest[i];
+	return hash % 100;
+}
+
+/* What is missing fits no condition, "!=" included. */
+static bool fits(struct exchange *x, const struct predicate *p)
+{
+	struct str value = value_of(x, p);
+
+	if (!value.p)
+		return false;
+	switch ((enum comparison)p->condition) {
+	case CONDITION_EQUAL:
+		return str_equal(value, p->value);
+	case CONDITION_DIFFERENT:
+		return !str_equal(value, p->value);
+	case CONDITION_PREFIX:
+		return str_starts(value, p->value);
+	case CONDITION_REGEX:
+		return regex_match(p->regex, value) == REGEX_YES;
+	case CONDITION_LIST:
+		return bsearch(&value, p->names.items, p->names.n, sizeof(struct str), compare_names) != NULL;
+	case CONDITION_PERCENT:
+		return hash_percent(value) < p->percent;
+	}
+	return false;
+}
+
+static bool takes(struct exchange *x, const struct lane *lane)
+{
+	bool is_or = lane->matchCondition == MATCH_OR;
+
+	for (size_t i = 0; i < lane->predicates.n; i++)
+		if (fits(x, ITEM(lane->predicates, struct predicate, i)) == is_or)
+			return is_or;
+	return !is_or;
+}
+
+static const struct lane *find_by_content(struct exchange *x, const struct dynamic_route *route)
+{
+	const struct items *lanes = &route->dynamicRouteSwimmingLaneConfigs;
+
+	for (size_t i = 0; i < lanes->n; i++) {
+		const struct lane *lane = ITEM(*lanes, struct lane, i);
+
+		if (lane->enable && lane->canaryModel == MODEL_CONTENT && takes(x, lane))
+			return lane;
+	}
+	return NULL;
+}
+
+/* One draw for each group; its lanes have the first percents, one behind the other. */
+static const struct lane *draw(struct exchange *x, const struct group *g)
+{
+	int64_t at = (int64_t)((uint64_t)exchange_random(x) * 100 >> 32);
+
+	for (unsigned i = 0; i < g->n; i++) {
+		if (at < g->lanes[i]->percentage)
+			return g->lanes[i];
+		at -= g->lanes[i]->percentage;
+	}
+	return NULL;
+}
+
+static const struct lane *find_by_draw(struct exchange *x, const struct dynamic_route *route)
+{
+	const struct lane *lane = NULL;
+
+	for (unsigned i = 0; !lane && i < route->n_groups; i++)
+		lane = draw(x, &route->groups[i]);
+	return lane;
+}
+
+static void enter(struct exchange *x, const struct step *s, const struct lane *lane)
+{
+	const struct dynamic_route *route = s->conf;
+
+	if (lane)
+		message_set_id(exchange_request(x), HEADER_X_MSE_TAG, lane->swimmingLaneTag);
+	exchange_choose_lane(x, lane ? lane->swimmingLaneTag : STR(""), &route->names);
+	policy_count(s, lane ? TO_LANE : TO_BASELINE);
+}
+
+/* A tag that came with the request: another hop has decided. */
+static bool keep_tag(struct exchange *x, const struct step *s)
+{
+	const struct dynamic_route *route = s->conf;
+	struct str tag = message_value(exchange_request(x), HEADER_X_MSE_TAG);
+
+	if (tag.n == 0)
+		return false;
+	exchange_choose_lane(x, tag, &route->names);
+	policy_count(s, KEPT);
+	return true;
+}
+
+static enum verdict choose(struct exchange *x, const struct step *s)
+{
+	const struct lane *lane;
+
+	if (keep_tag(x, s))
+		return next();
+	lane = find_by_content(x, s->conf);
+	enter(x, s, lane ? lane : find_by_draw(x, s->conf));
+	return next();
+}
+
+/* A dry run draws nothing. */
+static enum verdict explain(struct exchange *x, const struct step *s)
+{
+	const struct dynamic_route *route = s->conf;
+	const struct lane *lane;
+
+	if (keep_tag(x, s)) {
+		exchange_note(x, "the request keeps the tag that it came with");
+		return next();
+	}
+	lane = find_by_content(x, s->conf);
+	enter(x, s, lane);
+	if (lane)
+		exchange_note(x, "lane %.*s", STR_FMT(lane->swimmingLaneTag));
+	else if (route->n_groups > 0)
+		return cannot_judge(x, "no content lane fits; percentage lanes draw for each request");
+	else
+		exchange_note(x, "baseline");
+	return next();
+}
+
 const struct policy_class dynamic_route = {
 	.name = "DynamicRoute",
 	.alias = "Dynamic routing (swimlane)",
@@ -207,12 +481,16 @@ const struct policy_class dynamic_route = {
 	.scopes = SCOPE_GATEWAY,
 	.stage = STAGE_LANE,
 	.combine = COMBINE_SPECIFIC,
+	.is_enforced = true,
 	.fails_open = true,
 	.execute_stage = "PluginDefault",
 	.execute_priority = 560,
 	.fields = fields,
 	.conf_size = sizeof(struct dynamic_route),
 	.enable_at = offsetof(struct dynamic_route, enable),
-	.outcomes = { "lane", "baseline" },
+	.outcomes = { [TO_LANE] = "lane", [TO_BASELINE] = "baseline", [KEPT] = "kept" },
 	.check = check,
+	.prepare = prepare,
+	.request = choose,
+	.explain = explain,
 };

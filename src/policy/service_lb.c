@@ -1,9 +1,21 @@
-/* service_lb.c -- ServiceLb: how requests are spread over the endpoints of a service. */
+/*
+ * service_lb.c -- ServiceLb: how requests are spread over the endpoints of a service. A setting: proxy/balance.c does it.
+ */
+#include "http/message.h"
 #include "policy/formats.h"
+#include "proxy/balance.h"
 #include "proxy/policy.h"
 
-enum balancer { BALANCER_ROUND_ROBIN, BALANCER_LEAST_CONN, BALANCER_RANDOM, BALANCER_HASH };
-enum hash_key { HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY };
+enum balancer {
+	BALANCER_ROUND_ROBIN = BALANCE_IN_TURN, BALANCER_LEAST_CONN = BALANCE_LEAST_BUSY,
+	BALANCER_RANDOM = BALANCE_AT_RANDOM, BALANCER_HASH = BALANCE_BY_HASH
+};
+enum hash_key {
+	HASH_HEADER = BALANCE_KEY_HEADER, HASH_COOKIE = BALANCE_KEY_COOKIE, HASH_SOURCE_IP = BALANCE_KEY_ADDRESS,
+	HASH_QUERY = BALANCE_KEY_QUERY
+};
+
+#define AGE_MAX_S INT64_C(2147483647)    /* of a cookie: what every client understands */
 
 struct hash_cookie {
 	struct str name;
@@ -25,6 +37,7 @@ struct service_lb {
 	bool has_hash;
 	int64_t warmupDuration;
 	bool enable;
+	struct balance balance;           /* by prepare() */
 };
 
 static const struct choice balancers[] = {
@@ -117,6 +130,77 @@ static bool check(const void *conf, struct problem *why)
 	return true;
 }
 
+/*
+ * Whole seconds of a duration that format_duration() accepts, rounded up, so that only "0" is 0: digits, perhaps a point
+ * and digits, a unit. Digits of the fraction beyond the millisecond do not count.
+ */
+static int64_t duration_s(struct str ttl)
+{
+	static const struct {
+		struct str name;
+		int64_t ms;
+	} units[] = { { { "ms", 2 }, 1 }, { { "s", 1 }, 1000 }, { { "m", 1 }, 60000 }, { { "h", 1 }, 3600000 } };
+	int64_t value = 0, scale = 1, unit_ms = 1000;
+	bool is_fraction = false, is_more = false;
+	size_t i = 0;
+
+	for (; i < ttl.n && (ttl.p[i] == '.' || (ttl.p[i] >= '0' && ttl.p[i] <= '9')); i++) {
+		if (ttl.p[i] == '.') {
+			is_fraction = true;
+		} else if (is_fraction ? scale == 1000 : value > AGE_MAX_S) {
+			is_more = is_more || ttl.p[i] != '0';
+		} else {
+			value = value * 10 + (ttl.p[i] - '0');
+			scale = is_fraction ? scale * 10 : scale;
+		}
+	}
+	for (size_t u = 0; u < sizeof(units) / sizeof(units[0]); u++)
+		if (str_equal((struct str){ ttl.p + i, ttl.n - i }, units[u].name))
+			unit_ms = units[u].ms;
+	if (value / scale > AGE_MAX_S)
+		return AGE_MAX_S;
+	value = (value * unit_ms + is_more + scale * 1000 - 1) / (scale * 1000);
+	return value < AGE_MAX_S ? value : AGE_MAX_S;
+}
+
+static void prepare_hash(const struct hash_config *hash, struct balance *b)
+{
+	b->key = (enum balance_key)hash->consistentHashLBType;
+	b->ring_points = (uint32_t)hash->minimumRingSize;
+	b->name = hash->parameterName;
+	if (b->key == BALANCE_KEY_HEADER)
+		b->header_id = (uint16_t)header_lookup(b->name);
+	if (b->key != BALANCE_KEY_COOKIE)
+		return;
+	b->name = hash->httpCookie.name;
+	b->cookie_path = hash->httpCookie.path;
+	b->sets_cookie = hash->httpCookie.ttl.n > 0;
+	b->cookie_age_s = duration_s(hash->httpCookie.ttl);
+}
+
+static bool prepare(void *conf, struct arena *a, struct problem *why)
+{
+	struct service_lb *lb = conf;
+
+	(void)a;
+	(void)why;
+	lb->balance = (struct balance){ .method = (enum balance_method)lb->loadBalancerType };
+	if (lb->balance.method == BALANCE_BY_HASH)
+		prepare_hash(&lb->consistentHashLBConfig, &lb->balance);
+	if (lb->balance.method == BALANCE_IN_TURN || lb->balance.method == BALANCE_LEAST_BUSY)
+		lb->balance.warmup_ms = lb->warmupDuration * 1000;
+	return true;
+}
+
+/* In turn and without warming up is what a service does anyway. */
+static void apply(const void *conf, struct settings *settings)
+{
+	const struct service_lb *lb = conf;
+
+	if (lb->balance.method != BALANCE_IN_TURN || lb->balance.warmup_ms > 0)
+		settings->balance = &lb->balance;
+}
+
 const struct policy_class service_lb = {
 	.name = "ServiceLb",
 	.alias = "Service load balancing",
@@ -125,10 +209,13 @@ const struct policy_class service_lb = {
 	.scopes = SCOPE_SERVICE,
 	.stage = STAGE_SETTING,
 	.combine = COMBINE_SPECIFIC,
+	.is_enforced = true,
 	.execute_stage = "PluginPost",
 	.execute_priority = 480,
 	.fields = fields,
 	.conf_size = sizeof(struct service_lb),
 	.enable_at = offsetof(struct service_lb, enable),
 	.check = check,
+	.prepare = prepare,
+	.apply = apply,
 };

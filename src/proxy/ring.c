@@ -177,6 +177,7 @@ struct ring *ring_new(const struct ring_host *hosts, unsigned n, uint32_t points
 
 	r->part = (struct part){ 1, destroy_ring };
 	r->points = points;
+	r->arena.is_small = true;
 	r->n_hosts = n;
 	r->hosts = NEW_N(&r->arena, struct ring_host, n + 1);
 	for (unsigned i = 0; i < n; i++)

@@ -96,7 +96,6 @@ struct service {
 	struct policies *policies;        /* of level Service; &policies_none when there are none */
 	struct series *requests;          /* METRIC_UPSTREAM_REQUESTS */
 	struct series *failures[5];       /* METRIC_UPSTREAM_FAILURES by enum call_failure */
-	atomic_uint *turn;                /* round robin position, in a cell that survives */
 	struct series *counts[SERVICE_COUNTS];
 	atomic_int *retries;              /* under way, on all workers */
 	atomic_int *copies;               /* of requests, sent here: likewise (mirror.h) */

@@ -49,9 +49,9 @@ static const struct sample samples[] = {
 	  "'responseContentBody':'{`error`:`Service "
 	  "Unavailable`}','responseRedirectUrl':'','behaviorType':0,'enable':true}",
 	  AT_ROUTES | SCOPE_SERVICE, true },
-	{ &timeout, "{'unitNum':30,'timeUnit':'s','enable':true}", AT_ROUTES | SCOPE_SERVICE, false },
+	{ &timeout, "{'unitNum':30,'timeUnit':'s','enable':true}", AT_ROUTES | SCOPE_SERVICE, true },
 	{ &retry, "{'attempts':3,'retryOn':['5xx','reset','connect-failure'],'httpCodes':['502','503','504'],"
-	  "'perTryTimeout':10,'enable':true}", AT_ROUTES | SCOPE_SERVICE, false },
+	  "'perTryTimeout':10,'enable':true}", AT_ROUTES | SCOPE_SERVICE, true },
 	{ &http_rewrite, "{'pathType':'Exact','path':'/v2/api','pattern':'','substitution':'',"
 	  "'host':'new-backend.example.com','enable':true}", SCOPE_ROUTE | APIS, true },
 	{ &header_modify, "{'enable':true,'headerOpItems':["
@@ -68,12 +68,12 @@ static const struct sample samples[] = {
 	  SCOPE_ROUTE | SCOPE_OPERATION, true },
 	{ &fallback, "{'enable':true,'fallBackDestination':[{'serviceId':'backup-service-1',"
 	  "'serviceName':'backup-service-name','serviceVersion':'v1','port':'8080'}]}",
-	  SCOPE_ROUTE | SCOPE_OPERATION | SCOPE_SERVICE, false },
+	  SCOPE_ROUTE | SCOPE_OPERATION | SCOPE_SERVICE, true },
 	{ &dynamic_route, "{'enable':true,'dynamicRouteSwimmingLaneConfigs':[{'swimmingLaneGroupId':1001,"
 	  "'swimmingLaneId':2001,'canaryModel':0,'percentage':20,'swimmingLaneTag':'lane-v2',"
 	  "'predicates':[{'type':'Header',"
 	  "'name':'x-env','condition':'==','value':'test'}],'matchCondition':'And','enable':true}]}",
-	  SCOPE_GATEWAY, false },
+	  SCOPE_GATEWAY, true },
 	{ &ip_access_control, "{'name':'IP Whitelist Policy','description':'Allow access from specific IPs',"
 	  "'ipAccessControlResourceName':'api-route-1','ipAccessControlResourceType':'Route',"
 	  "'ipAccessControlType':'White',"
@@ -86,12 +86,12 @@ static const struct sample samples[] = {
 	  "'allowCredentials':true,'enable':true}", AT_EDGES, true },
 	{ &flow_copy, "{'targetServiceId':'test-service-id','targetServiceName':'test-service','port':'8080',"
 	  "'percentage':10,'enable':true}", AT_ROUTES, true },
-	{ &service_tls, TLS_SAMPLE, SCOPE_SERVICE, false },
+	{ &service_tls, TLS_SAMPLE, SCOPE_SERVICE, true },
 	{ &service_lb,
 		"{'loadBalancerType':'ROUND_ROBIN','consistentHashLBConfig':{'parameterName':'user-id',"
 	  "'httpCookie':{'name':'session-id','path':'/','ttl':'3600s'},'minimumRingSize':1024,"
-	  "'consistentHashLBType':'HEADER'},'warmupDuration':60,'enable':true}", SCOPE_SERVICE, false },
-	{ &service_port_tls, TLS_SAMPLE, SCOPE_SERVICE_PORT, false },
+	  "'consistentHashLBType':'HEADER'},'warmupDuration':60,'enable':true}", SCOPE_SERVICE, true },
+	{ &service_port_tls, TLS_SAMPLE, SCOPE_SERVICE_PORT, true },
 };
 #define SAMPLES (sizeof(samples) / sizeof(samples[0]))
 
