@@ -179,8 +179,11 @@ static bool h1_send(struct stream *s, struct message *head, struct str data, boo
 	n += frame(s, parts + n, size_line, data, end && !s->trailers);
 	if (end && UNLIKELY(s->trailers != NULL))
 		n += frame_trailers(s, parts + n);
-	if (end)
+	if (end) {
 		s->response_done = true;
+		if (s->close_after && c->transport.tls)
+			tls_send_last(c->transport.tls);
+	}
 	return connection_push(c, parts, n);
 }
 

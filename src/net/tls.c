@@ -43,6 +43,7 @@ struct tls {
 	bool is_open;                              /* the handshake succeeded */
 	bool is_h2;
 	bool owes_ticket;                          /* TLS 1.3: it goes out with the first bytes sent */
+	bool is_last;                              /* the goodbye goes out with the next bytes sent */
 	uint8_t reads;                             /* receives since our caller asked */
 	struct tls_client_side *client;            /* NULL: we are the server */
 	bool asks_client;                          /* as the tls_server that was chosen, with its client CAs */
@@ -395,7 +396,7 @@ enum tls_result tls_handshake(struct tls *t)
 	t->is_short = false;
 	t->reads = 0;
 	if (!SSL_is_init_finished(t->ssl)) {
-		ERR_clear_error();
+		tls_clear_errors();
 		result = SSL_do_handshake(t->ssl);
 	}
 	error = SSL_get_error(t->ssl, result);
@@ -486,7 +487,7 @@ static void note_end(struct tls *t)
 	/* After an error of the protocol nothing may be sent, not even a goodbye. */
 	if (error != SSL_ERROR_ZERO_RETURN)
 		t->is_broken = t->is_broken || error == SSL_ERROR_SSL;
-	ERR_clear_error();
+	tls_clear_errors();
 }
 
 ssize_t tls_receive(struct tls *t, void *p, size_t n)
@@ -580,6 +581,15 @@ static bool seal(struct tls *t, struct cursor *c, size_t *sealed)
 	return true;
 }
 
+static void say_goodbye(struct tls *t)
+{
+	if (SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)
+		return;
+	tls_clear_errors();
+	SSL_shutdown(t->ssl);
+	tls_clear_errors();
+}
+
 ssize_t tls_send(struct tls *t, struct iovec *parts, int n)
 {
 	struct cursor c = { parts, n, 0 };
@@ -600,6 +610,8 @@ ssize_t tls_send(struct tls *t, struct iovec *parts, int n)
 	while (!waits && !t->is_broken && c.n > 0) {
 		if (!seal(t, &c, &sealed))
 			break;
+		if (t->is_last && c.n == 0)
+			say_goodbye(t);
 		waits = !flush(t);
 		if (waits && !t->is_broken) {
 			t->owes = true;
@@ -618,13 +630,16 @@ ssize_t tls_send(struct tls *t, struct iovec *parts, int n)
 	return (ssize_t)sealed;
 }
 
+void tls_send_last(struct tls *t)
+{
+	t->is_last = true;
+}
+
 void tls_shutdown(struct tls *t)
 {
 	if (!t->is_open || t->is_broken)
 		return;
-	ERR_clear_error();
-	SSL_shutdown(t->ssl);
-	ERR_clear_error();
+	say_goodbye(t);
 	flush(t);
 }
 

@@ -122,7 +122,8 @@ bool tls_has_client(const struct tls *t, const uint8_t client_ca[TLS_DIGEST]);
 ssize_t tls_receive(struct tls *t, void *p, size_t n);
 ssize_t tls_send(struct tls *t, struct iovec *parts, int n);
 bool tls_is_drained(const struct tls *t);
-void tls_shutdown(struct tls *t);                                   /* close_notify */
+void tls_send_last(struct tls *t);                                  /* the goodbye goes out with the next bytes sent */
+void tls_shutdown(struct tls *t);                                   /* close_notify, if it was not sent */
 bool tls_said_goodbye(const struct tls *t);                         /* the peer's close_notify came */
 void tls_free(struct tls *t);
 

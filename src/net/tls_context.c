@@ -213,7 +213,8 @@ SSL_CTX *tls_new_context(void)
 	BUG_ON(!c);
 	SSL_CTX_set_options(c, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
 			    SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_SSLv3);
-	SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS);
+	/* What is sent of the chain is what was configured: nothing is looked for in each handshake. */
+	SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
 	SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
 	/* TLS 1.3: one, with the first bytes that are sent (tls_send), not in a packet of its own. */
 	SSL_CTX_set_num_tickets(c, 0);

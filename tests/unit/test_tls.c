@@ -255,7 +255,7 @@ static void test_no_name_no_certificate(void **state)
 }
 
 /* What a full socket does not take comes later, each byte once, whatever the parts look like. */
-static void test_backed_up(void **state)
+static void check_backed_up(bool is_last)
 {
 	enum { SIZE = 3000000 };
 	struct tls_server s;
@@ -265,12 +265,13 @@ static void test_backed_up(void **state)
 	size_t at = 0, have = 0;
 	bool was_full = false;
 
-	(void)state;
 	for (size_t i = 0; i < SIZE; i++)
 		sent[i] = (char)(i * 7 + i / 251);
 	make_server(&s, TLS_1_2, TLS_1_3);
 	open_pair(&p, &names);
 	assert_int_equal(shake(&p), TLS_DONE);
+	if (is_last)
+		tls_send_last(p.server);
 	for (unsigned turn = 0; have < SIZE; turn++) {
 		size_t left = SIZE - at, first = left < turn % 50 ? left : turn % 50;
 		struct iovec parts[3] = { { sent + at, first }, { sent, 0 }, { sent + at + first, left - first } };
@@ -287,11 +288,34 @@ static void test_backed_up(void **state)
 	assert_true(was_full);
 	assert_int_equal(have, SIZE);
 	assert_memory_equal(got, sent, SIZE);
-	exchange(&p);
+	if (!is_last)
+		exchange(&p);
+	else if (at < SIZE)
+		/* The byte that is owed. */
+		assert_int_equal(tls_send(p.server, &(struct iovec){ sent + at, SIZE - at }, 1), SIZE - at);
+	assert_int_equal(SSL_get_error(p.client, SSL_read(p.client, got, 1)),
+			 is_last ? SSL_ERROR_ZERO_RETURN : SSL_ERROR_WANT_READ);
+	/* Said once. */
+	tls_shutdown(p.server);
+	assert_int_equal(SSL_get_error(p.client, SSL_read(p.client, got, 1)), SSL_ERROR_ZERO_RETURN);
+	assert_int_equal(recv(p.fds[0], got, 1, 0), -1);
 	close_pair(&p);
 	tls_server_clear(&s);
 	mem_free(sent);
 	mem_free(got);
+}
+
+static void test_backed_up(void **state)
+{
+	(void)state;
+	check_backed_up(false);
+}
+
+/* The goodbye comes with the last bytes, however long they take. */
+static void test_last_bytes(void **state)
+{
+	(void)state;
+	check_backed_up(true);
 }
 
 int main(void)
@@ -305,6 +329,7 @@ int main(void)
 		cmocka_unit_test(test_sessions_belong_to_a_server),
 		cmocka_unit_test(test_no_name_no_certificate),
 		cmocka_unit_test(test_backed_up),
+		cmocka_unit_test(test_last_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
