@@ -33,6 +33,7 @@ struct edit {
 struct edits {
 	struct edit *edits;
 	unsigned n;
+	bool has_forwarded;               /* one is of a field that the gateway writes when it forwards */
 };
 
 struct header_modify {
@@ -143,6 +144,7 @@ static bool prepare(void *conf, struct arena *a, struct problem *why)
 		const struct header_op *op = ITEM(modify->headerOpItems, struct header_op, i);
 		struct edits *edits = &modify->edits[op->directionType];
 
+		edits->has_forwarded |= header_is_forwarded(header_lookup(op->key));
 		edits->edits[edits->n++] = make_edit(op);
 	}
 	return true;
@@ -165,6 +167,8 @@ static enum verdict change_request(struct exchange *x, const struct step *s)
 {
 	const struct header_modify *modify = s->conf;
 
+	if (modify->edits[DIRECTION_REQUEST].has_forwarded)
+		exchange_write_forwarded(x);
 	apply(x, s, exchange_request(x), &modify->edits[DIRECTION_REQUEST]);
 	return next();
 }

@@ -83,6 +83,7 @@ struct exchange {
 	struct str peer_text, client_text;   /* printed once */
 	uint16_t peer_port;
 	bool trusted_peer;                /* its X-Forwarded-* are believed */
+	bool has_forwarded;               /* exchange_write_forwarded() was there */
 	struct str tls_record;            /* secure_record(); absent in the clear */
 	struct str request_id;
 	struct str consumer;              /* exchange_set_consumer() */

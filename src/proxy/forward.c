@@ -116,7 +116,32 @@ void forward_prepare(struct exchange *x)
 {
 	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
 
-	forward_fields(x, l->port);
+	if (LIKELY(!x->has_forwarded))
+		forward_fields(x, l->port);
+}
+
+void exchange_write_forwarded(struct exchange *x)
+{
+	/* A dry run knows its listener only later; what is edited there is not sent. */
+	if (x->has_forwarded || exchange_is_dry(x))
+		return;
+	forward_prepare(x);
+	x->has_forwarded = true;
+}
+
+bool header_is_forwarded(enum header_id id)
+{
+	switch (id) {
+	case HEADER_X_FORWARDED_FOR:
+	case HEADER_X_FORWARDED_PROTO:
+	case HEADER_X_FORWARDED_HOST:
+	case HEADER_X_FORWARDED_PORT:
+	case HEADER_X_REAL_IP:
+	case HEADER_X_REQUEST_ID:
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* The lines stand together, so that they are sent in one piece. */

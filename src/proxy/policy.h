@@ -316,6 +316,9 @@ struct str exchange_query(const struct exchange *x);
  */
 enum fixed_path { FIXED_NONE, FIXED_WHOLE, FIXED_PREFIX };
 enum fixed_path exchange_fixed_path(const struct exchange *x, size_t *n);
+/* X-Forwarded-*, X-Real-IP and X-Request-Id are in the request from here on, so that edits of them hold. */
+void exchange_write_forwarded(struct exchange *x);
+bool header_is_forwarded(enum header_id id);              /* one of these */
 void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
 const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */

@@ -229,6 +229,20 @@ def test_consumer_cannot_be_claimed(gw, path):
 	assert seen(gw.echo(path, {"X-Mse-Consumer": "root"}), "X-V") is None
 
 
+def test_forwarded_fields_can_be_edited(gw, backend):
+	"""What the gateway says of the client is there before the items run: they have the last word."""
+	base = f"/headers-{next(numbers)}"
+	route = gw.route(base, backend)
+	changed = gw.attach("HeaderModify", headers(op("Request", "Remove", "X-Forwarded-For"), op("Request", "Update", "X-Forwarded-Proto", "https"),
+		op("Request", "Add", "X-Real-IP", "192.0.2.1"), op("Request", "Update", "X-Request-Id", "mine")), to=route)
+	got = gw.echo(f"{base}/echo", {"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "http"}, host="h.test")
+	assert [seen(got, name) for name in ("x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-request-id", "x-forwarded-host")] == \
+		[None, "https", "127.0.0.1,192.0.2.1", "mine", "h.test"]
+	gw.change_policy(changed, headers(op("Request", "Update", "X-Other", "1")))
+	got = gw.echo(f"{base}/echo", {"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "https"}, host="h.test")
+	assert [seen(got, name) for name in ("x-forwarded-for", "x-forwarded-proto", "x-real-ip")] == ["192.0.2.9, 127.0.0.1", "http", "127.0.0.1"]
+
+
 def test_references_see_what_ran_before(gw, path):
 	gw.attach("HeaderModify", headers(op("Request", "Update", "X-A", "1"), op("Request", "Update", "X-B", "request.header.x-a", "Reference"),
 		op("Request", "Add", "X-A", "2"), op("Request", "Update", "X-C", "request.header.X-A", "Reference"), op("Request", "Remove", "X-A"),
