@@ -13,6 +13,7 @@
 #define POOL_CALLS_MAX 1024               /* calls at a time to one address, of one kind and worker */
 #define IDLE_MAX 32                       /* connections kept of one pool */
 #define DRAIN_BYTES 65536                 /* of an unwanted body that are read so that the connection can be kept */
+#define DROP_BYTES (1 << 20)              /* the same where the owner waits for the end (drops_body) */
 
 const char *const side_kind_names[SIDE_KIND_COUNT] = {
 #define SIDE_KIND_NAME(id, text) [SIDE_##id] = text,
@@ -298,14 +299,20 @@ static void discard(struct side *s, size_t n, bool end)
 		leave(s);
 }
 
+/* Of a body that is read for the connection's sake: reading more than that costs more than a new connection. */
+static void drop(struct side *s, size_t n, bool end)
+{
+	s->drained += n;
+	if (end || s->drained > DROP_BYTES)
+		finish(s, SIDE_ANSWERED);
+}
+
 static void take(struct side *s, const char *data, size_t n, bool end)
 {
 	if (s->is_draining)
 		discard(s, n, end);
-	else if (s->drops_body && !end)
-		return;
 	else if (s->drops_body)
-		finish(s, SIDE_ANSWERED);
+		drop(s, n, end);
 	else if (keep(s, data, n) && end)
 		finish(s, SIDE_ANSWERED);
 }

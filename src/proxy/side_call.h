@@ -93,7 +93,7 @@ struct side_request {
 	bool says_length;                 /* Content-Length also where there is no body */
 	int64_t timeout_ms;               /* for everything: lookup, connect, TLS, redirects, the whole answer; > 0 */
 	size_t body_max;                  /* bytes of the answer's body; more is SIDE_LARGE */
-	bool drops_body;                  /* however long it is, it is read to its end, and not kept */
+	bool drops_body;                  /* it is read to its end, at most 1 MiB, and not kept */
 	unsigned redirects_max;           /* 0: a redirect is an answer like others */
 	/*
 	 * May be sent again when a pooled connection turns out closed before a byte of an answer. Methods that are

@@ -125,6 +125,14 @@ bool side_is_redirect(const struct message *res)
 	}
 }
 
+/* "ftp://x", "mailto:x": a colon before anything that ends a first segment. */
+static bool has_scheme(struct str s)
+{
+	size_t colon = str_find(s, ':');
+
+	return colon < s.n && colon < str_find(s, '/') && colon < str_find(s, '?');
+}
+
 /* Location against the URL that was asked for (RFC 3986 5.2, without dot segments: the other side resolves those). */
 static struct str resolve(struct side *s, struct str to)
 {
@@ -132,7 +140,7 @@ static struct str resolve(struct side *s, struct str to)
 	struct str dir = s->url.target;
 
 	to.n = str_find(to, '#');
-	if (str_starts(to, STR("http://")) || str_starts(to, STR("https://")))
+	if (has_scheme(to))
 		return arena_copy(&s->arena, to);
 	if (str_starts(to, STR("//")))
 		return arena_printf(&s->arena, "%s:%.*s", scheme, STR_FMT(to));
