@@ -107,8 +107,8 @@ static void tell(const struct step *s)
 	};
 
 	policy_gauge(s);
-	log_warn(events[breaker_phase(s->cell)], F_STR("policy", s->policy_name), F_STR("attachmentId", s->attachment_id),
-		 F_STR("resourceId", s->resource_id));
+	log_warn(events[breaker_phase(s->cell)], F_STR("policy", s->policy_name),
+		 F_STR("attachmentId", s->attachment_id), F_STR("resourceId", s->resource_id));
 }
 
 /* ---------- admission ---------- */
@@ -161,7 +161,8 @@ static int64_t elapsed_us(const struct upstream_outcome *o)
 	return end_us > o->dispatch_us ? end_us - o->dispatch_us : 0;
 }
 
-static enum breaker_call judge_time(const struct circuit_breaker *breaker, const struct upstream_outcome *o, bool probes)
+static enum breaker_call judge_time(const struct circuit_breaker *breaker, const struct upstream_outcome *o,
+				    bool probes)
 {
 	bool is_slow = elapsed_us(o) > breaker->maxAllowedMs * 1000;
 

@@ -102,8 +102,8 @@ static bool check_escaped(struct str path, struct problem *why)
 	bool ok = uri_normalise(&scratch, path, &normal, &query) == URI_OK;
 
 	arena_free(&scratch);
-	return ok || problem(why, "path", "is not a valid path: %%XX has two hexadecimal digits, and encodes no control "
-			"character");
+	return ok || problem(why, "path", "is not a valid path: %%XX has two hexadecimal digits and encodes no "
+			"control character");
 }
 
 static bool check(const void *conf, struct problem *why)

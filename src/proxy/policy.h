@@ -176,7 +176,7 @@ struct policy_class {
 	size_t dependency_at;
 	/* the cell survives changes of the config too (in-flight counts must drain) */
 	bool cell_keeps;
-	/* What the cell shows in a metric of its own (policy_gauge); `gauge`: which one, labels policy, attachment, resource. */
+	/* What the cell shows in a metric of its own (policy_gauge). `gauge`: labels policy, attachment, resource. */
 	enum metric_id gauge;
 	int64_t (*measure)(const void *cell);
 	void (*apply)(const void *conf, struct settings *settings);
@@ -184,8 +184,9 @@ struct policy_class {
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
 	hook *request, *service, *attempt, *response, *data;
 	/*
-	 * The upstream's part is over, or another policy answered: before the last bytes go to the client. May be called
-	 * more than once for an entered step, and not at all when the client leaves early; `done` follows in any case.
+	 * The upstream's part is over, or another policy answered: before the last bytes go to the client. May be
+	 * called more than once for an entered step, and not at all when the client leaves early; `done` follows in
+	 * any case.
 	 */
 	done_hook *settled;
 	done_hook *done;
@@ -285,7 +286,7 @@ enum outcome_from { OUTCOME_LOCAL, OUTCOME_UPSTREAM, OUTCOME_FAILURE };   /* FAI
 enum outcome_end { OUTCOME_COMPLETE, OUTCOME_CLIENT_GONE, OUTCOME_CUT };  /* CUT: broken off after the head */
 struct upstream_outcome {
 	enum outcome_from from;
-	enum outcome_end end;             /* of the upstream's part: complete although the client left while reading it */
+	enum outcome_end end;             /* of the upstream's part: complete, though the client left while reading */
 	int status;                       /* the upstream's, or the one that stands for its failure; 0: neither */
 	bool is_stream;                   /* events, gRPC, an upgrade: lasts as long as the peers want */
 	int64_t dispatch_us, head_us, end_us;
