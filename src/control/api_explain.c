@@ -100,7 +100,7 @@ static struct json *list_services(struct arena *a, const struct effective *e)
 			json_put(a, item, "version", text(a, t->version));
 		json_put(a, item, "weight", json_new_int(a, t->weight));
 		if (s)
-			json_put(a, item, "settings", effective_settings(e, s, a));
+			json_put(a, item, "settings", effective_settings(e, s, t->port, a));
 		json_add(list, item);
 	}
 	return list;

@@ -28,6 +28,12 @@ const char *effect_name(enum effect e)
 
 /* ---------- rows ---------- */
 
+/* Of equal order the broader one first; an API is broader than its operation. */
+static unsigned rank_of(const struct effective_row *row)
+{
+	return 2 * row->level + (row->port || (row->level == LEVEL_ROUTE && row->attachment->scope != SCOPE_API));
+}
+
 /* Before the first row that acts later: rows of one leg and one service stand together. */
 static void insert_row(struct effective *e, struct effective_row row)
 {
@@ -47,7 +53,7 @@ static void insert_row(struct effective *e, struct effective_row row)
 
 		if (before->group != row.group ? before->group < row.group :
 		    before->service != row.service || before->order < row.order ||
-		    (before->order == row.order && before->level <= row.level))
+		    (before->order == row.order && rank_of(before) <= rank_of(&row)))
 			break;
 		e->rows[at] = *before;
 	}
@@ -62,17 +68,17 @@ static const struct attachment_state *attachment_of(const struct compiler *c, co
 	return map_get(&c->attachment_states, s->attachment_id);
 }
 
-static struct str name_of(const struct effective *e, const struct step *s)
+static struct str name_of(const struct effective *e, enum level level, struct str resource_id)
 {
 	const struct resource *api;
 
-	switch ((enum level)s->level) {
+	switch (level) {
 	case LEVEL_GATEWAY:
-		return e->gateway->gateway->name;
+		return gateway_name(e->compiler, e->gateway->id);
 	case LEVEL_DOMAIN:
 		return e->domain ? e->domain->name : (struct str){ NULL, 0 };
 	case LEVEL_ROUTE:
-		api = model_get(e->compiler->model, RESOURCE_API, s->resource_id);
+		api = model_get(e->compiler->model, RESOURCE_API, resource_id);
 		return api ? api->name : e->route->name;
 	case LEVEL_COUNT:
 		break;
@@ -84,10 +90,12 @@ static void add_step(struct effective *e, const struct step *s, enum effective_g
 		     const struct service *service)
 {
 	const struct attachment_state *a = attachment_of(e->compiler, s);
+	/* In the chains of an operation, what it inherits is its own. */
+	struct str on = a->scope == SCOPE_API && e->parent_id.n ? e->parent_id : s->resource_id;
 
 	insert_row(e, (struct effective_row){
-		.attachment = a, .class = s->class, .resource_id = s->resource_id,
-		.resource_name = service ? service->name : name_of(e, s), .service = service, .step = s,
+		.attachment = a, .class = s->class, .resource_id = on,
+		.resource_name = service ? service->name : name_of(e, (enum level)s->level, on), .service = service, .step = s,
 		.group = group, .order = s->order, .level = (enum level)s->level, .effect = EFFECT_RUNS,
 	});
 }
@@ -157,13 +165,14 @@ struct survey {
 	enum level level;
 	struct str id, name;
 	const struct service *service;
+	uint16_t port;
 };
 
 static bool is_running(const struct effective *e, const struct effective_row *row)
 {
 	for (unsigned i = 0; i < e->n; i++)
 		if (e->rows[i].attachment == row->attachment && e->rows[i].group == row->group &&
-		    e->rows[i].service == row->service && str_equal(e->rows[i].resource_id, row->resource_id))
+		    e->rows[i].service == row->service)
 			return true;
 	return false;
 }
@@ -186,7 +195,7 @@ static struct effective_row row_of(const struct survey *on, const struct surveye
 	return (struct effective_row){
 		.attachment = s->attachment, .hidden_by = s->by, .class = s->attachment->policy->class,
 		.resource_id = s->resource_id, .resource_name = is_inherited && api ? api->name : on->name,
-		.service = on->service, .level = on->level,
+		.service = on->service, .port = on->port, .level = on->level,
 	};
 }
 
@@ -310,6 +319,7 @@ struct effective *effective_new(const struct compiler *c, const struct route_sta
 	e->arena = a;
 	e->compiler = c;
 	e->route = r->route;
+	e->parent_id = r->parent_id;
 	e->domain = domain;
 	e->gateway = map_get(&c->gateway_states, r->placed->gateway_id);
 	site = domain ? domain->site : e->gateway->site;
@@ -328,6 +338,67 @@ struct effective *effective_new(const struct compiler *c, const struct route_sta
 	return e;
 }
 
+/* ---------- services and their ports ---------- */
+
+struct ports {
+	struct effective *effective;
+	const struct service *service;
+};
+
+static bool add_port(void *arg, struct resource *r)
+{
+	const struct ports *of = arg;
+	const struct json *port = json_get(r->doc, "port");
+
+	if (r->kind == RESOURCE_SERVICE_PORT && port)
+		survey(of->effective, (struct survey){ .level = LEVEL_SERVICE, .id = r->id, .name = r->name,
+						       .service = of->service, .port = (uint16_t)port->integer },
+		       (struct str){ NULL, 0 });
+	return true;
+}
+
+static bool acts(const struct effective_row *row)
+{
+	return row->effect == EFFECT_RUNS || row->effect == EFFECT_OPTS_OUT;
+}
+
+/* A policy of a port takes the place of the service's that makes the same setting. */
+static const struct effective_row *find_port_row(const struct effective *e, const struct effective_row *of,
+						 uint16_t port)
+{
+	for (unsigned i = 0; i < e->n; i++) {
+		const struct effective_row *row = &e->rows[i];
+
+		if (row->group == GROUP_SETTING && row->service == of->service && row->port == port && acts(row) &&
+		    row->class->apply == of->class->apply)
+			return row;
+	}
+	return NULL;
+}
+
+/* Settings of the service that no endpoint is left for. */
+static void hide_behind_ports(struct effective *e, const struct service *s)
+{
+	for (unsigned i = 0; i < e->n; i++) {
+		struct effective_row *row = &e->rows[i];
+		const struct effective_row *by = NULL;
+		unsigned left = 0;
+
+		if (row->group != GROUP_SETTING || row->service != s || row->port || !acts(row))
+			continue;
+		for (unsigned k = 0; k < s->n_endpoints; k++) {
+			const struct effective_row *narrower = find_port_row(e, row, s->endpoints[k].port);
+
+			by = narrower ? narrower : by;
+			left += !narrower;
+		}
+		if (left || !by)
+			continue;
+		row->effect = EFFECT_HIDDEN;
+		row->hidden_by = by->attachment;
+	}
+}
+
 void effective_add_service(struct effective *e, const struct service *s)
 {
 	struct exchange *x = NEW(e->arena, struct exchange);
@@ -337,20 +408,10 @@ void effective_add_service(struct effective *e, const struct service *s)
 			add_leg(e, x, group_legs[i], s);
 	survey(e, (struct survey){ .level = LEVEL_SERVICE, .id = s->id, .name = s->name, .service = s },
 	       (struct str){ NULL, 0 });
+	model_referrers(e->compiler->model, RESOURCE_SERVICE, s->id, add_port,
+			&(struct ports){ .effective = e, .service = s });
 	name_hiders(e);
-}
-
-const struct effective_row *effective_setting(const struct effective *e, const struct policy_class *class,
-					      const struct service *s)
-{
-	for (unsigned i = 0; i < e->n; i++) {
-		const struct effective_row *row = &e->rows[i];
-
-		if (row->group == GROUP_SETTING && row->class == class && row->effect == EFFECT_RUNS &&
-		    (!row->service || row->service == s))
-			return row;
-	}
-	return NULL;
+	hide_behind_ports(e, s);
 }
 
 /* ---------- as JSON ---------- */
@@ -400,6 +461,8 @@ struct json *effective_item(const struct effective *e, const struct effective_ro
 	put_attachment(e, item, row->attachment, a);
 	put(a, item, "resourceId", row->resource_id);
 	put(a, item, "resourceName", row->resource_name);
+	if (row->port)
+		json_put(a, item, "port", json_new_int(a, row->port));
 	put(a, status, "phase", str_of(phase_name(now.phase)));
 	if (now.reason.n)
 		put(a, status, "reason", now.reason);
@@ -414,19 +477,28 @@ struct json *effective_item(const struct effective *e, const struct effective_ro
 	return item;
 }
 
-struct json *effective_settings(const struct effective *e, const struct service *s, struct arena *a)
+static bool is_in_force(const struct effective *e, const struct effective_row *row, const struct service *s, uint16_t port)
+{
+	if (row->group != GROUP_SETTING || row->effect != EFFECT_RUNS || (row->service && row->service != s))
+		return false;
+	return port == 0 || (row->port ? row->port == port : !find_port_row(e, row, port));
+}
+
+struct json *effective_settings(const struct effective *e, const struct service *s, uint16_t port, struct arena *a)
 {
 	struct json *list = json_new(a, JSON_ARRAY);
 
-	for (unsigned i = 0; policy_classes[i]; i++) {
-		const struct effective_row *row = effective_setting(e, policy_classes[i], s);
+	for (unsigned i = 0; i < e->n; i++) {
+		const struct effective_row *row = &e->rows[i];
 		struct json *item;
 
-		if (!row)
+		if (!is_in_force(e, row, s, port))
 			continue;
 		item = json_new(a, JSON_OBJECT);
 		put(a, item, "className", str_of(row->class->name));
 		put_attachment(e, item, row->attachment, a);
+		if (row->port)
+			json_put(a, item, "port", json_new_int(a, row->port));
 		json_put(a, item, "config", config_of(row, a));
 		json_add(list, item);
 	}

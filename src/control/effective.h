@@ -29,7 +29,8 @@ struct effective_row {
 	const struct attachment_state *attachment, *hidden_by;
 	const struct policy_class *class;
 	struct str resource_id, resource_name;
-	const struct service *service;    /* of service rows; NULL otherwise */
+	const struct service *service;    /* of rows of a service and its ports; NULL otherwise */
+	uint16_t port;                    /* of rows of a service's port; 0 otherwise */
 	const struct step *step;          /* in the compiled chain; NULL for settings and for what has none */
 	enum effective_group group;
 	unsigned order;                   /* enum stage, or enum response_stage */
@@ -41,6 +42,7 @@ struct effective {
 	struct arena *arena;
 	const struct compiler *compiler;
 	const struct route *route;
+	struct str parent_id;             /* of an operation: its API */
 	const struct gateway_state *gateway;
 	const struct domain_state *domain;        /* NULL: none */
 	struct effective_row *rows;
@@ -55,10 +57,10 @@ struct effective *effective_new(const struct compiler *c, const struct route_sta
 				struct arena *a);
 /* The rows of one more service: a fallback's, which requests of the route may come to. */
 void effective_add_service(struct effective *e, const struct service *s);
-/* The settings policy of the class that acts for requests to the service; NULL: none. */
-const struct effective_row *effective_setting(const struct effective *e, const struct policy_class *class,
-					      const struct service *s);
 /* The item of the API: {leg, stage, effect, className, ...}. */
 struct json *effective_item(const struct effective *e, const struct effective_row *row, struct arena *a);
-/* [{className, level, policyId, policyName, attachmentId, config}]: all settings that act for the service. */
-struct json *effective_settings(const struct effective *e, const struct service *s, struct arena *a);
+/*
+ * [{className, level, policyId, policyName, attachmentId, config}]: the settings that act for requests to a port of the
+ * service; port 0: to any of its ports, which items of one port name then.
+ */
+struct json *effective_settings(const struct effective *e, const struct service *s, uint16_t port, struct arena *a);

@@ -108,14 +108,16 @@ static bool fits_listener(const struct question *q, const struct binding *b)
 static unsigned rate_binding(const struct question *q, const struct binding *b)
 {
 	struct ip ip, own = addr_ip(&b->addr);
+	const struct site *site;
 	unsigned rate = 1;
 
 	if (q->is_absolute) {
-		rate += addr_port(&b->addr) == q->url.port ? 16 : 0;
-		rate += b->is_tls == q->url.is_https ? 8 : 0;
+		rate += addr_port(&b->addr) == q->url.port ? 32 : 0;
+		rate += b->is_tls == q->url.is_https ? 16 : 0;
 		rate += ip_parse(q->url.host, &ip) && memcmp(&ip, &own, sizeof ip) == 0 ? 2 : 0;
 	}
-	return rate + (router_site(b, host_without_port(q->host)) ? 4 : 0);
+	site = router_site(b, host_without_port(q->host));
+	return rate + (site ? 8 : 0) + (site && site != b->any ? 4 : 0);
 }
 
 static void list_listeners(const struct compiler *c, struct sbuf *out)
@@ -396,7 +398,7 @@ static void show_upstream(const struct question *q, struct json *out, const stru
 	put(q, in, "target", req->query.p ? arena_printf(q->arena, "%.*s?%.*s", STR_FMT(req->path),
 							 STR_FMT(req->query)) : req->path);
 	json_put(q->arena, in, "headers", show_headers(q, req));
-	json_put(q->arena, in, "settings", effective_settings(e, d->service, q->arena));
+	json_put(q->arena, in, "settings", effective_settings(e, d->service, d->endpoint ? d->endpoint->port : 0, q->arena));
 	if (d->endpoint)
 		put(q, in, "endpoint", d->endpoint->text);
 	if (d->picked)
@@ -408,6 +410,12 @@ static struct json *tell(const struct question *q, const struct dry_run *d)
 {
 	struct json *out = json_new(q->arena, JSON_OBJECT), *list = json_new(q->arena, JSON_ARRAY);
 
+	if (d->is_refused) {
+		json_put(q->arena, put_object(q, out, "answer"), "status", json_new_int(q->arena, d->x.res.status));
+		put(q, json_get(out, "answer"), "reason",
+		    arena_printf(q->arena, "not understood, and refused: %s", d->answered_for));
+		return out;
+	}
 	show_way(q, out, d);
 	for (unsigned i = 0; i < d->n_steps; i++)
 		json_add(list, show_step(q, &d->steps[i]));

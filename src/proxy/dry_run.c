@@ -197,7 +197,8 @@ static void answer_reason(struct dry_run *d, int status, enum reason_id reason, 
 		reply_error(&d->x, status, code, str_of(reasons[reason].text));
 }
 
-static bool open_exchange(struct dry_run *d, const struct dry_request *r, struct problem *why)
+/* False: the parser refuses it. */
+static bool open_exchange(struct dry_run *d, const struct dry_request *r)
 {
 	struct exchange *x = &d->x;
 	enum h1_fault fault;
@@ -206,14 +207,19 @@ static bool open_exchange(struct dry_run *d, const struct dry_request *r, struct
 	x->stream.arena = &x->arena;
 	x->stream.req.arena = &x->arena;
 	fault = h1_parse_request(&x->stream.req, r->head, &h1_default_limits);
-	if (fault != H1_FAULT_NONE)
-		return problem(why, "", "such a request is answered %d: %s", h1_fault_status(fault),
-			       h1_fault_tag(fault));
-	x->phase = EXCHANGE_REQUEST;
 	x->host = x->stream.req.authority;
+	if (fault != H1_FAULT_NONE) {
+		d->is_answered = d->is_refused = true;
+		d->answered_for = h1_fault_tag(fault);
+		x->res = (struct message){ .arena = &x->arena, .status = h1_fault_status(fault) };
+		return false;
+	}
+	x->phase = EXCHANGE_REQUEST;
 	x->path = x->stream.req.path;
 	x->query = x->stream.req.query;
-	x->request_id = r->request_id;
+	x->request_id = exchange_given_id(x);
+	if (!x->request_id.p)
+		x->request_id = r->request_id;
 	x->tls_record = r->is_tls ? STR("tls") : (struct str){ NULL, 0 };
 	message_remove_id(&x->stream.req, HEADER_X_MSE_CONSUMER);
 	return true;
@@ -381,8 +387,8 @@ struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, struct
 	arena_defer(a, &d->end, end_exchange);
 	d->view.snapshot = r->snapshot;
 	d->x.view = &d->view;
-	if (!open_exchange(d, r, why))
-		return NULL;
+	if (!open_exchange(d, r))
+		return d;
 	if (find_way(d, r) && run_leg(d, LEG_REQUEST) && find_service(d, r) && run_leg(d, LEG_SERVICE) &&
 	    run_leg(d, LEG_ATTEMPT))
 		find_endpoint(d);

@@ -64,6 +64,7 @@ struct dry_run {
 	bool is_answered;                 /* by the gateway: by `answered_by`, or for the exchange's reason */
 	bool is_closed;
 	const char *answered_for;         /* a sentence, when no policy answered; NULL otherwise */
+	bool is_refused;                  /* by the parser: x.res.status is set, for `answered_for`; nothing else is known */
 	struct view view;
 	struct arena_defer end;
 	/* of the step being run */
@@ -74,6 +75,6 @@ struct dry_run {
 /*
  * Matches, judges and runs the request leg; then for one target of the route the service and attempt legs, and the
  * response leg, for which an upstream's answer is taken to be a bare 200. Everything lives as long as `a`. NULL fills
- * *why: the parser refuses the head (field ""), or the route does not lead to the service ("serviceId").
+ * *why: the route does not lead to the service ("serviceId").
  */
 struct dry_run *dry_run_new(struct arena *a, const struct dry_request *r, struct problem *why);

@@ -171,8 +171,7 @@ static void put_hex(char out[16], uint64_t v)
 #endif
 }
 
-/* Kept from the client when it is sane, else made: 32 characters that say nothing. */
-static struct str request_id(struct exchange *x)
+struct str exchange_given_id(const struct exchange *x)
 {
 	struct str given = message_value(&x->stream.req, HEADER_X_REQUEST_ID);
 	bool sane = given.n > 0 && given.n <= 128;
@@ -183,7 +182,15 @@ static struct str request_id(struct exchange *x)
 		sane = (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '-' ||
 		       ch == '_' || ch == '.' || ch == ':' || ch == '=' || ch == '+' || ch == '/';
 	}
-	return sane ? given : exchange_make_id(x);
+	return sane ? given : (struct str){ NULL, 0 };
+}
+
+/* Kept from the client when it is sane, else made: 32 characters that say nothing. */
+static struct str request_id(struct exchange *x)
+{
+	struct str given = exchange_given_id(x);
+
+	return given.p ? given : exchange_make_id(x);
 }
 
 struct str exchange_make_id(struct exchange *x)

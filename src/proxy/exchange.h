@@ -159,6 +159,7 @@ void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason
 /* request leg is through: pick, service leg, attempt */
 void exchange_dispatch(struct exchange *x);
 bool exchange_find_service(struct exchange *x);                   /* target and service of the route; false: none */
+struct str exchange_given_id(const struct exchange *x);           /* the client's X-Request-Id when sane; else absent */
 struct str exchange_make_id(struct exchange *x);                  /* 32 characters that say nothing */
 void exchange_start_call(struct exchange *x);                     /* attempt leg is through */
 void exchange_end_try(struct exchange *x);                        /* this call is over; another one may follow */
