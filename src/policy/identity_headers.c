@@ -21,17 +21,12 @@ bool identity_header_is(struct str name)
 	return starts(name, STR("x-auth-request-")) || starts(name, STR("x-user-"));
 }
 
-static bool is_ours(struct str name)
-{
-	return starts(name, STR("x-sluice-")) || str_equal_nocase(name, STR("x-higress-fallback-from")) ||
-	       str_equal_nocase(name, STR("x-envoy-auth-failure-mode-allowed"));
-}
 
 void identity_headers_strip(struct message *req)
 {
 	/* Rows do not move while others are dropped. */
 	for (unsigned i = 0; i < req->n; i++)
 		if (!req->headers[i].dropped &&
-		    (identity_header_is(req->headers[i].name) || is_ours(req->headers[i].name)))
+		    (identity_header_is(req->headers[i].name) || starts(req->headers[i].name, STR("x-sluice-"))))
 			message_remove(req, req->headers[i].name);
 }

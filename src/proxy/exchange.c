@@ -278,7 +278,7 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 	x->path = req->path;
 	x->query = req->query;
 	x->request_id = request_id(x);
-	message_remove_id(req, HEADER_X_MSE_CONSUMER);
+	exchange_strip_reserved(x);
 	x->held = (struct str){ data, n };
 	x->held_end = end;
 	if (UNLIKELY(overload_judge(worker_overload(x->worker)) != OVERLOAD_NO)) {

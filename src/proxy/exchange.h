@@ -173,6 +173,8 @@ void exchange_record(struct exchange *x, enum stream_end how);    /* access reco
 
 void exchange_metrics(void);                                      /* control thread, before workers start */
 
+void exchange_strip_reserved(struct exchange *x);                 /* identity.c: fields that no client may send */
+
 /* upstream.c: what calls report. */
 extern const struct call_ops exchange_call_ops;
 

@@ -1,8 +1,38 @@
 /*
  * identity.c -- who the client is, as an authentication policy found out. Kept beside the request: what a header says
- * may have been changed by anybody.
+ * may have been changed by anybody. And the fields by which gateways tell upstreams such things, which no client may
+ * send.
  */
 #include "proxy/exchange.h"
+
+static bool starts(struct str name, struct str prefix)
+{
+	return name.n > prefix.n && str_equal_nocase((struct str){ name.p, prefix.n }, prefix);
+}
+
+static bool is_reserved(struct str name)
+{
+	/* X-Sluice-Ext-Auth* says where a request comes from, to the policy that looks for loops and removes them. */
+	if (starts(name, STR("x-sluice-")))
+		return !str_equal_nocase(name, STR("x-sluice-ext-auth")) &&
+		       !str_equal_nocase(name, STR("x-sluice-ext-auth-policy"));
+	return str_equal_nocase(name, STR("x-higress-fallback-from")) ||
+	       str_equal_nocase(name, STR("x-envoy-auth-failure-mode-allowed"));
+}
+
+void exchange_strip_reserved(struct exchange *x)
+{
+	struct message *req = &x->stream.req;
+
+	message_remove_id(req, HEADER_X_MSE_CONSUMER);
+	for (unsigned i = 0; i < req->n; i++) {
+		const struct header *h = &req->headers[i];
+
+		if (UNLIKELY(h->id == HEADER_OTHER && h->name.n > 9 && (h->name.p[0] | 0x20) == 'x' &&
+			     is_reserved(h->name)))
+			message_remove(req, h->name);
+	}
+}
 
 void exchange_set_consumer(struct exchange *x, struct str name)
 {

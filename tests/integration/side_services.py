@@ -4,6 +4,7 @@ import struct
 import threading
 
 from scripted import Scripted, field, read_request
+from tls_backends import TlsScripted
 
 
 class Asked:
@@ -38,14 +39,14 @@ def plain(status=200, fields=(), body=b"", reason="Said"):
 class SideService:
 	"""Answers each request with `answer`: bytes, or a function of (request, connection) that returns bytes, or None when it has done
 	it all itself and the connection shall end. `asked`: requests so far. `opened`: connections that brought one; `lost`: how many of
-	them the gateway closed."""
+	them the gateway closed. `context`: of TLS."""
 
-	def __init__(self, answer=None, **options):
+	def __init__(self, answer=None, context=None, **options):
 		self.answer = answer if answer is not None else plain()
 		self.asked, self.opened, self.lost, self.lock = [], 0, 0, threading.Lock()
-		self.server = Scripted(self.serve, **options)
+		self.server = TlsScripted(self.serve, context) if context else Scripted(self.serve, **options)
 		self.port = self.server.port
-		self.url = f"http://127.0.0.1:{self.port}"
+		self.url = f"https://localhost:{self.port}" if context else f"http://127.0.0.1:{self.port}"
 		self.address = f"127.0.0.1:{self.port}"
 
 	def read_body(self, connection, lines):

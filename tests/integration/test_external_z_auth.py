@@ -8,9 +8,11 @@ import pytest
 from backends import Backend
 from gw import Gateway, free_port, numbers
 from h2wire import H2
-from policy_kit import cors, gauge, outcomes, phase, preflight, raw_get
+from pki import Authority
+from policy_kit import Told, cors, gauge, outcomes, phase, preflight, raw_get
 from scripted import UPGRADE, Scripted, echo_frames, frame, read_frame
 from side_services import NameServer, SideService, plain
+from tls_backends import server_context
 from wire import Closed, wait_until
 
 UNAVAILABLE = "external authentication unavailable"
@@ -177,6 +179,17 @@ def test_ex8_a_large_upload_is_neither_sent_nor_held(gw, backend, auth):
 	assert gw.rss_kb() - before < 40_000
 
 
+def test_ID1_reserved_fields_of_clients_go_nowhere(gw, backend):
+	base = f"/reserved-{next(numbers)}"
+	gw.route(base, backend)
+	gw.get(base, {"X-Mse-Consumer": "admin", "X-SLUICE-User": "admin", "x-higress-fallback-from": "x", "X-Sluice": "stays",
+		"X-Envoy-Auth-Failure-Mode-Allowed": "true", "X-User-Id": "stays"})
+	sent = backend.last()
+	for name in ("X-Mse-Consumer", "X-Sluice-User", "X-Higress-Fallback-From", "X-Envoy-Auth-Failure-Mode-Allowed"):
+		assert sent.all(name) == [], name
+	assert sent.header("X-Sluice") == sent.header("X-User-Id") == "stays"
+
+
 # ---- rules ----
 
 @pytest.mark.parametrize("url, target, expected", [
@@ -287,6 +300,15 @@ def test_EXT7_connections_are_kept_and_calls_are_one_per_request(gw, backend, au
 		assert gw.get(base).status == 200
 	assert len(auth.asked) == 20
 	assert auth.opened == 1
+
+
+def test_EXT7_one_call_however_often_the_request_is_tried(gw, auth):
+	with Told(status=503) as upstream:
+		base = guarded(gw, None, auth, target=upstream.port)
+		gw.attach("Retry", {"attempts": 3, "retryOn": ["5xx"], "httpCodes": ["503"], "enable": True}, to=guarded.route)
+		assert gw.get(base).status == 503
+		assert upstream.hits == 4
+	assert len(auth.asked) == 1
 
 
 def test_EXT7_a_stale_connection_costs_nobody_anything(gw, backend, auth):
@@ -609,6 +631,37 @@ def test_names_that_lead_to_forbidden_addresses(backend_process):
 		assert auth.last.header("Host") == f"fickle.example.com:{auth.port}"
 		names["fickle.example.com"] = ["169.254.169.254"]
 		wait_until(lambda: gw.get(base).status == 403, 20, "the new address")
+
+
+# ---- TLS ----
+
+def test_a_service_behind_tls_is_verified(backend_process):
+	known, unknown = Authority("System CA"), Authority("Nobody")
+	with Gateway(environment={"SSL_CERT_FILE": known.file}) as gw:
+		with SideService(context=server_context(known.issue("localhost"))) as auth:
+			base = guarded(gw, backend_process, auth, "/verify")
+			for _ in range(5):
+				assert gw.get(base).status == 200
+			assert auth.last.target == f"/verify{base}"
+			assert auth.last.header("Host") == f"localhost:{auth.port}"
+			assert auth.opened == 1
+			assert auth.server.names == ["localhost"]
+			auth.answer = plain(401, [], b"no")
+			assert (gw.get(base).status, gw.get(base).body) == (401, b"no")
+			# By its address the same service bears no name that counts.
+			base = guarded(gw, backend_process, f"https://127.0.0.1:{auth.port}")
+			assert is_refused(gw.get(base))
+			assert gw.ask("GET", guarded.attachment.path)["status"]["lastError"].startswith("a TLS connection to it could not be made: ")
+		for pair in (unknown.issue("localhost"), known.issue("other.example.com"),
+			known.issue("localhost", start="20200101000000Z", end="20200201000000Z")):
+			with SideService(context=server_context(pair)) as auth:
+				assert is_refused(gw.get(guarded(gw, backend_process, auth)))
+				assert auth.asked == []
+		with SideService(context=server_context(known.issue("IP:127.0.0.1"))) as auth:
+			assert gw.get(guarded(gw, backend_process, f"https://127.0.0.1:{auth.port}")).status == 200
+		with SideService() as clear:
+			assert is_refused(gw.get(guarded(gw, backend_process, f"https://127.0.0.1:{clear.port}")))
+			assert clear.asked == []
 
 
 # ---- what people see ----

@@ -8,9 +8,11 @@ import time
 import pytest
 from gw import Gateway, free_port, numbers, wait_millis
 from h2wire import H2
+from pki import Authority
 from policy_kit import Told, direct, headers, op, outcomes, rate, raw_get
 from scripted import UPGRADE, Scripted, echo_frames, frame, read_frame
 from side_services import SideService, plain
+from tls_backends import server_context
 from wire import wait_until
 
 MANY = 10000 if os.environ.get("SLUICE_TEST_FULL") else 2000
@@ -440,6 +442,26 @@ def test_a_service_of_several_ports(gw, backend, shadow):
 	for _ in range(6):
 		assert gw.get(base).status == 200
 	wait_asked(shadow, 6)
+
+
+def test_a_target_behind_tls(backend_process):
+	"""The certificate is that of the host the client asked for; the suffix is no name of anybody."""
+	ca = Authority("System CA")
+	with Gateway(environment={"SSL_CERT_FILE": ca.file}) as gw, \
+		SideService(context=server_context(ca.issue("shop.example.com"))) as shadow:
+		service = gw.service(shadow.address, ports=[{"name": "s", "port": shadow.port, "protocol": "HTTPS"}])
+		base = f"/tls-{next(numbers)}"
+		route = gw.route(base, backend_process)
+		gw.attach("FlowCopy", {"targetServiceId": service.id}, to=route)
+		for _ in range(3):
+			assert gw.request("POST", base, {"Host": "shop.example.com"}, b"body").status == 200
+			settled(gw)
+		assert [one.header("Host") for one in shadow.asked] == ["shop.example.com-shadow"] * 3
+		assert shadow.last.body == b"body"
+		assert shadow.opened == 1
+		assert gw.request("POST", base, {"Host": "other.example.com"}, b"body").status == 200
+		settled(gw)
+		assert len(shadow.asked) == 3
 
 
 def test_changes_while_copies_are_under_way(gw, backend):

@@ -1,7 +1,7 @@
 /* room: proxy */
 /*
- * Calls of the gateway itself: where they may go, what they ask, how they end. The services are sockets of the test, the
- * worker is one of the test too, time stands still until it is moved.
+ * Calls of the gateway itself: where they may go, what they ask, how they end. The services are sockets of the test,
+ * the worker is one of the test too, time stands still until it is moved.
  */
 #include "core/metric.h"
 #include "http/client.h"
@@ -27,17 +27,66 @@ struct worker {
 static struct worker worker;
 static struct worker_settings settings;
 
-struct loop *worker_loop(struct worker *w) { (void)w; return loop; }
-struct client *worker_client(struct worker *w) { return w->client; }
-struct resolver *worker_resolver(struct worker *w) { return w->resolver; }
-struct side_calls *worker_side_calls(struct worker *w) { return w->side_calls; }
-struct view *worker_view(struct worker *w) { return &w->view; }
-struct mailbox *worker_mailbox(struct worker *w) { (void)w; return NULL; }
-const struct worker_settings *worker_settings(const struct worker *w) { (void)w; return &settings; }
-unsigned worker_index(const struct worker *w) { (void)w; return 0; }
-struct overload *worker_overload(struct worker *w) { (void)w; return NULL; }
-uint64_t worker_random64(struct worker *w) { return w->random++; }
-uint32_t worker_random(struct worker *w) { return (uint32_t)w->random++; }
+struct loop *worker_loop(struct worker *w)
+{
+	(void)w;
+	return loop;
+}
+
+struct client *worker_client(struct worker *w)
+{
+	return w->client;
+}
+
+struct resolver *worker_resolver(struct worker *w)
+{
+	return w->resolver;
+}
+
+struct side_calls *worker_side_calls(struct worker *w)
+{
+	return w->side_calls;
+}
+
+struct view *worker_view(struct worker *w)
+{
+	return &w->view;
+}
+
+struct mailbox *worker_mailbox(struct worker *w)
+{
+	(void)w;
+	return NULL;
+}
+
+const struct worker_settings *worker_settings(const struct worker *w)
+{
+	(void)w;
+	return &settings;
+}
+
+unsigned worker_index(const struct worker *w)
+{
+	(void)w;
+	return 0;
+}
+
+struct overload *worker_overload(struct worker *w)
+{
+	(void)w;
+	return NULL;
+}
+
+uint64_t worker_random64(struct worker *w)
+{
+	return w->random++;
+}
+
+uint32_t worker_random(struct worker *w)
+{
+	return (uint32_t)w->random++;
+}
+
 
 static struct addr service, other;
 static int listener, other_listener;
@@ -157,13 +206,16 @@ static void addresses_that_may_be_called(void **state)
 		bool may;
 	} cases[] = {
 		{ "127.0.0.1", true }, { "127.8.9.10", true }, { "10.0.0.1", true }, { "172.16.5.4", true },
-		{ "192.168.1.1", true }, { "8.8.8.8", true }, { "::1", true }, { "fd12::1", true }, { "2001:db8::1", true },
+		{ "192.168.1.1", true }, { "8.8.8.8", true }, { "::1", true }, { "fd12::1", true },
+		{ "2001:db8::1", true },
 		{ "100.64.0.1", true },
 		{ "169.254.169.254", false }, { "169.254.0.1", false }, { "fe80::1", false }, { "febf::1", false },
-		{ "fec0::1", true }, { "100.100.100.200", false }, { "192.0.0.192", false }, { "168.63.129.16", false },
+		{ "fec0::1", true }, { "100.100.100.200", false }, { "192.0.0.192", false },
+		{ "168.63.129.16", false },
 		{ "fd00:ec2::254", false }, { "fd20:ce::254", false }, { "0.0.0.0", false }, { "0.1.2.3", false },
 		{ "::", false }, { "224.0.0.1", false }, { "255.255.255.255", false }, { "ff02::1", false },
-		{ "::ffff:169.254.169.254", false }, { "64:ff9b::169.254.169.254", false }, { "64:ff9b::8.8.8.8", true },
+		{ "::ffff:169.254.169.254", false }, { "64:ff9b::169.254.169.254", false },
+		{ "64:ff9b::8.8.8.8", true },
 		{ "2002:a9fe:a9fe::1", false }, { "2002:0808:0808::1", true }, { "::ffff:127.0.0.1", true },
 	};
 	struct ip ip;
@@ -237,10 +289,11 @@ static void the_request_is_framed_by_us(void **state)
 {
 	const struct header lines[] = {
 		{ .name = STR("X-Mine"), .value = STR("1") }, { .name = STR("Content-Length"), .value = STR("99") },
-		{ .name = STR("Transfer-Encoding"), .value = STR("chunked") }, { .name = STR("Connection"), .value = STR("x") },
+		{ .name = STR("Transfer-Encoding"), .value = STR("chunked") },
+		{ .name = STR("Connection"), .value = STR("x") },
 		{ .name = STR("Host"), .value = STR("evil") }, { .name = STR("TE"), .value = STR("trailers") },
-		{ .name = STR("X-Bad"), .value = STR("a\r\nX-Smuggled: 1") }, { .name = STR("X-Gone"), .value = STR("1"),
-		  .dropped = true },
+		{ .name = STR("X-Bad"), .value = STR("a\r\nX-Smuggled: 1") },
+		{ .name = STR("X-Gone"), .value = STR("1"), .dropped = true },
 	};
 	struct side_request r = get("/path?query=1");
 	char host[64];
@@ -477,7 +530,8 @@ static void send_to(int fd, int status, const char *location)
 {
 	char text[512];
 
-	snprintf(text, sizeof text, "HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 3\r\n\r\nbye", status, location);
+	snprintf(text, sizeof text, "HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 3\r\n\r\nbye", status,
+		 location);
 	say(fd, text);
 }
 
@@ -565,7 +619,8 @@ static void redirects_do_not_lead_astray(void **state)
 static void secrets_stay_with_their_host(void **state)
 {
 	const struct header lines[] = {
-		{ .name = STR("Authorization"), .value = STR("Bearer secret") }, { .name = STR("Cookie"), .value = STR("a=secret") },
+		{ .name = STR("Authorization"), .value = STR("Bearer secret") },
+		{ .name = STR("Cookie"), .value = STR("a=secret") },
 		{ .name = STR("X-Other"), .value = STR("goes along") },
 	};
 	struct side_request r = get("/");
@@ -697,10 +752,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(addresses_that_may_be_called), TEST(our_admin_listener_may_not_be_called),
-		TEST(a_blocked_address_is_not_connected_to), TEST(the_request_is_framed_by_us), TEST(answers_have_bounds),
+		TEST(a_blocked_address_is_not_connected_to), TEST(the_request_is_framed_by_us),
+		TEST(answers_have_bounds),
 		TEST(a_call_ends_when_its_time_is_over), TEST(a_service_that_is_away_or_leaves),
 		TEST(an_unwanted_body_is_not_waited_for), TEST(a_call_that_is_freed_leaves_nothing),
-		TEST(connections_are_kept_by_kind), TEST(a_stale_connection_is_made_up_for), TEST(calls_at_a_time_are_limited),
+		TEST(connections_are_kept_by_kind), TEST(a_stale_connection_is_made_up_for),
+		TEST(calls_at_a_time_are_limited),
 		TEST(redirects_are_answers_unless_allowed), TEST(redirects_are_followed_so_often),
 		TEST(redirects_do_not_lead_astray), TEST(secrets_stay_with_their_host), TEST(methods_follow_the_status),
 		TEST(all_that_wait_are_woken_by_one_fetch), TEST(dependencies_say_what_is_wrong),
