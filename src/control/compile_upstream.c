@@ -1,8 +1,8 @@
 /*
  * compile_upstream.c -- how endpoints are spoken to: wishes of policies and certificates become identities.
  *
- *      policy of the port ─► else of the service ─► else the port's protocol ──► tls_wish ──► tls_client ──► endpoint.tls
- *                                                                 certificates ──┘
+ *      policy of the port ─► else of the service ─► else the port's protocol ──► tls_wish
+ *                                                certificates, workloadIdentity ────┴──► tls_client ──► endpoint.tls
  *
  * One tls_client serves all who ask for the same: certificates, CAs, names, SNI. So it is another one exactly when one
  * of these changed, and then the endpoint's idle connections are closed. A wish that cannot be met (its certificate
@@ -203,7 +203,8 @@ static bool add_port(void *arg, struct resource *r)
 	return true;
 }
 
-static const struct tls_wish *wish_for(const struct service *s, const struct endpoint *e, const struct port_wishes *ports)
+static const struct tls_wish *wish_for(const struct service *s, const struct endpoint *e,
+				       const struct port_wishes *ports)
 {
 	static const struct tls_wish by_protocol[] = { { .mode = TLS_WISH_PLAIN }, { .mode = TLS_WISH_SERVER } };
 	const struct tls_wish *wish = s->policies->settings.tls;
@@ -299,7 +300,8 @@ bool identity_change(const struct compiler *c, const struct change *change, stru
 	char trouble[160] = "";
 	struct tls_client_material m = { .n_names = 0 };
 
-	if (!value || !str_equal(change->after->name, STR(IDENTITY_SETTING)) || !value->string.n)
+	/* At the start certificates come later. */
+	if (c->settings.lenient || !value || !str_equal(change->after->name, STR(IDENTITY_SETTING)) || !value->string.n)
 		return true;
 	take_workload(c, json_text(change->after->doc, "gatewayId"), &m, trouble);
 	return !trouble[0] || problem(why, "value", "%s", trouble);

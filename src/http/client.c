@@ -150,6 +150,8 @@ static void run_later(struct task *t)
 		return;
 	if (c->error)
 		upstream_fail(c, upstream_failure(c), c->error);
+	else if (c->state == UPSTREAM_SECURING)
+		upstream_ready(&c->watch, 0);
 	else
 		upstream_pump(c);
 }

@@ -23,6 +23,8 @@ struct client {
 	void *room_arg;
 	struct list lanes;                /* of all pools */
 	void (*handshake_ended)(const struct handshake *h);
+	uint64_t handshake_turn;          /* steps of handshakes in that turn of the loop */
+	unsigned handshake_steps;
 	int64_t h2_ping_ms, h2_ping_timeout_ms;   /* client_set_ping() */
 };
 
@@ -65,8 +67,10 @@ void lanes_close(struct pool *p);
 void client_free_lanes(struct client *client);
 bool client_can_secure(struct call *call);        /* false: tls_failure says why not */
 void client_secure(const struct call *call, struct transport *t);
+/* Whether one more step fits into this turn; if not, the ready list brings the connection back. */
+bool client_may_shake(struct client *client);
 enum tls_result client_shake_hands(const struct client *client, const struct transport *t, bool is_eof);
-/* What it was, told to who watches; before the transport is freed. error: errno, ETIMEDOUT and EPROTONOSUPPORT count. */
+/* What it was, told to who watches; before the transport is freed. error: ETIMEDOUT and EPROTONOSUPPORT count. */
 struct handshake client_failed_handshake(const struct client *client, const struct transport *t, const struct addr *to,
 					 int error);
 

@@ -248,8 +248,13 @@ static bool take_connection(struct client_connection *c)
 /* A step of the handshake. False: more of them follow, or it failed. */
 static bool secure(struct client_connection *c)
 {
-	enum tls_result result = client_shake_hands(c->client, &c->transport, c->is_eof);
+	enum tls_result result;
 
+	if (!client_may_shake(c->client)) {
+		loop_defer(c->client->loop, &c->task);
+		return false;
+	}
+	result = client_shake_hands(c->client, &c->transport, c->is_eof);
 	if (result == TLS_FAILED)
 		upstream_fail(c, CALL_CONNECT, EPROTO);
 	/* The first records may have come with the last of the handshake. */

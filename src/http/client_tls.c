@@ -16,6 +16,7 @@
 enum {
 	LANES_MAX = 256,                          /* of one endpoint on one thread */
 	NAME_BYTES = 256,
+	STEPS_PER_TURN = 16,                      /* of handshakes: others are served in between */
 };
 
 struct lane {
@@ -212,6 +213,15 @@ void client_secure(const struct call *call, struct transport *t)
 		.client = call->tls, .server_name = call->server_name, .address = addr_ip(&call->addr),
 		.takes_any_name = call->takes_any_name, .alpn = alpn_of(call), .session = lane ? &lane->session : NULL,
 	});
+}
+
+bool client_may_shake(struct client *client)
+{
+	if (client->handshake_turn != loop_turn(client->loop)) {
+		client->handshake_turn = loop_turn(client->loop);
+		client->handshake_steps = 0;
+	}
+	return client->handshake_steps++ < STEPS_PER_TURN;
 }
 
 enum tls_result client_shake_hands(const struct client *client, const struct transport *t, bool is_eof)

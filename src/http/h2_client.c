@@ -230,35 +230,6 @@ static void receive(struct h2_upstream *u)
 	}
 }
 
-static void run(struct task *t)
-{
-	struct h2_upstream *u = CONTAINER(t, struct h2_upstream, task);
-
-	if (u->is_closed)
-		return;
-	if (u->is_connecting) {
-		if (u->error)
-			close_upstream(u, CALL_CONNECT, u->error);
-		return;
-	}
-	receive(u);
-	if (!u->is_closed && u->has_resumed)
-		h2_client_deliver_kept(u);
-	if (!u->is_closed)
-		flush(u);
-	if (!u->is_closed && u->is_broken)
-		close_upstream(u, CALL_MALFORMED, EPROTO);
-	if (u->is_closed || u->error)
-		return;
-	if (u->is_leaving && u->n_calls == 0) {
-		nghttp2_session_terminate_session(u->base.ng, NGHTTP2_NO_ERROR);
-		flush(u);
-		close_upstream(u, CALL_RESET, ECONNRESET);
-	} else if (!nghttp2_session_want_read(u->base.ng) && !nghttp2_session_want_write(u->base.ng)) {
-		close_upstream(u, CALL_RESET, ECONNRESET);
-	}
-}
-
 /* False: the connection failed. */
 static bool take_connection(struct h2_upstream *u)
 {
@@ -278,9 +249,15 @@ static bool take_connection(struct h2_upstream *u)
 /* A step of the handshake. False: more of them follow, or it failed. */
 static bool secure(struct h2_upstream *u)
 {
-	enum tls_result result = client_shake_hands(u->client, &u->transport, u->is_eof);
-	bool is_h2 = result == TLS_DONE && tls_client_is_h2(u->transport.tls);
+	enum tls_result result;
+	bool is_h2;
 
+	if (!client_may_shake(u->client)) {
+		h2_upstream_wake(u);
+		return false;
+	}
+	result = client_shake_hands(u->client, &u->transport, u->is_eof);
+	is_h2 = result == TLS_DONE && tls_client_is_h2(u->transport.tls);
 	if (result == TLS_FAILED || (result == TLS_DONE && !is_h2))
 		close_upstream(u, CALL_CONNECT, result == TLS_DONE ? EPROTONOSUPPORT : EPROTO);
 	else if (result == TLS_DONE)
@@ -308,6 +285,36 @@ static void open_up(struct h2_upstream *u, uint32_t events)
 		s->call->connected_us = clock_us();
 		if (h2_stream_take_drained(&u->base, &s->base) && !s->call->request_done)
 			s->call->ops->drained(s->call);
+	}
+}
+
+static void run(struct task *t)
+{
+	struct h2_upstream *u = CONTAINER(t, struct h2_upstream, task);
+
+	if (u->is_closed)
+		return;
+	if (u->is_connecting && u->error)
+		close_upstream(u, CALL_CONNECT, u->error);
+	else if (u->is_securing)
+		open_up(u, 0);
+	if (u->is_connecting || u->is_closed)
+		return;
+	receive(u);
+	if (!u->is_closed && u->has_resumed)
+		h2_client_deliver_kept(u);
+	if (!u->is_closed)
+		flush(u);
+	if (!u->is_closed && u->is_broken)
+		close_upstream(u, CALL_MALFORMED, EPROTO);
+	if (u->is_closed || u->error)
+		return;
+	if (u->is_leaving && u->n_calls == 0) {
+		nghttp2_session_terminate_session(u->base.ng, NGHTTP2_NO_ERROR);
+		flush(u);
+		close_upstream(u, CALL_RESET, ECONNRESET);
+	} else if (!nghttp2_session_want_read(u->base.ng) && !nghttp2_session_want_write(u->base.ng)) {
+		close_upstream(u, CALL_RESET, ECONNRESET);
 	}
 }
 

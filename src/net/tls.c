@@ -21,7 +21,7 @@ enum {
 	SEALED_RECORD = RECORD + 256,              /* its head, tag and padding at most */
 	BATCH = 8 * SEALED_RECORD,
 	WAIT_MAX = 2 * BATCH,                      /* answers to a peer that asks and does not read */
-	IDLE_READS_MAX = 64,                       /* receives of one call: a peer that sends records without content */
+	IDLE_READS_MAX = 12,                       /* receives in a row that bring no content: a peer that wants our time */
 	NAME_MAX_DNS = 255,
 };
 
@@ -44,7 +44,7 @@ struct tls {
 	bool is_h2;
 	bool owes_ticket;                          /* TLS 1.3: it goes out with the first bytes sent */
 	bool is_last;                              /* the goodbye goes out with the next bytes sent */
-	uint8_t reads;                             /* receives since our caller asked */
+	uint8_t reads;                             /* receives since the last content, or since our caller asked */
 	struct tls_client_side *client;            /* NULL: we are the server */
 	bool asks_client;                          /* as the tls_server that was chosen, with its client CAs */
 	uint8_t client_ca[TLS_DIGEST];
@@ -403,6 +403,7 @@ enum tls_result tls_handshake(struct tls *t)
 	/* Also an alert goes out. */
 	bool is_sent = flush(t);
 	if (result == 1 && !t->is_broken) {
+		tls_clear_errors();
 		t->is_open = is_sent;
 		t->owes_ticket = !t->client && SSL_version(t->ssl) == TLS1_3_VERSION;
 		t->names = is_sent ? NULL : t->names;
@@ -502,6 +503,7 @@ ssize_t tls_receive(struct tls *t, void *p, size_t n)
 			break;
 		}
 		at += got;
+		t->reads = 0;
 		if (!SSL_has_pending(t->ssl))
 			break;
 	}

@@ -224,7 +224,7 @@ static void offer_session(struct tls_client_side *side, SSL *ssl)
 
 static int wanted_index = -1;
 
-static void free_wanted(void *context, void *p, CRYPTO_EX_DATA *all, int index, long number, void *arg)
+static TLS_FREE_EXTRA(free_wanted)
 {
 	struct wanted *want = p;
 
@@ -273,7 +273,8 @@ static SSL_CTX *new_context(const struct tls_client_material *m)
 	pthread_once(&once, make_index);
 	BUG_ON(!c || SSL_CTX_set_ex_data(c, wanted_index, want) != 1);
 	SSL_CTX_set_options(c, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-	SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS);
+	/* What is shown is what was configured: nothing is added from what is believed. */
+	SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
 	SSL_CTX_set_read_ahead(c, 1);
 	SSL_CTX_set_security_level(c, 2);
 	SSL_CTX_set_min_proto_version(c, TLS1_2_VERSION);
@@ -401,7 +402,7 @@ struct tls *tls_connect(int fd, const struct tls_connect *how)
 		side->name = copy_text(how->server_name);
 		((char *)(uintptr_t)side->name.p)[side->name.n] = '\0';
 		/* One that is too long is not said; it is verified none the less. */
-		if (SSL_set_tlsext_host_name(ssl, side->name.p) != 1)
+		if (SSL_set_tlsext_host_name(ssl, (char *)(uintptr_t)side->name.p) != 1)
 			ERR_clear_error();
 	}
 	offer_protocols(ssl, how->alpn);

@@ -2,8 +2,8 @@
  * tls_client.h -- TLS towards upstreams: as whom the gateway speaks, whom it believes, the handshake.
  *
  *      control                                    worker
- *      tls_client_init (CA, certificate,          call.tls, call.server_name ──► tls_connect ──► tls_handshake ──► bytes
- *                       names) ── endpoint.tls ─►                                     └─ verified: chain, time, name
+ *      tls_client_init (CA, certificate,          call.tls, call.server_name ──► tls_connect ──► tls_handshake
+ *                       names) ── endpoint.tls ─►                                    verified: chain, time, name ─┘
  *
  * A tls_client is immutable and counted as a part by the control thread. A connection keeps what it needs of it, so a
  * connection outlives the identity that it was made with. The server is always verified: its chain against the given

@@ -17,6 +17,8 @@ struct tls_client_side;
 #define TLS_TICKET_KEY(function) \
 	int function(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, \
 		     int seals)
+#define TLS_FREE_EXTRA(function) \
+	void function(void *context, void *p, CRYPTO_EX_DATA *all, int index, long number, void *arg)
 #define TLS_CHOOSE_PROTOCOL(function) \
 	int function(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, \
 		     unsigned in_n, void *arg)

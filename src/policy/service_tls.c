@@ -2,8 +2,8 @@
  * service_tls.c -- ServiceTls and ServicePortTls: how the gateway speaks TLS to a service, or to one of its
  * ports.
  *
- * Both have the same config, which becomes a wish (struct tls_wish); what it refers to is looked up where the service is
- * compiled. The server is always verified: against the given CA, or the system's.
+ * Both have the same config, which becomes a wish (struct tls_wish); what it refers to is looked up where the service
+ * is compiled. The server is always verified: against the given CA, or the system's.
  */
 #include "core/cidr.h"
 #include "core/crypto.h"
