@@ -12,18 +12,21 @@ static const struct command {
 	const char *name, *arguments, *doc;
 	const struct flag *flags;         /* of a command that asks a running gateway */
 } commands[] = {
-	{ "run", "[--config FILE] [SETTINGS]", "serve traffic and the control API; `run --help` prints every setting", NULL },
-	{ "check", "FILE...", "validate settings or resource files: a line for each problem, exit status 0 or 1", NULL },
+	{ "run", "[--config FILE] [SETTINGS]",
+	  "serve traffic and the control API; `run --help` prints every setting", NULL },
+	{ "check", "FILE...",
+	  "validate settings or resource files: a line for each problem, exit status 0 or 1", NULL },
 	{ "policy classes", "", "the policy classes, and which of them this build enforces", NULL },
 	{ "policy schema", "CLASS", "JSON Schema of a class's config", NULL },
 	{ "policy example", "CLASS", "a config to start from", NULL },
 	{ "policy manual", "[CLASS]", "every field of one class, or of all (Markdown)", NULL },
-	{ "policy effective", "--route ROUTE [FLAGS]", "what really acts on a route, in order, and what became of the rest",
-	  effective_flags },
-	{ "trace", "[METHOD] URL [FLAGS]", "what would become of a request: listener, route, what each policy says, where it "
-	  "would go; nothing is sent", trace_flags },
+	{ "policy effective", "--route ROUTE [FLAGS]",
+	  "what really acts on a route, in order, and what became of the rest", effective_flags },
+	{ "trace", "[METHOD] URL [FLAGS]", "what would become of a request: listener, route, what each policy says, "
+	  "where it would go; nothing is sent", trace_flags },
 	{ "version", "", "print the version", NULL },
-	{ "help", "[COMMAND | settings | api]", "print this; every setting, every resource of the API (Markdown)", NULL },
+	{ "help", "[COMMAND | settings | api]",
+	  "print this; every setting, every resource of the API (Markdown)", NULL },
 };
 
 int cli_version(void)
@@ -77,18 +80,29 @@ static bool is_about(const struct command *c, const char *topic)
 	return strncmp(c->name, topic, n) == 0 && (c->name[n] == '\0' || c->name[n] == ' ');
 }
 
-static void help_flags(const struct command *c, bool *has_client_flags)
+/* topic NULL: the list of all commands, with the flags that many of them share. */
+static void help_flags(const char *topic)
 {
-	if (!c->flags)
+	bool asks_gateway = false;
+
+	for (size_t i = 0; topic && i < sizeof commands / sizeof commands[0]; i++) {
+		if (!is_about(&commands[i], topic) || !commands[i].flags)
+			continue;
+		printf("\nFlags of %s:\n", commands[i].name);
+		flags_help(commands[i].flags, stdout);
+		asks_gateway = true;
+	}
+	if (topic && !asks_gateway)
 		return;
-	printf("\nFlags of %s:\n", c->name);
-	flags_help(c->flags, stdout);
-	*has_client_flags = true;
+	printf("\nFlags of commands that ask a running gateway:\n");
+	flags_help(client_flags, stdout);
+	if (topic)
+		printf("\nExit status: 0 answered, 1 refused or not found, 2 wrong usage, 3 no answer.\n");
 }
 
 int cli_help(const char *topic)
 {
-	bool found = false, asks_gateway = false;
+	bool found = false;
 
 	if (topic && strcmp(topic, "run") == 0)
 		return help_run();
@@ -109,15 +123,7 @@ int cli_help(const char *topic)
 		if (!topic || is_about(&commands[i], topic))
 			printf("  %s%s%s\n      %s\n", commands[i].name, *commands[i].arguments ? " " : "",
 			       commands[i].arguments, commands[i].doc);
-	for (size_t i = 0; topic && i < sizeof commands / sizeof commands[0]; i++)
-		if (is_about(&commands[i], topic))
-			help_flags(&commands[i], &asks_gateway);
-	if (!topic || asks_gateway) {
-		printf("\nFlags of commands that ask a running gateway:\n");
-		flags_help(client_flags, stdout);
-	}
-	if (asks_gateway)
-		printf("\nExit status: 0 answered, 1 refused or not found, 2 wrong usage, 3 no answer.\n");
+	help_flags(topic);
 	return 0;
 }
 

@@ -1,25 +1,25 @@
 #include "cli/client.h"
 
-bool client_open(struct client *c, const struct client_options *o, struct problem *why)
+bool client_open(struct client *c, const struct client_options *o)
 {
-	c->remote = remote_open(o, &c->arena, why);
+	c->remote = remote_open(o, &c->arena, &c->why);
 	c->status = CLI_USAGE;
 	return c->remote != NULL;
 }
 
-struct json *client_ask(struct client *c, const char *method, struct str target, const struct json *body,
-			struct problem *why)
+struct json *client_ask(struct client *c, const char *method, struct str target, const struct json *body)
 {
+	struct remote_request request = { method, target, body };
 	struct remote_answer answer;
 	struct str error;
 
 	c->status = CLI_UNREACHABLE;
-	if (!remote_call(c->remote, method, target, body, &answer, why))
+	if (!remote_call(c->remote, &request, &answer, &c->why))
 		return NULL;
 	if (answer.status == 200 && answer.body)
 		return answer.body;
 	error = print_safe(remote_error(&answer, &c->arena), &c->arena);
-	problem(why, "", "%.*s", STR_FMT(error));
+	problem(&c->why, "", "%.*s", STR_FMT(error));
 	if (answer.status >= 400 && answer.status < 500)
 		c->status = CLI_REFUSED;
 	return NULL;
@@ -33,31 +33,29 @@ static const struct json *first_of(const struct json *page)
 }
 
 /* The page of items whose member has this value. */
-static const struct json *look_for(struct client *c, const char *collection, const char *member, const char *value,
-				   struct problem *why)
+static const struct json *look_for(struct client *c, const char *collection, const char *member, const char *value)
 {
 	struct str text = remote_escape(str_of(value), &c->arena);
 
-	return client_ask(c, "GET", arena_printf(&c->arena, "%s?%s=%.*s", collection, member, STR_FMT(text)), NULL, why);
+	return client_ask(c, "GET", arena_printf(&c->arena, "%s?%s=%.*s", collection, member, STR_FMT(text)), NULL);
 }
 
-bool client_find(struct client *c, const char *collection, const char *id_field, const char *wanted, struct str *id,
-		 struct problem *why)
+bool client_find(struct client *c, const char *collection, const char *id_field, const char *wanted, struct str *id)
 {
-	const struct json *page = look_for(c, collection, id_field, wanted, why), *item;
+	const struct json *page = look_for(c, collection, id_field, wanted), *item;
 
 	if (page && !first_of(page))
-		page = look_for(c, collection, "name", wanted, why);
+		page = look_for(c, collection, "name", wanted);
 	if (!page)
 		return false;
 	item = first_of(page);
 	c->status = CLI_REFUSED;
 	if (!item)
-		return problem(why, "", "nothing in %s has the id or the name \"%.100s\"", collection, wanted);
+		return problem(&c->why, "", "nothing in %s has the id or the name \"%.100s\"", collection, wanted);
 	*id = json_text(item, id_field);
 	if (item->next)
-		return problem(why, "", "several have the name \"%.100s\": say which by id, such as %.*s", wanted,
-			       STR_FMT(*id));
+		return problem(&c->why, "", "several have the name \"%.100s\": say which by id, such as %.*s",
+			       wanted, STR_FMT(*id));
 	return true;
 }
 
@@ -74,16 +72,16 @@ static void complain(const struct problem *why)
 	fprintf(stderr, "sluice: %s%s%s\n", why->field, *why->field && *why->text ? ": " : "", why->text);
 }
 
-int client_usage(struct client *c, const char *command, const struct problem *why)
+int client_usage(struct client *c, const char *command)
 {
-	complain(why);
+	complain(&c->why);
 	fprintf(stderr, "See `sluice %s --help`.\n", command);
 	return end(c, CLI_USAGE);
 }
 
-int client_fail(struct client *c, const struct problem *why)
+int client_fail(struct client *c)
 {
-	complain(why);
+	complain(&c->why);
 	return end(c, c->status);
 }
 

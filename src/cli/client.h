@@ -18,18 +18,18 @@ struct client {
 	struct arena arena;
 	struct printer printer;
 	struct remote *remote;
-	int status;                       /* exit status of the failure in *why */
+	struct problem why;               /* what went wrong, and its exit status */
+	int status;
 };
 
-/* false fills *why and c->status. */
-MUST_USE bool client_open(struct client *c, const struct client_options *o, struct problem *why);
-/* The body of a 200 answer; NULL fills *why and c->status. */
-struct json *client_ask(struct client *c, const char *method, struct str target, const struct json *body,
-			struct problem *why);
+/* Each of these: false (NULL) fills c->why and c->status. */
+MUST_USE bool client_open(struct client *c, const struct client_options *o);
+/* The body of a 200 answer. */
+struct json *client_ask(struct client *c, const char *method, struct str target, const struct json *body);
 /* Id of the only item of a collection that has this id or name. */
 MUST_USE bool client_find(struct client *c, const char *collection, const char *id_field, const char *wanted,
-			  struct str *id, struct problem *why);
-/* Ends of a command: say what is wrong on standard error, free everything, give the exit status. */
-int client_usage(struct client *c, const char *command, const struct problem *why);
-int client_fail(struct client *c, const struct problem *why);
+			  struct str *id);
+/* Ends of a command: say on standard error what is wrong, free everything, give the exit status. */
+int client_usage(struct client *c, const char *command);
+int client_fail(struct client *c);
 int client_close(struct client *c);               /* CLI_OK */

@@ -19,27 +19,28 @@ const struct flag effective_flags[] = {
 
 /* ---------- what is asked ---------- */
 
-static bool find_path(struct client *c, const struct effective_options *o, struct str *path, struct problem *why)
+static bool find_path(struct client *c, const struct effective_options *o, struct str *path)
 {
 	struct str id, operation;
 
+	c->status = CLI_USAGE;
 	if (!o->route == !o->api)
-		return problem(why, "--route", "name a route, or a REST API with --api");
+		return problem(&c->why, "--route", "name a route, or a REST API with --api");
 	if (o->operation && !o->api)
-		return problem(why, "--operation", "needs --api");
+		return problem(&c->why, "--operation", "needs --api");
 	if (o->route) {
-		if (!client_find(c, "/api/v1/routes", "routeId", o->route, &id, why))
+		if (!client_find(c, "/api/v1/routes", "routeId", o->route, &id))
 			return false;
 		*path = arena_printf(&c->arena, "/api/v1/routes/%.*s", STR_FMT(id));
 	} else {
-		if (!client_find(c, "/api/v1/http-apis", "httpApiId", o->api, &id, why))
+		if (!client_find(c, "/api/v1/http-apis", "httpApiId", o->api, &id))
 			return false;
 		*path = arena_printf(&c->arena, "/api/v1/http-apis/%.*s", STR_FMT(id));
 	}
 	if (o->operation) {
 		struct str all = arena_printf(&c->arena, "%.*s/operations", STR_FMT(*path));
 
-		if (!client_find(c, all.p, "operationId", o->operation, &operation, why))
+		if (!client_find(c, all.p, "operationId", o->operation, &operation))
 			return false;
 		*path = arena_printf(&c->arena, "%.*s/%.*s", STR_FMT(all), STR_FMT(operation));
 	}
@@ -104,11 +105,11 @@ static void show(struct client *c, const struct json *answer)
 	for (const struct json *item = items ? items->child : NULL; item; item = item->next)
 		add_item(c, &t, item);
 	if (!c->printer.is_quiet)
-		printf("%.*s %.*s of gateway %.*s%s%.*s, configuration %lld\n",
+		printf("%.*s %.*s of gateway %.*s%s%.*s\n",
 		       STR_FMT(print_safe(json_text(answer, "resourceType"), &c->arena)),
 		       STR_FMT(print_safe(json_text(answer, "resourceName"), &c->arena)),
-		       STR_FMT(print_safe(json_text(answer, "gatewayName"), &c->arena)), domain.n ? ", requests for " : "",
-		       STR_FMT(domain), json_get(answer, "version") ? (long long)json_get(answer, "version")->integer : 0);
+		       STR_FMT(print_safe(json_text(answer, "gatewayName"), &c->arena)),
+		       domain.n ? ", requests for " : "", STR_FMT(domain));
 	if (t.n)
 		table_print(&t, &c->printer, "");
 	else if (!c->printer.is_quiet)
@@ -119,22 +120,21 @@ int cli_effective(char *const *args)
 {
 	struct effective_options o = { 0 };
 	struct str path, query = { NULL, 0 };
+	struct flag_use use = { .own = effective_flags, .options = &o };
 	struct client c = { 0 };
-	struct problem why = { 0 };
 	struct json *answer;
-	unsigned n;
 
-	if (!flags_parse(effective_flags, args, &o, NULL, 0, &n, &why) || !printer_open(&c.printer, &o.client, &why))
-		return client_usage(&c, "policy effective", &why);
-	if (!client_open(&c, &o.client, &why) || !find_path(&c, &o, &path, &why))
-		return client_fail(&c, &why);
+	if (!flags_parse(&use, args, &c.why) || !printer_open(&c.printer, &o.client, &c.why))
+		return client_usage(&c, "policy effective");
+	if (!client_open(&c, &o.client) || !find_path(&c, &o, &path))
+		return client_fail(&c);
 	if (o.domain)
 		query = remote_escape(str_of(o.domain), &c.arena);
 	path = arena_printf(&c.arena, "%.*s/effective-policies%s%.*s", STR_FMT(path), o.domain ? "?domainId=" : "",
 			    STR_FMT(query));
-	answer = client_ask(&c, "GET", path, NULL, &why);
+	answer = client_ask(&c, "GET", path, NULL);
 	if (!answer)
-		return client_fail(&c, &why);
+		return client_fail(&c);
 	if (c.printer.is_json)
 		print_json_text(answer);
 	else

@@ -8,11 +8,12 @@ const struct flag client_flags[] = {
 	  "http://127.0.0.1:9070)", FLAG_VALUE, offsetof(struct client_options, server) },
 	{ "--token-file", NULL, "FILE", "holds the token (SLUICE_TOKEN_FILE, admin.token of SLUICE_DATA or "
 	  "./sluice-data)", FLAG_VALUE, offsetof(struct client_options, token_file) },
-	{ "--ca-file", NULL, "FILE", "PEM of the authorities to believe in for https, instead of the system's", FLAG_VALUE,
-	  offsetof(struct client_options, ca_file) },
+	{ "--ca-file", NULL, "FILE", "PEM of the authorities to believe in for https, instead of the system's",
+	  FLAG_VALUE, offsetof(struct client_options, ca_file) },
 	{ "--output", "-o", "FORMAT", "table (for people) or json (what the API answers)", FLAG_VALUE,
 	  offsetof(struct client_options, output) },
-	{ "--quiet", "-q", NULL, "nothing but the answer, and errors", FLAG_SWITCH, offsetof(struct client_options, quiet) },
+	{ "--quiet", "-q", NULL, "nothing but the answer, and errors", FLAG_SWITCH,
+	  offsetof(struct client_options, quiet) },
 	{ "--no-color", NULL, NULL, "no colours, also on a terminal (NO_COLOR)", FLAG_SWITCH,
 	  offsetof(struct client_options, no_color) },
 	FLAGS_END
@@ -65,38 +66,42 @@ static bool put(const struct flag *f, void *options, const char *value, struct p
 	return false;
 }
 
-bool flags_parse(const struct flag *own, char *const *args, void *options, const char **positional, unsigned most,
-		 unsigned *n, struct problem *why)
+/* Takes the flag at *args and its value; *args is then the last of them. */
+static bool take_flag(const struct flag_use *use, char *const **args, struct problem *why)
+{
+	const char *value = NULL;
+	const struct flag *f = find(use->own, **args, &value);
+
+	if (!f)
+		f = find(client_flags, **args, &value);
+	if (!f)
+		return problem(why, **args, "is not a known flag");
+	if (f->value && !value) {
+		value = *++*args;
+		if (!value)
+			return problem(why, f->name, "needs a value: %s %s", f->name, f->value);
+	}
+	return put(f, use->options, value, why);
+}
+
+bool flags_parse(struct flag_use *use, char *const *args, struct problem *why)
 {
 	bool is_over = false;
 
-	*n = 0;
+	use->n = 0;
 	for (; *args; args++) {
-		const char *value = NULL;
-		const struct flag *f;
+		bool is_flag = !is_over && (*args)[0] == '-' && (*args)[1] != '\0';
 
-		if (!is_over && strcmp(*args, "--") == 0) {
+		if (is_flag && strcmp(*args, "--") == 0) {
 			is_over = true;
-			continue;
+		} else if (is_flag) {
+			if (!take_flag(use, &args, why))
+				return false;
+		} else if (use->n == use->most) {
+			return problem(why, *args, "is one argument too many");
+		} else {
+			use->words[use->n++] = *args;
 		}
-		if (is_over || (*args)[0] != '-' || (*args)[1] == '\0') {
-			if (*n == most)
-				return problem(why, *args, "is one argument too many");
-			positional[(*n)++] = *args;
-			continue;
-		}
-		f = find(own, *args, &value);
-		if (!f)
-			f = find(client_flags, *args, &value);
-		if (!f)
-			return problem(why, *args, "is not a known flag");
-		if (f->value && !value) {
-			value = *++args;
-			if (!value)
-				return problem(why, f->name, "needs a value: %s %s", f->name, f->value);
-		}
-		if (!put(f, options, value, why))
-			return false;
 	}
 	return true;
 }

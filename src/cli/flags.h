@@ -36,11 +36,13 @@ struct client_options {
 };
 extern const struct flag client_flags[];
 
-/*
- * args ends with NULL; what is no flag goes to positional[0..*n), at most `most`. false: *why->field is the flag (or the
- * argument), the text says what is wrong with it.
- */
-MUST_USE bool flags_parse(const struct flag *own, char *const *args, void *options, const char **positional,
-			  unsigned most, unsigned *n, struct problem *why);
+struct flag_use {
+	const struct flag *own;           /* beside client_flags */
+	void *options;
+	const char **words;               /* what is no flag: at most `most`, n were there */
+	unsigned most, n;
+};
+/* args ends with NULL. false: *why->field is the flag or the argument, the text says what is wrong with it. */
+MUST_USE bool flags_parse(struct flag_use *use, char *const *args, struct problem *why);
 /* The rows, aligned: "  -o, --output FORMAT   doc". */
 void flags_help(const struct flag *rows, FILE *out);

@@ -100,7 +100,8 @@ static bool look_up(struct remote *r, struct problem *why)
 	if (r->query.status != RESOLVER_OK)
 		return problem(why, "--server", "the name %.*s does not resolve", STR_FMT(r->url.host));
 	if (!r->tls && !is_local(&r->query))
-		return problem(why, "--server", "%.*s is not this machine: the token goes with every call, so use https",
+		return problem(why, "--server",
+			       "%.*s is not this machine: the token goes with every call, so use https",
 			       STR_FMT(r->url.host));
 	return true;
 }
@@ -199,8 +200,9 @@ static void start(struct remote *r, unsigned address, bool is_fresh, const char 
 {
 	r->call = (struct call){
 		.client = r->client, .ops = &operations, .arena = r->arena, .pool = &r->pool,
-		.addr = addr_of_ip(&r->query.addresses[address], r->url.port), .method = method_lookup(str_of(method)),
-		.connect_timeout_ms = CONNECT_MS, .idle_timeout_ms = ANSWER_MS, .tls = r->tls,
+		.addr = addr_of_ip(&r->query.addresses[address], r->url.port),
+		.method = method_lookup(str_of(method)), .connect_timeout_ms = CONNECT_MS,
+		.idle_timeout_ms = ANSWER_MS, .tls = r->tls,
 	};
 	if (r->tls && uri_is_dns_name(r->url.host, false))
 		r->call.server_name = r->url.host;
@@ -209,11 +211,12 @@ static void start(struct remote *r, unsigned address, bool is_fresh, const char 
 	call_start(&r->call, is_fresh);
 }
 
-static void send_request(struct remote *r, const char *method, struct str target, struct str body)
+static void send_request(struct remote *r, const struct remote_request *request, struct str body)
 {
+	const struct str target = request->target;
 	struct message head = {
-		.arena = r->arena, .method = r->call.method, .method_name = str_of(method), .path = target, .minor = 1,
-		.keep_alive = true, .authority = r->url.authority,
+		.arena = r->arena, .method = r->call.method, .method_name = str_of(request->method), .path = target,
+		.minor = 1, .keep_alive = true, .authority = r->url.authority,
 	};
 	size_t question = str_find(target, '?');
 
@@ -247,22 +250,21 @@ static bool tell_failure(const struct remote *r, struct problem *why)
 	return false;
 }
 
-bool remote_call(struct remote *r, const char *method, struct str target, const struct json *body,
-		 struct remote_answer *out, struct problem *why)
+bool remote_call(struct remote *r, const struct remote_request *request, struct remote_answer *out, struct problem *why)
 {
 	struct str text = { NULL, 0 };
 	struct sbuf written = { 0 };
 	struct problem unused;
 	bool is_fresh = false;
 
-	if (body) {
-		json_write(&written, body);
+	if (request->body) {
+		json_write(&written, request->body);
 		text = arena_copy(r->arena, sbuf_str(&written));
 		sbuf_free(&written);
 	}
 	for (unsigned i = 0; i < r->query.n;) {
-		start(r, i, is_fresh, method);
-		send_request(r, method, target, text);
+		start(r, i, is_fresh, request->method);
+		send_request(r, request, text);
 		/* A kept connection that was closed meanwhile: the same again on a new one. */
 		if (r->has_failed && r->failure == CALL_RESET && r->call.reused && !is_fresh) {
 			is_fresh = true;
@@ -299,8 +301,8 @@ struct str remote_escape(struct str text, struct arena *a)
 	for (size_t i = 0; i < text.n; i++) {
 		unsigned char c = (unsigned char)text.p[i];
 
-		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' ||
-		    c == '_' || c == '~') {
+		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+		    c == '.' || c == '_' || c == '~') {
 			out[n++] = (char)c;
 			continue;
 		}

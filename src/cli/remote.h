@@ -20,17 +20,19 @@ struct remote_answer {
 };
 
 /*
- * Reads the token and looks the server up; no connection yet. NULL: *why->field is the flag to blame. `a` holds what the
- * remote is and answers.
+ * Reads the token and looks the server up; no connection yet. NULL: *why->field is the flag to blame. `a` holds the
+ * answers.
  */
 struct remote *remote_open(const struct client_options *o, struct arena *a, struct problem *why);
 void remote_close(struct remote *r);
-/*
- * target: path and query. body NULL: none. false: there is no answer, and the text says why. The connection is kept for
- * the next call.
- */
-MUST_USE bool remote_call(struct remote *r, const char *method, struct str target, const struct json *body,
-			  struct remote_answer *out, struct problem *why);
+struct remote_request {
+	const char *method;
+	struct str target;                /* path and query */
+	const struct json *body;          /* NULL: none */
+};
+/* false: there is no answer, and the text says why. The connection is kept for the next call. */
+MUST_USE bool remote_call(struct remote *r, const struct remote_request *request, struct remote_answer *out,
+			  struct problem *why);
 /* The message of an error answer: "404 ErrNotFound: ...". */
 struct str remote_error(const struct remote_answer *answer, struct arena *a);
 /* A text as one segment of a path, or a value in a query. */

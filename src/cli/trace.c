@@ -17,8 +17,8 @@ const struct flag trace_flags[] = {
 	  offsetof(struct trace_options, client_ip) },
 	{ "--listener", NULL, "ADDRESS", "listener it arrives at, or its port; otherwise the URL's port says which",
 	  FLAG_VALUE, offsetof(struct trace_options, listener) },
-	{ "--service", NULL, "ID", "of a route's several services: the one to follow; otherwise the one with most weight",
-	  FLAG_VALUE, offsetof(struct trace_options, service) },
+	{ "--service", NULL, "ID", "of a route's several services: the one to follow; otherwise the one with most "
+	  "weight", FLAG_VALUE, offsetof(struct trace_options, service) },
 	FLAGS_END
 };
 
@@ -44,18 +44,18 @@ static bool add_header(struct arena *a, struct json *list, const char *line, str
 	return true;
 }
 
-static struct json *make_question(const struct trace_options *o, const char *method, const char *url, struct arena *a,
-				  struct problem *why)
+static struct json *make_question(const struct trace_options *o, const char *const *words, unsigned n, struct client *c)
 {
+	struct arena *a = &c->arena;
 	struct json *question = json_new(a, JSON_OBJECT), *headers = json_new(a, JSON_ARRAY);
 
-	put(a, question, "method", method);
-	put(a, question, "url", url);
+	put(a, question, "method", n == 2 ? words[0] : "GET");
+	put(a, question, "url", words[n - 1]);
 	put(a, question, "listener", o->listener);
 	put(a, question, "clientIp", o->client_ip);
 	put(a, question, "serviceId", o->service);
 	for (unsigned i = 0; i < o->headers.n; i++)
-		if (!add_header(a, headers, o->headers.texts[i], why))
+		if (!add_header(a, headers, o->headers.texts[i], &c->why))
 			return NULL;
 	json_put(a, question, "headers", headers);
 	return question;
@@ -169,7 +169,8 @@ static void show_endpoints(struct client *c, const struct json *in)
 		printf(LABEL "%.*s\n", "chosen", STR_FMT(safe(c, in, "chosen")));
 	for (const struct json *e = list ? list->child : NULL; e; e = e->next)
 		printf(LABEL "%.*s%s%s%s\n", "endpoint", STR_FMT(safe(c, e, "address")),
-		       json_is_true(e, "up") ? "" : ", down", json_is_true(e, "candidate") ? "" : ", not for this request",
+		       json_is_true(e, "up") ? "" : ", down",
+		       json_is_true(e, "candidate") ? "" : ", not for this request",
 		       chosen.n && str_equal(chosen, json_text(e, "address")) ? ", this one" : "");
 }
 
@@ -193,7 +194,8 @@ static void show_upstream(struct client *c, const struct json *answer)
 
 		json_write(&config, json_get(s, "config"));
 		printf(LABEL "%.*s of %.*s %.*s: %.*s\n", "setting", STR_FMT(safe(c, s, "className")),
-		       STR_FMT(safe(c, s, "level")), STR_FMT(safe(c, s, "policyName")), STR_FMT(sbuf_str(&config)));
+		       STR_FMT(safe(c, s, "level")), STR_FMT(safe(c, s, "policyName")),
+		       STR_FMT(sbuf_str(&config)));
 		sbuf_free(&config);
 	}
 	show_endpoints(c, in);
@@ -220,25 +222,24 @@ int cli_trace(char *const *args)
 {
 	const char *words[2];
 	struct trace_options o = { 0 };
+	struct flag_use use = { .own = trace_flags, .options = &o, .words = words, .most = 2 };
 	struct client c = { 0 };
-	struct problem why = { 0 };
 	struct json *question, *answer;
-	unsigned n;
 
-	if (!flags_parse(trace_flags, args, &o, words, 2, &n, &why) || !printer_open(&c.printer, &o.client, &why))
-		return client_usage(&c, "trace", &why);
-	if (n == 0) {
-		problem(&why, "URL", "is missing: sluice trace [METHOD] URL");
-		return client_usage(&c, "trace", &why);
+	if (!flags_parse(&use, args, &c.why) || !printer_open(&c.printer, &o.client, &c.why))
+		return client_usage(&c, "trace");
+	if (use.n == 0) {
+		problem(&c.why, "URL", "is missing: sluice trace [METHOD] URL");
+		return client_usage(&c, "trace");
 	}
-	question = make_question(&o, n == 2 ? words[0] : "GET", words[n - 1], &c.arena, &why);
+	question = make_question(&o, words, use.n, &c);
 	if (!question)
-		return client_usage(&c, "trace", &why);
-	if (!client_open(&c, &o.client, &why))
-		return client_fail(&c, &why);
-	answer = client_ask(&c, "POST", STR("/api/v1/trace"), question, &why);
+		return client_usage(&c, "trace");
+	if (!client_open(&c, &o.client))
+		return client_fail(&c);
+	answer = client_ask(&c, "POST", STR("/api/v1/trace"), question);
 	if (!answer)
-		return client_fail(&c, &why);
+		return client_fail(&c);
 	if (c.printer.is_json)
 		print_json_text(answer);
 	else

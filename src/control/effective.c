@@ -95,8 +95,9 @@ static void add_step(struct effective *e, const struct step *s, enum effective_g
 
 	insert_row(e, (struct effective_row){
 		.attachment = a, .class = s->class, .resource_id = on,
-		.resource_name = service ? service->name : name_of(e, (enum level)s->level, on), .service = service, .step = s,
-		.group = group, .order = s->order, .level = (enum level)s->level, .effect = EFFECT_RUNS,
+		.resource_name = service ? service->name : name_of(e, (enum level)s->level, on),
+		.service = service, .step = s, .group = group, .order = s->order,
+		.level = (enum level)s->level, .effect = EFFECT_RUNS,
 	});
 }
 
@@ -310,8 +311,8 @@ static void name_hiders(struct effective *e)
 	}
 }
 
-struct effective *effective_new(const struct compiler *c, const struct route_state *r, const struct domain_state *domain,
-				struct arena *a)
+struct effective *effective_new(const struct compiler *c, const struct route_state *r,
+				const struct domain_state *domain, struct arena *a)
 {
 	struct effective *e = NEW(a, struct effective);
 	const struct site *site;
@@ -477,7 +478,8 @@ struct json *effective_item(const struct effective *e, const struct effective_ro
 	return item;
 }
 
-static bool is_in_force(const struct effective *e, const struct effective_row *row, const struct service *s, uint16_t port)
+static bool is_in_force(const struct effective *e, const struct effective_row *row, const struct service *s,
+			uint16_t port)
 {
 	if (row->group != GROUP_SETTING || row->effect != EFFECT_RUNS || (row->service && row->service != s))
 		return false;

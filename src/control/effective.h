@@ -53,8 +53,8 @@ struct effective {
  * The rows of a route that is in force, as requests for a host of `domain` (NULL: of no domain) meet it. All memory is
  * `a`'s; the parts it points to live until the next change.
  */
-struct effective *effective_new(const struct compiler *c, const struct route_state *r, const struct domain_state *domain,
-				struct arena *a);
+struct effective *effective_new(const struct compiler *c, const struct route_state *r,
+				const struct domain_state *domain, struct arena *a);
 /* The rows of one more service: a fallback's, which requests of the route may come to. */
 void effective_add_service(struct effective *e, const struct service *s);
 /* The item of the API: {leg, stage, effect, className, ...}. */

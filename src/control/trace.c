@@ -10,6 +10,7 @@
 #include "proxy/router.h"
 
 #define HEADERS_MAX 100
+#define LISTED_MAX 300               /* bytes of listeners named in a refusal */
 
 static bool check_method(struct str s, struct problem *why)
 {
@@ -61,8 +62,8 @@ const struct field trace_fields[] = {
 	     DOC("Address of the TCP peer; a client behind trusted proxies is named by X-Forwarded-For as usual.")),
 	TEXT(struct trace_doc, listener, RANGE(1, 64), EXAMPLE("\"127.0.0.1:8080\""),
 	     DOC("Address that the gateway listens on, or its port; when left out, the URL's port says which.")),
-	TEXT(struct trace_doc, serviceId, RANGE(1, 64), DOC("Of several services of the route: the one to follow; when left "
-	     "out, the one with the largest weight.")),
+	TEXT(struct trace_doc, serviceId, RANGE(1, 64),
+	     DOC("Of several services of the route: the one to follow; when left out, the one with most weight.")),
 	FIELDS_END
 };
 
@@ -135,43 +136,62 @@ static void list_listeners(const struct compiler *c, struct sbuf *out)
 	}
 }
 
-static bool find_listener(struct question *q, struct problem *why)
+/* *n: how many there are to choose from. */
+static const struct binding *best_binding(const struct question *q, unsigned *n)
 {
 	const struct binding *best = NULL;
-	unsigned best_rate = 0, n = 0;
-	struct sbuf all = { 0 };
+	unsigned best_rate = 0;
 	struct map_entry *e;
 
+	*n = 0;
 	for (size_t i = 0; (e = map_next(&q->c->binding_states, &i));) {
 		const struct binding *b = ((const struct binding_state *)e->value)->binding;
 		unsigned rate;
 
 		if (!b || b->carries != CARRIES_HTTP || !fits_listener(q, b))
 			continue;
-		n++;
+		++*n;
 		rate = rate_binding(q, b);
 		if (rate > best_rate) {
 			best = b;
 			best_rate = rate;
 		}
 	}
-	q->binding = best;
+	return best;
+}
+
+static bool refuse_listener(const struct question *q, bool is_ambiguous, struct problem *why)
+{
+	struct sbuf all = { 0 };
+	int n;
+
 	list_listeners(q->c, &all);
-	if (!best)
-		problem(why, q->doc->listener.p ? "listener" : "url", "no gateway listens there for HTTP; listeners: %.*s",
-			(int)(all.n < 300 ? all.n : 300), all.n ? all.p : "");
-	if (best && n > 1 && !q->is_absolute && !q->doc->listener.p) {
-		problem(why, "listener", "which one is meant? There are %.*s", (int)(all.n < 300 ? all.n : 300),
-			all.p);
-		best = NULL;
-	}
+	n = (int)(all.n < LISTED_MAX ? all.n : LISTED_MAX);
+	if (is_ambiguous)
+		problem(why, "listener", "which one is meant? There are %.*s", n, all.p);
+	else
+		problem(why, q->doc->listener.p ? "listener" : "url",
+			"no gateway listens there for HTTP; listeners: %.*s", n, all.n ? all.p : "");
 	sbuf_free(&all);
-	if (best && q->is_absolute && !q->doc->listener.p && addr_port(&best->addr) != q->url.port)
+	return false;
+}
+
+static bool find_listener(struct question *q, struct problem *why)
+{
+	unsigned n;
+	const struct binding *b = q->binding = best_binding(q, &n);
+	bool is_named = q->doc->listener.p != NULL, is_ambiguous = n > 1 && !q->is_absolute && !is_named;
+
+	if (!b || is_ambiguous)
+		return refuse_listener(q, is_ambiguous, why);
+	if (!q->is_absolute)
+		return true;
+	if (!is_named && addr_port(&b->addr) != q->url.port)
 		note(q, arena_printf(q->arena, "nothing listens on port %u: taken to arrive at %.*s", q->url.port,
-				     STR_FMT(best->key)));
-	if (best && q->is_absolute && best->is_tls != q->url.is_https)
-		note(q, arena_printf(q->arena, "%.*s speaks %s", STR_FMT(best->key), best->is_tls ? "TLS" : "no TLS"));
-	return best != NULL;
+				     STR_FMT(b->key)));
+	if (b->is_tls != q->url.is_https)
+		note(q, arena_printf(q->arena, "%.*s speaks %s", STR_FMT(b->key), b->is_tls ? "TLS" : "no TLS"));
+	return true;
 }
 
 /* Host and target; a Host among the headers counts as it does on the wire. */
@@ -398,7 +418,8 @@ static void show_upstream(const struct question *q, struct json *out, const stru
 	put(q, in, "target", req->query.p ? arena_printf(q->arena, "%.*s?%.*s", STR_FMT(req->path),
 							 STR_FMT(req->query)) : req->path);
 	json_put(q->arena, in, "headers", show_headers(q, req));
-	json_put(q->arena, in, "settings", effective_settings(e, d->service, d->endpoint ? d->endpoint->port : 0, q->arena));
+	json_put(q->arena, in, "settings",
+		 effective_settings(e, d->service, d->endpoint ? d->endpoint->port : 0, q->arena));
 	if (d->endpoint)
 		put(q, in, "endpoint", d->endpoint->text);
 	if (d->picked)
@@ -430,8 +451,8 @@ static struct json *tell(const struct question *q, const struct dry_run *d)
 	return out;
 }
 
-struct json *trace_request(const struct compiler *c, const struct trace_doc *doc, struct str request_id, struct arena *a,
-			   struct problem *why)
+struct json *trace_request(const struct compiler *c, const struct trace_doc *doc, struct str request_id,
+			   struct arena *a, struct problem *why)
 {
 	struct question q = { .c = c, .doc = doc, .arena = a, .notes = json_new(a, JSON_ARRAY) };
 	struct snapshot *now = NEW(a, struct snapshot);

@@ -16,5 +16,5 @@ struct trace_doc {
 extern const struct field trace_fields[];
 
 /* The answer of POST /api/v1/trace. NULL fills *why. */
-struct json *trace_request(const struct compiler *c, const struct trace_doc *doc, struct str request_id, struct arena *a,
-			   struct problem *why);
+struct json *trace_request(const struct compiler *c, const struct trace_doc *doc, struct str request_id,
+			   struct arena *a, struct problem *why);

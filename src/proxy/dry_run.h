@@ -50,13 +50,13 @@ struct dry_request {
 };
 
 struct dry_run {
-	struct exchange x;                /* site, route, service, stream.req as they are in the end; res when is_local */
+	struct exchange x;                /* site, route, service, stream.req as in the end; res when is_local */
 	struct arena *arena;
 	const struct service *service;    /* that it goes to, of the snapshot; x.service is a copy */
-	const struct service *meant;      /* the route's target, when it has no endpoint and a fallback takes its place */
+	const struct service *meant;      /* the route's, when it has no endpoint and a fallback takes its place */
 	const struct endpoint *endpoint;  /* that it would go to, as far as that is sure; NULL otherwise */
 	bool *may_pick;                   /* by index in the service's endpoints: it might go there */
-	const char *picked;               /* by what one of these is chosen; NULL: it does not come to that */
+	const char *picked;               /* how one of these is chosen; NULL: it does not come to that */
 	struct dry_step *steps;
 	unsigned n_steps, room;
 	struct dry_miss *misses;
@@ -64,7 +64,7 @@ struct dry_run {
 	bool is_answered;                 /* by the gateway: by `answered_by`, or for the exchange's reason */
 	bool is_closed;
 	const char *answered_for;         /* a sentence, when no policy answered; NULL otherwise */
-	bool is_refused;                  /* by the parser: x.res.status is set, for `answered_for`; nothing else is known */
+	bool is_refused;                  /* by the parser: x.res.status and `answered_for` are all that is known */
 	struct view view;
 	struct arena_defer end;
 	/* of the step being run */

@@ -28,7 +28,7 @@ const struct site *router_site(const struct binding *b, struct str host);
 /* `preflight`: use this method name instead of the request's (absent = the request's own). NULL: no match. */
 const struct route *router_match(const struct snapshot *s, const struct site *site, const struct message *req,
 				 struct str preflight);
-/* The same, and each(arg, route, why) for routes whose path fits and that a condition passed over; `why` is in req->arena. */
+/* The same, and the listener hears of routes whose path fits and that a condition passed over; why: in req->arena. */
 const struct route *router_match_telling(const struct snapshot *s, const struct site *site, const struct message *req,
 					 struct str preflight, const struct router_listener *listener);
 /* Writes the key into a; shared with the compiler. */

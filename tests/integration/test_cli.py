@@ -55,11 +55,12 @@ def test_version(arguments):
 def test_help_lists_the_commands(arguments):
 	done = sluice(*arguments)
 	assert done.returncode == 0
-	for command in ("run", "check", "policy classes", "policy schema", "policy example", "policy manual", "version", "help"):
+	for command in ("run", "check", "policy classes", "policy schema", "policy example", "policy manual", "policy effective",
+			"trace", "version", "help"):
 		assert re.search(rf"^  {command}( |$)", done.stdout, re.M), command
 
 
-@pytest.mark.parametrize("command", ["run", "check", "policy", "version"])
+@pytest.mark.parametrize("command", ["run", "check", "policy", "trace", "version"])
 def test_each_command_has_a_help(command):
 	for arguments in ([command, "--help"], [command, "-h"], ["help", command]):
 		done = sluice(*arguments)
@@ -86,7 +87,7 @@ def test_reference_pages_name_every_setting_class_and_resource():
 @pytest.mark.parametrize("arguments, words", [
 	(["serve"], "no such command: serve"),
 	(["help", "serve"], "no such command: serve"),
-	(["policy"], "classes, schema, example or manual"),
+	(["policy"], "classes, schema, example, manual or effective"),
 	(["policy", "list"], "no such subcommand: list"),
 	(["policy", "schema"], "name a policy class"),
 	(["policy", "example", "RateLimits"], "no such policy class: RateLimits"),
