@@ -1,7 +1,7 @@
 """The gateways that are compared, configured alike: one worker, kept upstream connections, X-Forwarded-For, no access log.
 
 Variants: "plain" has 10 routes; "full" the same with a rate limit, header edits in both directions and a buffered access log; "many"
-has 10,000 routes; "h2" is "plain" for clients of HTTP/2 without TLS.
+has 10,000 routes; "h2" is "plain" for clients of HTTP/2 without TLS; "sse" passes on at once what comes.
 """
 import os
 import pathlib
@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 import gw as sluice    # noqa: E402
 
 PROGRAM = os.environ.get("SLUICE_RELEASE_BIN", str(ROOT / "build/release/sluice"))
-ROUTES = {"plain": 10, "full": 10, "many": 10_000, "h2": 10}
+ROUTES = {"plain": 10, "full": 10, "many": 10_000, "h2": 10, "sse": 1}
 NO_LIMIT = {"threshold": 2_147_483_647, "behaviorType": 0, "bodyEncoding": 0, "responseStatusCode": 429}
 
 
@@ -54,10 +54,10 @@ def in_parallel(work, items, threads=16):
 class Sluice:
 	name = "sluice"
 
-	def __init__(self, variant, upstream, core):
+	def __init__(self, variant, upstream, core, workers=1):
 		self.variant = variant
 		prefix = ["taskset", "-c", str(core)] if core is not None else []
-		self.gw = sluice.Gateway(program=PROGRAM, prefix=prefix, workers=1, access_log=variant == "full", requests_per_connection=0)
+		self.gw = sluice.Gateway(program=PROGRAM, prefix=prefix, workers=workers, access_log=variant == "full", requests_per_connection=0)
 		site = self.gw.default
 		self.service = self.gw.service(upstream)
 		in_parallel(lambda i: self.gw.route(f"/r{i}", self.service), range(ROUTES[variant]))
@@ -129,6 +129,8 @@ class Nginx(Peer):
 			"proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;")
 		if full:
 			forward += " proxy_set_header X-Bench 1; add_header X-Bench 1 always; limit_req zone=z burst=1000000 nodelay;"
+		if self.variant == "sse":
+			forward += " proxy_buffering off;"
 		locations = "\n".join(f"location /r{i}/ {{ {forward} }}" for i in range(ROUTES[self.variant]))
 		record = ("log_format j escape=json '{\"time\":\"$time_iso8601\",\"method\":\"$request_method\",\"uri\":\"$request_uri\","
 			"\"status\":$status,\"bytes\":$bytes_sent,\"seconds\":$request_time,\"upstream\":\"$upstream_addr\","
@@ -180,6 +182,7 @@ defaults
 	timeout http-keep-alive 60s
 	option forwardfor
 	http-reuse always
+	{"option http-no-delay" if self.variant == "sse" else ""}
 frontend in
 	bind 127.0.0.1:{self.port} backlog 4096
 	{rules}

@@ -6,6 +6,8 @@ and system, per request or per handshake.
 import os
 import pathlib
 import re
+import socket
+import ssl
 import statistics
 import subprocess
 import time
@@ -81,6 +83,45 @@ def run_s_time(gateway, seconds, how):
 	output = subprocess.run(["taskset", "-c", "1", "openssl", "s_time", how, "-tls1_3", "-connect", f"127.0.0.1:{gateway.port}", "-www",
 		"/size/1", "-time", str(max(1, round(seconds)))], capture_output=True, text=True, check=False).stdout
 	return count(r"(\d+) connections in \d+ real seconds", output)
+
+
+def open_idle(port, count):
+	"""Connections that had one request each."""
+	context = ssl.create_default_context()
+	context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+	connections = []
+	for _ in range(count):
+		connection = context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="bench.test")
+		connection.sendall(b"GET /size/1 HTTP/1.1\r\nHost: bench.test\r\n\r\n")
+		assert connection.recv(4096).startswith(b"HTTP/1.1 200"), "an idle connection could not be opened"
+		connections.append(connection)
+	return connections
+
+
+def resident_bytes(gateway):
+	return sum(int(re.search(r"VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1)) * 1024
+		for pid in gateway.pids())
+
+
+def measure_idle(options, report, goal):
+	"""Memory of an idle TLS connection: what 1,000 take beyond the 500 that pay for what is made once."""
+	pair = Authority().issue("bench.test")
+	each = {}
+	with Backend() as backend:
+		for start in (SecureSluice, SecureNginx):
+			gateway = start(backend.port, pair)
+			try:
+				held = open_idle(gateway.port, 500)
+				before = resident_bytes(gateway)
+				held += open_idle(gateway.port, 1000)
+				each[gateway.name] = (resident_bytes(gateway) - before) / 1000
+				for connection in held:
+					connection.close()
+			finally:
+				gateway.stop()
+	print(f"\nan idle TLS connection: {each['sluice'] / 1024:.1f} KiB; nginx {each['nginx'] / 1024:.1f} KiB")
+	goal("an idle TLS connection", each["sluice"] / 1024, 12, " KiB")
+	report["idle_tls_bytes"] = each
 
 
 def measure_tls(options, report, goal):
