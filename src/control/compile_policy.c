@@ -167,6 +167,8 @@ static bool is_reached(const struct compiler *c, const struct attachment_state *
 
 	if (!g || !g->plan || g->plan->carries == CARRIES_HTTP)
 		return true;
+	if (class->apply && class->suits_bytes)
+		return true;
 	return class->connect && (!class->connects || class->connects(a->policy->conf->conf));
 }
 

@@ -41,13 +41,11 @@ static const struct field fields[] = {
 	FIELDS_END
 };
 
-/* The only service the resource sends to, when there is exactly one. */
+/* The only service a route sends to, when there is exactly one. */
 static const struct json *only_primary(const struct attach_target *t)
 {
 	const struct json *services = json_get(json_get(t->resource, "backend"), "services");
 
-	if (t->scope == SCOPE_SERVICE)
-		return t->resource;
 	return services && services->type == JSON_ARRAY && services->n == 1 ? services->child : NULL;
 }
 
@@ -61,16 +59,15 @@ static bool is_same_port(struct str port, const struct json *primary)
 	return own->integer == (int64_t)number;
 }
 
-static bool is_primary(const struct attach_target *t, const struct destination *to)
+static bool is_primary(const struct attach_target *t, const struct destination *to, const struct json *service)
 {
 	const struct json *primary = only_primary(t);
 
-	if (!primary || !str_equal(json_text(primary, "serviceId"), to->serviceId))
-		return false;
+	/* Both are of one gateway, where names are unique. */
 	if (t->scope == SCOPE_SERVICE)
-		return true;
-	return str_equal(json_text(primary, "version"), to->serviceVersion) && is_same_port(to->port,
-		primary);
+		return str_equal(json_text(service, "name"), json_text(t->resource, "name"));
+	return primary && str_equal(json_text(primary, "serviceId"), to->serviceId) &&
+	       str_equal(json_text(primary, "version"), to->serviceVersion) && is_same_port(to->port, primary);
 }
 
 static bool check_destination(const struct attach_target *t, const struct destination *to,
@@ -80,7 +77,7 @@ static bool check_destination(const struct attach_target *t, const struct destin
 
 	if (!reference_service(t, to->serviceId, "serviceId", &service, why))
 		return false;
-	if (is_primary(t, to))
+	if (is_primary(t, to, service))
 		return problem(why, "serviceId", "is the service that the fallback stands in for; choose "
 			"another one");
 	if (to->serviceName.n && !str_equal(json_text(service, "name"), to->serviceName))
@@ -139,6 +136,7 @@ const struct policy_class fallback = {
 	.scopes = SCOPE_ROUTE | SCOPE_OPERATION | SCOPE_SERVICE,
 	.stage = STAGE_SETTING,
 	.combine = COMBINE_OVERRIDE,
+	.suits_bytes = true,
 	.is_enforced = true,
 	.execute_stage = "PluginDefault",
 	.execute_priority = 520,

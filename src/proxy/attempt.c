@@ -39,10 +39,7 @@ static void step(struct timer *t)
 
 	if (a->is_pausing) {
 		a->is_pausing = false;
-		if (x->is_tcp)
-			exchange_start_call(x);
-		else
-			pipeline_start(x, LEG_ATTEMPT);
+		pipeline_start(x, LEG_ATTEMPT);
 		return;
 	}
 	count(x, SERVICE_TIMEOUT_TRY);
@@ -109,14 +106,15 @@ static void read_settings(struct exchange *x)
 	const struct settings *route = &x->route->policies->settings;
 	struct settings s = settings_merge(route, x->service ? &x->service->policies->settings : &none);
 
-	a->timeout_ms = s.timeout_ms;
-	a->has_own_timeout = route->has_timeout;
-	a->retry = s.retry && s.retry->attempts > 0 ? s.retry : NULL;
-	if (s.retry && s.retry->try_timeout_ms > 0)
-		a->retry = s.retry;
 	if (!a->fell_back)
 		a->fallback = s.fallback;
-	if (a->retry && x->stream.req.framing != FRAMING_NONE && !x->is_tcp)
+	/* Bytes are no request: they have no end to wait for and no answer to judge. */
+	if (x->is_tcp)
+		return;
+	a->timeout_ms = s.timeout_ms;
+	a->has_own_timeout = route->has_timeout;
+	a->retry = s.retry;
+	if (a->retry && a->retry->attempts > 0 && x->stream.req.framing != FRAMING_NONE)
 		retain_body(x, retain_limit(x));
 }
 
@@ -147,8 +145,6 @@ static void turn_to(struct exchange *x, const struct service *s, const struct ta
 {
 	struct attempt *a = x->attempt;
 
-	log_info("upstream.fallback", F_STR("from", x->service ? x->service->name : STR("")), F_STR("to", s->name),
-		 F_STR("requestId", x->request_id));
 	x->service = s;
 	x->target = t;
 	x->endpoint = NULL;
@@ -397,11 +393,14 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 	timer_disarm(&a->pace);
 	if (has_answer(x))
 		return false;
-	a->was_reached = a->was_reached || what != CALL_CONNECT;
+	/* A TLS handshake that the upstream ended after we had begun to send: none of it was read. */
+	const enum call_failure as = what == CALL_RESET && x->call.tls_failure ? CALL_CONNECT : what;
+
+	a->was_reached = a->was_reached || as != CALL_CONNECT;
 	a->wants_fresh = what == CALL_RESET;
 	note_tried(x);
 	settle_retry(x, false);
-	if (a->retry && retry_wants_failure(a->retry, method, what, what == CALL_RESET && x->call.is_refused) &&
+	if (a->retry && retry_wants_failure(a->retry, method, as, as == CALL_RESET && x->call.is_refused) &&
 	    may_retry(x, what)) {
 		plan(x);
 		return true;
@@ -435,6 +434,12 @@ bool attempt_refuses(struct exchange *x)
 	}
 	stop_clocks(x);
 	return false;
+}
+
+void attempt_settle(struct exchange *x)
+{
+	x->attempt->retry = NULL;
+	x->attempt->fallback = NULL;
 }
 
 void attempt_end(struct exchange *x)

@@ -80,6 +80,8 @@ void attempt_repeat(struct exchange *x);
 bool attempt_goes_on(struct exchange *x, enum call_failure what);
 /* x->res is the head of an answer. True: it is dropped for another try. Else the client gets it. */
 bool attempt_refuses(struct exchange *x);
+/* No other try follows this one, whatever becomes of it. */
+void attempt_settle(struct exchange *x);
 /* The exchange with the upstream is over, whatever became of it. May be called again. */
 void attempt_end(struct exchange *x);
 /* Flags of the access record, before the reason's: "FB", "URX". Returns the end of what it wrote, at most 8 bytes. */

@@ -182,6 +182,7 @@ struct policy_class {
 	void (*apply)(const void *conf, struct settings *settings);
 	connect_hook *connect;
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
+	bool suits_bytes;                 /* what apply() sets holds for connections of TCP gateways too */
 	hook *request, *service, *attempt, *response, *data;
 	/*
 	 * The upstream's part is over, or another policy answered: before the last bytes go to the client. May be

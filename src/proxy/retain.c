@@ -116,7 +116,8 @@ void retain_add(struct exchange *x, struct str data, bool end)
 	struct retained *r = x->retained;
 
 	r->n += data.n;
-	if (!r->is_over && r->n > r->limit)
+	/* Nor is anything kept for a second try when the first ones need the memory. */
+	if (!r->is_over && (r->n > r->limit || (data.n > 0 && budget_is_spent())))
 		give_up(x);
 	if (!r->is_over && data.n > 0)
 		store(r, data);
@@ -138,12 +139,15 @@ struct str retain_read(struct retain_reader *reader)
 	const struct retain_chunk *chunk = reader->chunk ? reader->chunk : reader->of->first;
 	struct str piece = { NULL, 0 };
 
+	/* The chunks are gone. */
+	if (reader->of->is_over)
+		return piece;
 	/* The last chunk may get more, and a next one. */
 	if (chunk && reader->at == chunk->n && chunk->next) {
 		chunk = chunk->next;
 		reader->at = 0;
 	}
-	if (!chunk || reader->of->is_over)
+	if (!chunk)
 		return piece;
 	piece = (struct str){ chunk->data + reader->at, chunk->n - reader->at };
 	reader->chunk = chunk;

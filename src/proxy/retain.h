@@ -48,7 +48,7 @@ struct retain_reader {
 	const struct retain_chunk *chunk;
 	size_t at;                        /* in the chunk */
 };
-/* The next piece, which is good until the reader's holder lets go; n == 0: no more for now, or is_over. */
+/* The next piece, which is good until more of the body comes (it may be too much); n == 0: no more for now, or is_over. */
 struct str retain_read(struct retain_reader *reader);
 
 /* Tells when there is more to read: bytes, the end (is_whole), or is_over. Embedded by its owner. */

@@ -372,7 +372,12 @@ static void drained(struct call *c)
 
 static void interim(struct call *c)
 {
-	stream_send_interim(&of(c)->stream, &c->res);
+	struct exchange *x = of(c);
+
+	/* The client hears of this try: it is the last one. */
+	if (x->attempt)
+		attempt_settle(x);
+	stream_send_interim(&x->stream, &c->res);
 }
 
 static enum reason_id reason_of(enum call_failure what)

@@ -307,12 +307,13 @@ static bool check_versions(const struct service_doc *s, struct problem *why)
 	return true;
 }
 
-static bool check_source(const struct service_doc *s, size_t n_addresses, struct problem *why)
+static bool check_source(const struct service_doc *s, struct problem *why)
 {
 	bool is_ai = s->sourceType == SOURCE_AI, is_agent = s->sourceType == SOURCE_AGENT;
 
-	if (!is_ai && !is_agent && n_addresses == 0)
-		return problem(why, "addresses", "must have an address when sourceType is \"%s\"",
+	/* An empty list is a service that has no endpoint at present; without one it was forgotten. */
+	if (!is_ai && !is_agent && !s->addresses)
+		return problem(why, "addresses", "is required when sourceType is \"%s\"; it may be an empty list",
 			choice_text(source_types, s->sourceType));
 	if (is_ai && !s->has_aiServiceConfig)
 		return problem(why, "aiServiceConfig", "is required when sourceType is \"AI\"");
@@ -330,7 +331,7 @@ static bool check(const void *in, struct problem *why)
 
 	for (size_t i = 0; ok && i < addresses.n; i++)
 		ok = check_address(s, &addresses, i, why);
-	ok = ok && check_ports(s, why) && check_versions(s, why) && check_source(s, addresses.n, why);
+	ok = ok && check_ports(s, why) && check_versions(s, why) && check_source(s, why);
 	if (ok && s->has_healthCheckConfig && s->healthCheckConfig.timeout > s->healthCheckConfig.interval)
 		ok = problem(why, "healthCheckConfig.timeout", "must not be longer than interval");
 	arena_free(&a);
