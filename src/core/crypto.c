@@ -48,6 +48,11 @@ void crypto_sha256(struct str data, uint8_t out[32])
 	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha256(), NULL) != 1);
 }
 
+void crypto_sha1(struct str data, uint8_t out[20])
+{
+	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha1(), NULL) != 1);
+}
+
 void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[32])
 {
 	unsigned n = 0;

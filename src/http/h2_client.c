@@ -137,6 +137,16 @@ void h2_pool_close(struct pool *p)
 
 /* ---------- writing ---------- */
 
+/* The owner waits for what was queued to be gone: of a tunnel also when nothing follows it. */
+static bool is_drained(const struct h2_upstream *u, struct h2_call *s)
+{
+	bool is_last = s->call->request_done;
+
+	if (is_last && (!s->call->is_tunnel || h2_queue_size(&s->base.queue) > 0))
+		return false;
+	return h2_stream_take_drained(&u->base, &s->base);
+}
+
 static void settle(struct h2_upstream *u)
 {
 	while (!list_is_empty(&u->base.touched)) {
@@ -144,9 +154,10 @@ static void settle(struct h2_upstream *u)
 
 		list_remove(&s->base.touched);
 		s->since_ms = clock_ms();
-		if (s->base.id == 0)
+		/* Its stream is closed; a call whose owner is paused still has the end of the answer to come. */
+		if (s->base.id == 0 && !s->call)
 			h2_call_free(s);
-		else if (s->call && h2_stream_take_drained(&u->base, &s->base) && !s->call->request_done)
+		else if (s->call && is_drained(u, s))
 			s->call->ops->drained(s->call);
 	}
 }
@@ -303,6 +314,8 @@ static void run(struct task *t)
 	receive(u);
 	if (!u->is_closed && u->has_resumed)
 		h2_client_deliver_kept(u);
+	if (!u->is_closed && u->has_waiting && u->has_settings)
+		h2_client_begin_waiting(u);
 	if (!u->is_closed)
 		flush(u);
 	if (!u->is_closed && u->is_broken)
@@ -493,13 +506,29 @@ void h2_call_start(struct call *call, bool fresh)
 		loop_arm(call->client->loop, &s->timer, call->idle_timeout_ms);
 }
 
+static void submit(struct h2_call *s, const struct message *head, bool has_body)
+{
+	struct h2_upstream *u = s->connection;
+
+	s->call->req_framing = (uint8_t)head->framing;
+	if (UNLIKELY(head->upgrade.n > 0)) {
+		s->call->upgrade = head->upgrade;
+		s->waiting = head;
+		u->has_waiting = true;
+	} else if (h2_submit_request(&u->base, &s->base, head, has_body, u->transport.tls != NULL) != 0) {
+		u->error = u->error ? u->error : EPROTO;
+		u->is_readable = true;
+		h2_upstream_retire(u);
+	}
+}
+
 static bool send_part(struct call *call, const struct message *head, struct str data, bool end)
 {
 	struct h2_call *s = call->carrier;
 	struct h2_upstream *u;
 	bool is_taken;
 
-	if (!s)
+	if (!s || (call->is_tunnel && s->base.id == 0))
 		return true;
 	u = s->connection;
 	if (end) {
@@ -507,18 +536,14 @@ static bool send_part(struct call *call, const struct message *head, struct str 
 		s->base.trailers = call->trailers;
 	}
 	call->sent += data.n;
-	is_taken = h2_stream_add(&u->base, &s->base, data, end);
-	if (head) {
-		call->req_framing = (uint8_t)head->framing;
-		if (h2_submit_request(&u->base, &s->base, head, data.n > 0 || !end || call->trailers,
-				      u->transport.tls != NULL) != 0) {
-			u->error = u->error ? u->error : EPROTO;
-			u->is_readable = true;
-			h2_upstream_retire(u);
-		}
-	}
+	/* What asks for another protocol is no message with an end. */
+	is_taken = h2_stream_add(&u->base, &s->base, data, end && !(head && head->upgrade.n));
+	if (head)
+		submit(s, head, data.n > 0 || !end || call->trailers);
 	h2_upstream_wake(u);
-	if (is_taken && (u->is_connecting || !output_is_empty(&u->out)) && h2_queue_size(&s->base.queue) > 0) {
+	/* Of a tunnel the owner waits for the very end: it may have nothing else to wait for. */
+	if (is_taken && ((call->is_tunnel && end) || ((u->is_connecting || !output_is_empty(&u->out)) &&
+						      h2_queue_size(&s->base.queue) > 0))) {
 		s->base.is_blocked = true;
 		return false;
 	}

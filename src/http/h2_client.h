@@ -39,6 +39,7 @@ struct h2_upstream {
 	bool is_readable, is_eof;
 	bool is_broken;                   /* it broke the protocol: GOAWAY said so */
 	bool has_resumed, has_pending;
+	bool has_settings, has_waiting;   /* the upstream's SETTINGS came; some call waits for them */
 	bool is_asked;                    /* nothing came since the last PING ... */
 	bool is_quiet;                    /* ... nothing but its answer */
 };
@@ -50,6 +51,8 @@ struct h2_call {
 	struct call *call;
 	struct timer timer;
 	struct h2_queue in;               /* received while the call was paused */
+	const struct message *waiting;    /* a head that asks for another protocol, until we know whether it may */
+	struct str accept;                /* the answer to its Sec-WebSocket-Key, if it has one */
 	int64_t start_ms, since_ms;       /* since: last progress */
 	uint64_t body_bytes;              /* received of it */
 	unsigned interims;
@@ -57,6 +60,7 @@ struct h2_call {
 	bool is_pending;                  /* and response() follows with the first of the body */
 	bool is_complete;                 /* END_STREAM was read */
 	bool is_malformed;
+	bool end_told;                    /* of a tunnel: the owner knows that the upstream's side has ended */
 };
 
 /* h2_client.c */
@@ -70,3 +74,8 @@ void h2_upstream_retire(struct h2_upstream *u);   /* no more calls for it */
 struct nghttp2_session *h2_client_session(struct h2_upstream *u);
 bool h2_client_take(struct h2_upstream *u, char *p, size_t n);      /* false: the connection is of no use any more */
 void h2_client_deliver_kept(struct h2_upstream *u);
+
+/* h2_client_connect.c */
+/* Calls that ask for another protocol: sends their heads, or fails them. */
+void h2_client_begin_waiting(struct h2_upstream *u);
+void h2_client_take_over(struct h2_call *s);           /* the upstream agreed: the call becomes a tunnel */

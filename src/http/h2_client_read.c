@@ -72,6 +72,21 @@ static H2_TAKE_HEADER(refuse_header)
 
 /* ---------- responses and their bodies ---------- */
 
+/* A tunnel has two ends: the call goes on until its owner ends it. The owner may do so within. */
+static void pass_on(struct h2_call *s, char *p, size_t n, bool end)
+{
+	struct call *call = s->call;
+
+	if (s->is_pending) {
+		s->is_pending = false;
+		s->connection->has_resumed = s->connection->has_resumed || end;
+		call->ops->response(call, p, n, false);
+		return;
+	}
+	s->end_told = end;
+	call->ops->body(call, p, n, end);
+}
+
 /* The call ends before its owner hears of the end, so that a next one may begin at once. */
 static void hand_over(struct h2_call *s, char *p, size_t n, bool end)
 {
@@ -79,9 +94,13 @@ static void hand_over(struct h2_call *s, char *p, size_t n, bool end)
 	nghttp2_session *ng = s->connection->base.ng;
 	bool is_first = s->is_pending;
 
-	s->is_pending = false;
 	if (n > 0 && s->base.id)
 		nghttp2_session_consume_stream(ng, s->base.id, n);
+	if (UNLIKELY(call->is_tunnel)) {
+		pass_on(s, p, n, end);
+		return;
+	}
+	s->is_pending = false;
 	if (end) {
 		h2_call_let_go(s);
 		/* What is left of the request is not wanted any more. */
@@ -147,7 +166,7 @@ void h2_client_deliver_kept(struct h2_upstream *u)
 		struct h2_call *s = CONTAINER(node, struct h2_call, node);
 		struct h2_queue in = s->in;
 
-		if (!s->call || s->call->paused || !s->has_head || s->is_pending ||
+		if (!s->call || s->call->paused || !s->has_head || s->is_pending || s->end_told ||
 		    (h2_queue_size(&in) == 0 && !s->is_complete))
 			continue;
 		s->in = (struct h2_queue){ 0 };
@@ -189,6 +208,13 @@ static void end_head(struct h2_upstream *u, struct h2_call *s, bool has_body)
 		return;
 	}
 	s->has_head = s->is_pending = true;
+	if (UNLIKELY(call->upgrade.n > 0) && call->res.status < 300) {
+		h2_client_take_over(s);
+		s->is_complete = !has_body;
+		u->has_pending = true;
+		u->has_resumed = u->has_resumed || !has_body;
+		return;
+	}
 	if (!has_body) {
 		s->is_complete = true;
 		hand_over(s, NULL, 0, true);
@@ -229,6 +255,10 @@ static int take_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg
 		if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && s && s->call && s->has_head)
 			take_body(s, NULL, 0, true);
 		break;
+	case NGHTTP2_SETTINGS:
+		u->has_settings = u->has_settings || !(frame->hd.flags & NGHTTP2_FLAG_ACK);
+		h2_upstream_wake(u);
+		break;
 	case NGHTTP2_GOAWAY:
 		h2_upstream_retire(u);
 		h2_upstream_wake(u);
@@ -263,6 +293,16 @@ static int note_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int err
 	return 0;
 }
 
+/* The upstream has said its last word and takes nothing any more: what the owner still sends goes nowhere. */
+static void forget_output(struct h2_call *s)
+{
+	h2_stream_drop(&s->connection->base, &s->base);
+	if (!s->base.is_blocked)
+		return;
+	s->base.is_blocked = false;
+	s->call->ops->drained(s->call);
+}
+
 /* Refused before anything was done with it: by RST_STREAM, or by GOAWAY with a lower stream. */
 static int close_stream(nghttp2_session *ng, int32_t id, uint32_t code, void *arg)
 {
@@ -275,9 +315,12 @@ static int close_stream(nghttp2_session *ng, int32_t id, uint32_t code, void *ar
 	s->base.id = 0;
 	if (u->reading == s)
 		u->reading = NULL;
-	/* All of it is here, but the owner is paused: the end waits with it. */
-	if (s->call && s->is_complete)
+	/* All of it is here, but the owner is paused, or the other end of a tunnel is still to come: waited for. */
+	if (s->call && s->is_complete && (code == NGHTTP2_NO_ERROR || !s->call->is_tunnel)) {
+		if (s->call->is_tunnel)
+			forget_output(s);
 		return 0;
+	}
 	if (s->call) {
 		has_answered = s->has_head && !s->is_pending;
 		s->call->is_refused = code == NGHTTP2_REFUSED_STREAM && !s->has_head;

@@ -396,6 +396,8 @@ static void put_rows(struct rows *rows, const struct message *m, uint64_t skip)
 
 		if (h->dropped || (BIT(h->id) & skip))
 			continue;
+		if (UNLIKELY(m->upgrade.n > 0) && str_equal_nocase(h->name, STR("sec-websocket-key")))
+			continue;          /* RFC 8441 5: an extended CONNECT has none */
 		name = h->id == HEADER_OTHER ? make_lower(m->arena, h->name) : header_name((enum header_id)h->id);
 		put(rows, name, str_trim(h->value),
 		    BIT(h->id) & UNINDEXED_FIELDS ? NGHTTP2_NV_FLAG_NO_INDEX : 0);
@@ -414,7 +416,7 @@ static struct str print_number(struct arena *a, uint64_t v)
 
 static struct rows start(const struct message *m)
 {
-	return (struct rows){ arena_take(m->arena, sizeof(nghttp2_nv) * (m->n + 6)), 0 };
+	return (struct rows){ arena_take(m->arena, sizeof(nghttp2_nv) * (m->n + 7)), 0 };
 }
 
 static nghttp2_data_provider provider(struct h2_stream *s)
@@ -461,7 +463,9 @@ int h2_submit_request(struct h2_connection *h, struct h2_stream *s, const struct
 			memcpy(p + m->path.n + 1, m->query.p, m->query.n);
 		target = (struct str){ p, m->path.n + 1 + m->query.n };
 	}
-	put(&rows, STR(":method"), m->method_name, 0);
+	put(&rows, STR(":method"), m->upgrade.n ? STR("CONNECT") : m->method_name, 0);
+	if (m->upgrade.n)
+		put(&rows, STR(":protocol"), m->upgrade, 0);
 	put(&rows, STR(":scheme"), is_tls ? STR("https") : STR("http"), 0);
 	if (m->authority.n > 0)
 		put(&rows, STR(":authority"), m->authority, 0);

@@ -182,6 +182,7 @@ extern const struct call_ops exchange_call_ops;
 void tunnel_prepare(struct exchange *x);                          /* what the upstream is asked for, if anything */
 void tunnel_begin(struct stream *s, struct str server_name);      /* a connection of a TCP gateway */
 void tunnel_failed(struct exchange *x, enum call_failure what, int error);
+void tunnel_refused(struct exchange *x);                          /* the upstream has no such thing: 502 */
 
 /* pipeline.c */
 /* The walk alone, for whoever wants to see what would run: every step of the leg in order, hidden ones left out. */

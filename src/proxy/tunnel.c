@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include "core/crypto.h"
+#include "core/log.h"
 #include "proxy/exchange.h"
 #include "proxy/overload.h"
 #include "proxy/router.h"
@@ -35,7 +36,7 @@ void tunnel_prepare(struct exchange *x)
 	uint32_t key[4];
 
 	/* HTTP/2 has no handshake of its own (RFC 8441 5); an HTTP/1 upstream waits for one. */
-	if (req->upgrade.n && !message_find_name(req, STR("sec-websocket-key"))) {
+	if (req->upgrade.n && !x->call.over_h2 && !message_find_name(req, STR("sec-websocket-key"))) {
 		for (int i = 0; i < 4; i++)
 			key[i] = worker_random(x->worker);
 		message_add(req, STR("sec-websocket-key"),
@@ -103,6 +104,17 @@ void tunnel_begin(struct stream *s, struct str server_name)
 }
 
 /* ---------- ends ---------- */
+
+/* That endpoint works as well as before: nothing is held against it. */
+void tunnel_refused(struct exchange *x)
+{
+	exchange_end_try(x);
+	exchange_end_call(x);
+	log_warn("upstream.no_websocket", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
+		 F_STR("requestId", x->request_id));
+	pipeline_abort(x);
+	exchange_reply_reason(x, 502, REASON_NO_WEBSOCKET, "ErrBadUpstream");
+}
 
 void tunnel_failed(struct exchange *x, enum call_failure what, int error)
 {

@@ -475,6 +475,10 @@ static void failed(struct call *c, enum call_failure what)
 		tunnel_failed(x, what, c->error);
 		return;
 	}
+	if (what == CALL_MALFORMED && c->error == EPROTONOSUPPORT) {
+		tunnel_refused(x);
+		return;
+	}
 	exchange_fail_try(x, what);
 }
 

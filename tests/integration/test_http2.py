@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 
+import node
 import pytest
 from backends import Backend
 from gw import IS_SANITIZED, Gateway, free_port
@@ -401,6 +402,34 @@ def test_request_that_an_upstream_did_not_touch_goes_elsewhere(gw, first):
 	gw.route(f"/{first.__name__}", gw.service(upstream.port, ports=[{"protocol": "HTTP2", "port": upstream.port}]))
 	answer = gw.request("POST", f"/{first.__name__}", body=b"x")
 	assert answer.status == 200 and answer.header("x-who") == "good" and upstream.opened == 2
+
+
+def test_upload_that_ends_after_the_whole_answer_came(gw):
+	"""The upstream is done with the answer while the client still takes it and has not ended its upload: the stream is closed by our end,
+	the call by the last of the answer."""
+	size = 6_000_000
+	with node.Server("h2_upload.js", size) as server:
+		gw.route("/both-ways", gw.service(server.port, ports=[{"protocol": "HTTP2", "port": server.port}]))
+		for left in (100_000, 400_000, 1_000_000, 1_500_000, 3_000_000):
+			with gw.connect(receive_buffer=4096) as c:
+				c.start("POST", "/both-ways", {"Transfer-Encoding": "chunked"})
+				c.send(b"3\r\nabc\r\n")
+				head = c.read_head()
+				assert head.status == 200
+				read = 0
+				while read < size - left:
+					read += len(read_chunk(c))
+				c.send(b"3\r\ndef\r\n0\r\n\r\n")
+				assert gw.get("/both-ways").status == 200
+				while chunk := read_chunk(c):
+					read += len(chunk)
+				assert read == size
+
+
+def read_chunk(c):
+	data = c.take(int(c.take_until(b"\r\n")[:-2], 16))
+	assert c.take(2) == b"\r\n"
+	return data
 
 
 @pytest.mark.parametrize("name, status, frames", [
