@@ -299,6 +299,18 @@ static void open_up(struct h2_upstream *u, uint32_t events)
 	}
 }
 
+/* One that takes no more calls and has none left, or has nothing left to say. */
+static void close_when_over(struct h2_upstream *u)
+{
+	if (u->is_leaving && u->n_calls == 0) {
+		nghttp2_session_terminate_session(u->base.ng, NGHTTP2_NO_ERROR);
+		flush(u);
+		close_upstream(u, CALL_RESET, ECONNRESET);
+	} else if (!nghttp2_session_want_read(u->base.ng) && !nghttp2_session_want_write(u->base.ng)) {
+		close_upstream(u, CALL_RESET, ECONNRESET);
+	}
+}
+
 static void run(struct task *t)
 {
 	struct h2_upstream *u = CONTAINER(t, struct h2_upstream, task);
@@ -320,15 +332,8 @@ static void run(struct task *t)
 		flush(u);
 	if (!u->is_closed && u->is_broken)
 		close_upstream(u, CALL_MALFORMED, EPROTO);
-	if (u->is_closed || u->error)
-		return;
-	if (u->is_leaving && u->n_calls == 0) {
-		nghttp2_session_terminate_session(u->base.ng, NGHTTP2_NO_ERROR);
-		flush(u);
-		close_upstream(u, CALL_RESET, ECONNRESET);
-	} else if (!nghttp2_session_want_read(u->base.ng) && !nghttp2_session_want_write(u->base.ng)) {
-		close_upstream(u, CALL_RESET, ECONNRESET);
-	}
+	if (!u->is_closed && !u->error)
+		close_when_over(u);
 }
 
 static void ready(struct watch *w, uint32_t events)
