@@ -1,10 +1,13 @@
 /*
  * concurrency_limit.c -- ConcurrencyLimit: limits how many requests are in flight at the same time.
  *
- * A request is in flight from here until its response was handed to the client's socket, or its stream or tunnel is
- * gone: a token is taken once and kept in the exchange's own state, and `done`, which every end of an exchange comes
- * to, gives back what is there. The count is shared by all workers and outlives changes of the config: what was let in
- * under the old one leaves by the same count.
+ * A request is in flight from here until its response was handed on, or its stream or tunnel is gone: a token is taken
+ * once and kept in the exchange's own state, and `done`, which every end of an exchange comes to, gives back what is
+ * there. With the last piece of a response it is given back before that piece is written: the client may read it, and
+ * ask again at another worker, before this one runs on. What came before was taken by the client's connection by then.
+ *
+ * The count is shared by all workers and outlives changes of the config: what was let in under the old one leaves by
+ * the same count.
  */
 #include <stdatomic.h>
 #include "policy/refusal.h"
@@ -91,6 +94,12 @@ static void leave(struct exchange *x, const struct step *s)
 	BUG_ON(atomic_fetch_sub_explicit(&in_flight->n, 1, memory_order_relaxed) <= 0);
 }
 
+static void leave_early(struct exchange *x, const struct step *s)
+{
+	if (exchange_outcome(x).is_over)
+		leave(x, s);
+}
+
 static enum verdict explain(struct exchange *x, const struct step *s)
 {
 	const struct concurrency_limit *limit = s->conf;
@@ -122,6 +131,7 @@ const struct policy_class concurrency_limit = {
 	.outcomes = { [ADMITTED] = "admitted", [REFUSED] = "refused" },
 	.check = check,
 	.request = admit,
+	.settled = leave_early,
 	.done = leave,
 	.explain = explain,
 };

@@ -44,6 +44,7 @@ struct upstream_outcome exchange_outcome(const struct exchange *x)
 		.from = from,
 		.end = end_of(x),
 		.status = x->upstream_status,
+		.is_over = !x->call_open,
 		.is_stream = x->upstream_streams,
 		.dispatch_us = x->upstream_start_us,
 		.head_us = x->upstream_head_us,

@@ -289,6 +289,7 @@ struct upstream_outcome {
 	enum outcome_from from;
 	enum outcome_end end;             /* of the upstream's part: complete, though the client left while reading */
 	int status;                       /* the upstream's, or the one that stands for its failure; 0: neither */
+	bool is_over;                     /* nothing more comes of the upstream */
 	bool is_stream;                   /* events, gRPC, an upgrade: lasts as long as the peers want */
 	int64_t dispatch_us, head_us, end_us;
 };
