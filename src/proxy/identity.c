@@ -25,6 +25,8 @@ void exchange_strip_reserved(struct exchange *x)
 	struct message *req = &x->stream.req;
 
 	message_remove_id(req, HEADER_X_MSE_CONSUMER);
+	if (!(req->present >> HEADER_OTHER & 1))
+		return;
 	for (unsigned i = 0; i < req->n; i++) {
 		const struct header *h = &req->headers[i];
 
