@@ -4,6 +4,7 @@ import pytest
 from gw import numbers
 from policy_kit import (Told, breaker, burst, concurrency, cors, count, gauge, headers, ip_list, is_enforced, op, outcomes, phase,
 	preflight, rate, rest_api, seen)
+from scripted import UPGRADE, Scripted, echo_frames, frame, read_frame
 from wire import wait_until
 
 HOST = "combined.test"
@@ -360,6 +361,24 @@ def test_every_refusal_is_shaped(gw, upstream, levels):
 	gw.delete(flight)
 	levels.attach("Route", "Redirect", {"code": "308", "host": "h.test"})
 	is_shaped(308, "")
+
+
+def test_an_upgrade_is_one_request(gw):
+	"""For every policy: it is counted once, judged by its head, and its breaker closes while the tunnel is open."""
+	with Scripted(echo_frames) as upstream:
+		levels = Levels(gw, upstream.port)
+		levels.attach("Gateway", "RateLimit", rate(2))
+		opened = levels.attach("Route", "CircuitBreaker", breaker(strategy=0, maxAllowedMs=1000, minRequestAmount=1, triggerRatio=1))
+		levels.attach("Route", "HttpRewrite", {"pathType": "Prefix", "path": "/socket"})
+		levels.attach("Route", "HeaderModify", headers(op("Response", "Update", "X-Mark", "1")))
+		with gw.connect(levels.site) as first, gw.connect(levels.site) as second, gw.connect(levels.site) as third:
+			answers = [one.get(levels.base, UPGRADE, host=HOST) for one in (first, second, third)]
+			assert [answer.status for answer in answers] == [101, 101, 429]
+			assert answers[0].header("X-Mark") == "1"
+			first.send(frame(b"x" * 1000, mask=True))
+			assert read_frame(first) == (2, b"x" * 1000)
+			assert gauge(gw, opened) == {levels.route.name: 0}
+			assert outcomes(gw, opened)[(levels.route.name, "admitted")] == 2
 
 
 # ---- what survives ----
