@@ -145,9 +145,13 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 
 /* ---------- requests ---------- */
 
-static struct str join(struct exchange *x, struct str front, struct str rest)
+static struct str join(struct exchange *x, struct str front, struct str middle, struct str rest)
 {
-	return arena_printf(exchange_arena(x), "%.*s%.*s", STR_FMT(front), STR_FMT(rest));
+	size_t n = front.n + middle.n + rest.n;
+	char *p = arena_take(exchange_arena(x), n + 1);
+
+	*str_put(str_put(str_put(p, front), middle), rest) = '\0';
+	return (struct str){ p, n };
 }
 
 /* `front` instead of the first n bytes of the path, with exactly one slash where they meet. */
@@ -159,8 +163,8 @@ static struct str replace_front(struct exchange *x, struct str front, size_t n)
 	if (front_ends && rest.n > 0 && rest.p[0] == '/')
 		rest = (struct str){ rest.p + 1, rest.n - 1 };
 	else if (!front_ends && path.p[n - 1] == '/')
-		return arena_printf(exchange_arena(x), "%.*s/%.*s", STR_FMT(front), STR_FMT(rest));
-	return join(x, front, rest);
+		return join(x, front, STR("/"), rest);
+	return join(x, front, STR(""), rest);
 }
 
 /* The path that goes to the service; absent when the step limit of the pattern was met. */
@@ -175,7 +179,7 @@ static struct str rewrite_path(struct exchange *x, const struct http_rewrite *re
 			return result;
 		if (result.n == 0)
 			return path;
-		return result.p[0] == '/' ? result : join(x, STR("/"), result);
+		return result.p[0] == '/' ? result : join(x, STR("/"), STR(""), result);
 	}
 	if (rewrite->path.n == 0)
 		return path;
