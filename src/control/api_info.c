@@ -2,6 +2,7 @@
 #include "control/api.h"
 #include "control/compile.h"
 #include "control/control_parts.h"
+#include "control/process.h"
 #include "core/log.h"
 #include "proxy/policy.h"
 
@@ -129,7 +130,9 @@ bool api_metrics(struct api_call *call, struct problem *why)
 	struct sbuf out = { 0 };
 
 	(void)why;
+	process_sample();
 	metric_set(call->control->degraded, compile_degraded(call->control->compiler));
+	compile_sample_endpoints(call->control->compiler);
 	metric_write(&out);
 	call->status = 200;
 	call->answer = arena_copy(call->arena, sbuf_str(&out));

@@ -49,3 +49,5 @@ struct status compile_gateway_status(const struct compiler *c, struct str gatewa
 struct status compile_attachment_status(const struct compiler *c, struct str attachment_id);
 /* A sampled problem count for GET /metrics. */
 unsigned compile_degraded(const struct compiler *c);
+/* Sets METRIC_ENDPOINT_HEALTHY for GET /metrics: ejections end when their time is over, and nobody says so. */
+void compile_sample_endpoints(const struct compiler *c);

@@ -77,8 +77,7 @@ static void destroy_gateway(struct part *p)
 {
 	struct gateway *g = CONTAINER(p, struct gateway, part);
 
-	metric_series_drop(g->requests);
-	metric_series_drop(g->seconds);
+	traffic_close_series(&g->traffic);
 	policies_drop(g->policies);
 	arena_free(&g->arena);
 	mem_free(g);
@@ -128,8 +127,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	g->record = record_fragment(&g->arena, "gateway", g->name);
 	read_trust(c, g);
 	read_attempts(c, g);
-	g->requests = metric_series(METRIC_REQUESTS, (struct str[]){ g->name, STR("") });
-	g->seconds = metric_series(METRIC_REQUEST_SECONDS, (struct str[]){ g->name, STR("") });
+	traffic_open_series(&g->traffic, g->name, STR(""));
 	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 } });
 	return g;
 }

@@ -16,10 +16,7 @@ static void destroy_base(struct part *p)
 {
 	struct route_base *base = CONTAINER(p, struct route_base, part);
 
-	if (base->content.requests)
-		metric_series_drop(base->content.requests);
-	if (base->content.seconds)
-		metric_series_drop(base->content.seconds);
+	traffic_close_series(&base->content.traffic);
 	arena_free(&base->arena);
 	mem_free(base);
 }
@@ -31,12 +28,19 @@ struct str gateway_name(const struct compiler *c, struct str gateway_id)
 	return r && r->name.n ? r->name : gateway_id;
 }
 
-static void open_series(const struct compiler *c, struct route_base *base)
+/* Names of operations are unique in their API only. */
+static struct str label_of(const struct compiler *c, const struct route_source *s, struct arena *a)
 {
-	struct str labels[] = { gateway_name(c, base->gateway_id), base->content.name };
+	const struct resource *api = model_get(c->model, RESOURCE_API, json_text(s->resource->doc, "httpApiId"));
 
-	base->content.requests = metric_series(METRIC_REQUESTS, labels);
-	base->content.seconds = metric_series(METRIC_REQUEST_SECONDS, labels);
+	if (s->resource->kind != RESOURCE_OPERATION || !api)
+		return s->name;
+	return arena_printf(a, "%.*s/%.*s", STR_FMT(api->name), STR_FMT(s->name));
+}
+
+static void open_series(const struct compiler *c, struct route_base *base, const struct route_source *s)
+{
+	traffic_open_series(&base->content.traffic, gateway_name(c, base->gateway_id), label_of(c, s, &base->arena));
 	base->content.record = record_fragment(&base->arena, "route", base->content.name);
 }
 
@@ -224,7 +228,7 @@ struct route_base *route_base_new(struct compiler *c, const struct route_source 
 		part_drop(&base->part);
 		return NULL;
 	}
-	open_series(c, base);
+	open_series(c, base, s);
 	return base;
 }
 

@@ -19,18 +19,16 @@ static void destroy_endpoint_cell(struct part *p)
 {
 	struct endpoint_cell *cell = CONTAINER(p, struct endpoint_cell, part);
 
-	metric_series_drop(cell->healthy_series);
-	metric_series_drop(cell->ejected_series);
+	endpoint_close_series(cell);
 	mem_free(cell);
 }
 
-static struct endpoint_state *endpoint_get(struct compiler *c, struct str service_id, struct str service_name,
-					   struct str text)
+static struct endpoint_state *endpoint_get(struct compiler *c, const struct resource *service, struct str text)
 {
 	struct sbuf key = { 0 };
 	struct endpoint_state *e;
 
-	sbuf_addf(&key, "%.*s\n%.*s", STR_FMT(service_id), STR_FMT(text));
+	sbuf_addf(&key, "%.*s\n%.*s", STR_FMT(service->id), STR_FMT(text));
 	e = map_get(&c->endpoint_states, sbuf_str(&key));
 	if (!e) {
 		e = state_new(&c->endpoint_states, sizeof(*e), offsetof(struct endpoint_state, key),
@@ -39,11 +37,8 @@ static struct endpoint_state *endpoint_get(struct compiler *c, struct str servic
 		/* Pools of different workers are neighbours; the counters at the front are everybody's. */
 		e->cell = mem_alloc_aligned(64, (sizeof(*e->cell) + 63) / 64 * 64);
 		e->cell->part = (struct part){ 1, destroy_endpoint_cell };
-		e->cell->healthy_series =
-			metric_series(METRIC_ENDPOINT_HEALTHY, (struct str[]){ service_name, text });
-		e->cell->ejected_series = metric_series(METRIC_EJECTIONS, (struct str[]){ service_name, text });
+		endpoint_open_series(e->cell, gateway_name(c, json_text(service->doc, "gatewayId")), service->name, text);
 		atomic_store_explicit(&e->cell->warm_from_ms, clock_ms(), memory_order_relaxed);
-		metric_set(e->cell->healthy_series, 1);
 		mark_dirty(&c->idle_endpoints, &e->idle);
 	}
 	sbuf_free(&key);
@@ -68,57 +63,12 @@ static void destroy_base(struct part *p)
 {
 	struct service_base *base = CONTAINER(p, struct service_base, part);
 
-	if (base->content.requests)
-		metric_series_drop(base->content.requests);
-	for (unsigned i = 0; i < 5; i++)
-		if (base->content.failures[i])
-			metric_series_drop(base->content.failures[i]);
-	for (unsigned i = 0; i < SERVICE_COUNTS; i++)
-		if (base->content.counts[i])
-			metric_series_drop(base->content.counts[i]);
+	service_close_series(&base->content);
 	parts_drop(base->held, base->n_held);
-	if (base->content.panics)
-		metric_series_drop(base->content.panics);
-	if (base->content.lane_misses)
-		metric_series_drop(base->content.lane_misses);
 	if (base->content.rotation)
 		part_drop(rotation_part(base->content.rotation));
 	arena_free(&base->arena);
 	mem_free(base);
-}
-
-static void open_series(struct service *s)
-{
-	static const struct str failures[] = {
-		[CALL_CONNECT] = { "connect", 7 }, [CALL_RESET] = { "reset", 5 }, [CALL_TIMEOUT] = { "timeout", 7 },
-		[CALL_MALFORMED] = { "malformed", 9 }, [CALL_TRUNCATED] = { "truncated", 9 },
-	};
-
-	s->panics = metric_series(METRIC_BALANCE_PANICS, &s->name);
-	s->lane_misses = metric_series(METRIC_LANE_MISSES, &s->name);
-	s->requests = metric_series(METRIC_UPSTREAM_REQUESTS, &s->name);
-	for (unsigned i = 0; i < 5; i++)
-		s->failures[i] = metric_series(METRIC_UPSTREAM_FAILURES, (struct str[]){ s->name, failures[i] });
-}
-
-static void open_counts(struct service *s)
-{
-	static const struct {
-		enum metric_id family;
-		struct str label;
-	} counts[SERVICE_COUNTS] = {
-		[SERVICE_RETRY_SUCCEEDED] = { METRIC_UPSTREAM_RETRIES, { "succeeded", 9 } },
-		[SERVICE_RETRY_FAILED] = { METRIC_UPSTREAM_RETRIES, { "failed", 6 } },
-		[SERVICE_RETRY_EXHAUSTED] = { METRIC_RETRIES_DENIED, { "attempts", 8 } },
-		[SERVICE_RETRY_BUDGET] = { METRIC_RETRIES_DENIED, { "budget", 6 } },
-		[SERVICE_BODY_ABANDONED] = { METRIC_BODIES_ABANDONED, { NULL, 0 } },
-		[SERVICE_TIMEOUT_TOTAL] = { METRIC_UPSTREAM_TIMEOUTS, { "total", 5 } },
-		[SERVICE_TIMEOUT_TRY] = { METRIC_UPSTREAM_TIMEOUTS, { "try", 3 } },
-		[SERVICE_FALLBACKS] = { METRIC_UPSTREAM_FALLBACKS, { NULL, 0 } },
-	};
-
-	for (unsigned i = 0; i < SERVICE_COUNTS; i++)
-		s->counts[i] = metric_series(counts[i].family, (struct str[]){ s->name, counts[i].label });
 }
 
 static bool has_labels(const struct json *labels, const struct json *wanted)
@@ -233,7 +183,7 @@ static void add_endpoint(const struct reading *reading, const struct service_add
 		e.version = arena_copy(&base->arena, version);
 	if (tag.n)
 		e.tag = arena_copy(&base->arena, tag);
-	state = endpoint_get(reading->compiler, reading->resource->id, s->name, e.text);
+	state = endpoint_get(reading->compiler, reading->resource, e.text);
 	e.cell = state->cell;
 	part_hold(&e.cell->part);
 	base->held[base->n_held++] = &e.cell->part;
@@ -322,8 +272,7 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	     read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
 	if (ok) {
 		read_checks(&doc, base);
-		open_series(&base->content);
-		open_counts(&base->content);
+		service_open_series(&base->content, gateway_name(c, base->gateway_id));
 		base->content.retries = NEW(&base->arena, atomic_int);
 		base->content.copies = NEW(&base->arena, atomic_int);
 	} else {
@@ -388,7 +337,7 @@ static void destroy_service(struct part *p)
 }
 
 /*
- * The ring of a balance by hash: the one there is while hosts and weights are the same, whatever else changed. A ring of
+ * The ring of a balance by hash: the one there is while hosts and weights are the same, whatever else changed. One of
  * many points takes a while to make, here on the control thread.
  */
 static struct ring *ring_for(struct service_state *state, const struct service *s)
@@ -471,6 +420,21 @@ void services_publish(struct compiler *c, struct snapshot *s)
 		s->retired[s->n_retired++] = e->cell;
 		map_remove(&c->endpoint_states, e->key);
 		mem_free(e);
+	}
+}
+
+void compile_sample_endpoints(const struct compiler *c)
+{
+	int64_t now_ms = clock_ms();
+	struct map_entry *e;
+
+	for (size_t i = 0; (e = map_next(&c->endpoint_states, &i));) {
+		const struct endpoint_state *state = e->value;
+		const struct endpoint endpoint = { .cell = state->cell };
+
+		metric_set(state->cell->healthy_series, endpoint_is_up(&endpoint, now_ms));
+		metric_set(state->cell->active_series,
+			   atomic_load_explicit(&state->cell->active, memory_order_relaxed));
 	}
 }
 

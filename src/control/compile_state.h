@@ -395,6 +395,14 @@ void tls_guard_site(const struct compiler *c, struct site *s, const struct domai
 void tls_mark_redirecting(struct compiler *c);                           /* a gateway with TLS came, moved or went */
 void certificates_free(struct compiler *c);                              /* after everything that shows them */
 
+/* compile_series.c */
+void traffic_open_series(struct traffic *t, struct str gateway, struct str route);
+void traffic_close_series(struct traffic *t);                            /* also when they were not opened */
+void service_open_series(struct service *s, struct str gateway);         /* by its name and the gateway's */
+void service_close_series(struct service *s);                            /* also when they were not opened */
+void endpoint_open_series(struct endpoint_cell *cell, struct str gateway, struct str service, struct str text);
+void endpoint_close_series(struct endpoint_cell *cell);
+
 /* compile_service.c */
 MUST_USE bool service_change(struct compiler *c, const struct change *change, struct problem *why);
 void service_mark_dirty(struct compiler *c, struct str id);

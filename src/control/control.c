@@ -8,6 +8,7 @@
 #include "control/api.h"
 #include "control/control_parts.h"
 #include "control/feature.h"
+#include "control/process.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -52,6 +53,7 @@ static void list_hosts(struct control *c, const struct control_settings *s)
 
 static void make_series(struct control *c)
 {
+	process_metrics();
 	c->api_requests = metric_series(METRIC_API_REQUESTS, NULL);
 	c->store_up = metric_series(METRIC_STORE_UP, NULL);
 	c->degraded = metric_series(METRIC_ATTACHMENTS_DEGRADED, NULL);

@@ -52,6 +52,7 @@ static const unsigned cells_of[] = {
 	[METRIC_GAUGE] = 1,
 	[METRIC_HISTOGRAM] = HISTOGRAM_CELLS,
 	[METRIC_BY_CLASS] = CLASSES,
+	[METRIC_SECONDS] = 1,
 };
 enum { KINDS = sizeof(cells_of) / sizeof(cells_of[0]) };
 _Static_assert((size_t)HISTOGRAM_CELLS <= (size_t)PAGE_CELLS, "a histogram fits a page");
@@ -330,7 +331,7 @@ void metric_count_status(struct series *s, int status)
 
 void metric_set(struct series *s, int64_t v)
 {
-	BUG_ON(kind_of(s) != METRIC_GAUGE);
+	BUG_ON(kind_of(s) != METRIC_GAUGE && kind_of(s) != METRIC_SECONDS);
 	atomic_store_explicit(own_cells(s, n_slots), v, memory_order_relaxed);
 }
 
@@ -400,6 +401,14 @@ static void print_value(struct sbuf *out, const struct series *s)
 	sbuf_addf(out, "%lld\n", (long long)sum_cell(s, 0));
 }
 
+static void print_seconds(struct sbuf *out, const struct series *s)
+{
+	long long us = (long long)sum_cell(s, 0);
+
+	print_sample_name(out, s, "", NULL, NULL);
+	sbuf_addf(out, "%lld.%06lld\n", us / 1000000, us % 1000000);
+}
+
 static void print_histogram(struct sbuf *out, const struct series *s)
 {
 	long long count = 0, sum_us = (long long)sum_cell(s, CELL_SUM);
@@ -417,7 +426,7 @@ static void print_histogram(struct sbuf *out, const struct series *s)
 
 static void print_head(struct sbuf *out, const struct family *f)
 {
-	static const char *const kinds[] = { "counter", "gauge", "histogram", "counter" };
+	static const char *const kinds[] = { "counter", "gauge", "histogram", "counter", "counter" };
 
 	sbuf_addf(out, "# HELP %s ", f->name);
 	for (const char *p = f->help; *p; p++) {
@@ -436,6 +445,7 @@ void metric_write(struct sbuf *out)
 		[METRIC_GAUGE] = print_value,
 		[METRIC_HISTOGRAM] = print_histogram,
 		[METRIC_BY_CLASS] = print_classes,
+		[METRIC_SECONDS] = print_seconds,
 	};
 
 	for (unsigned id = 0; id < METRIC_COUNT; id++) {

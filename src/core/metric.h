@@ -19,6 +19,7 @@ enum metric_id {
 enum metric_kind {
 	METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM,
 	METRIC_BY_CLASS,                           /* a counter for each status class, which is its last label */
+	METRIC_SECONDS,                            /* a counter in seconds, set in microseconds */
 };
 
 struct series;
@@ -36,7 +37,7 @@ struct series *metric_series(enum metric_id id, const struct str *values);
 void metric_series_drop(struct series *s);
 void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down; any thread */
 void metric_count_status(struct series *s, int status);    /* METRIC_BY_CLASS; ignores what is not 100 .. 599 */
-void metric_set(struct series *s, int64_t v);      /* gauge: one value for the process; set a gauge or add to it */
+void metric_set(struct series *s, int64_t v);      /* gauge (set it or add to it), or SECONDS: one for the process */
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
 int64_t metric_value(const struct series *s);      /* sum over threads, and over what it counts apart */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */

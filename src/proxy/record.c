@@ -235,20 +235,16 @@ void exchange_record(struct exchange *x, enum stream_end how)
 {
 	int64_t now_us = clock_now_us();
 	int status = x->stream.head_sent ? x->res.status : 0;
-	struct series *requests = NULL, *seconds = NULL;
+	const struct traffic *t = x->route ? &x->route->traffic : x->site ? &x->site->gateway->traffic : NULL;
 
 	(void)how;
-	if (x->route) {
-		requests = x->route->requests;
-		seconds = x->route->seconds;
-	} else if (x->site) {
-		requests = x->site->gateway->requests;
-		seconds = x->site->gateway->seconds;
+	if (t && t->requests) {
+		metric_count_status(t->requests, status);
+		metric_add(t->bytes_in, (int64_t)x->stream.received);
+		metric_add(t->bytes_out, (int64_t)x->stream.sent);
+		if (!x->is_tunnel)
+			metric_observe_us(t->seconds, now_us - x->stream.start_us);
 	}
-	if (requests)
-		metric_count_status(requests, status);
-	if (seconds && !x->is_tunnel)
-		metric_observe_us(seconds, now_us - x->stream.start_us);
 	if (worker_settings(x->worker)->access_log)
 		write_record(x, status, now_us);
 }

@@ -43,7 +43,7 @@ struct endpoint_cell {
 	struct pool pools[WORKERS_MAX];   /* each touched by its worker only */
 	/* active health check: owned by the prober of worker 0 */
 	unsigned successes, failures;
-	struct series *healthy_series, *ejected_series;
+	struct series *healthy_series, *ejected_series, *active_series;
 };
 
 struct endpoint {
@@ -95,6 +95,8 @@ struct service {
 	struct outlier_detection outlier;
 	struct policies *policies;        /* of level Service; &policies_none when there are none */
 	struct series *requests;          /* METRIC_UPSTREAM_REQUESTS */
+	struct series *seconds;           /* METRIC_UPSTREAM_SECONDS */
+	struct series *connects;          /* METRIC_UPSTREAM_CONNECTS */
 	struct series *failures[5];       /* METRIC_UPSTREAM_FAILURES by enum call_failure */
 	struct series *counts[SERVICE_COUNTS];
 	atomic_int *retries;              /* under way, on all workers */
@@ -119,6 +121,13 @@ struct target {                           /* one service a route sends to */
 	uint16_t port;                    /* 0 = any */
 	struct str version;               /* absent = any */
 	uint32_t weight;
+};
+
+/* What clients asked for, by gateway and route. */
+struct traffic {
+	struct series *requests;          /* METRIC_REQUESTS; NULL: nothing is counted */
+	struct series *seconds;           /* METRIC_REQUEST_SECONDS */
+	struct series *bytes_in, *bytes_out;   /* METRIC_REQUEST_BYTES, METRIC_RESPONSE_BYTES */
 };
 
 enum match_type { MATCH_EXACT, MATCH_PREFIX, MATCH_REGEX, MATCH_TEMPLATE };
@@ -150,8 +159,7 @@ struct route {
 	unsigned n_targets;
 	uint32_t weight_sum;
 	struct policies *policies;        /* of level Route; for an operation its API's are merged in */
-	struct series *requests;          /* METRIC_REQUESTS */
-	struct series *seconds;           /* METRIC_REQUEST_SECONDS */
+	struct traffic traffic;
 	struct part **held;
 	unsigned n_held;
 };
@@ -170,8 +178,7 @@ struct gateway {
 	bool tells_attempts;              /* x-envoy-attempt-count */
 	size_t retry_buffer_bytes;        /* of a request body, kept for retries and copies */
 	int64_t stream_idle_ms;           /* silence of a stream (events, gRPC, WebSocket); 0 = without limit */
-	struct series *requests;          /* METRIC_REQUESTS of requests that match no route */
-	struct series *seconds;
+	struct traffic traffic;           /* of requests that match no route */
 	struct arena arena;
 	struct part **held;
 	unsigned n_held;

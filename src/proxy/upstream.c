@@ -176,6 +176,8 @@ static void connect_to(struct exchange *x, struct addr to, bool fresh)
 	if (UNLIKELY(x->endpoint->tls != NULL))
 		upstream_secure(x, c);
 	call_start(c, fresh || x->is_tcp);
+	if (!c->reused && x->service->connects)
+		metric_add(x->service->connects, 1);
 	if (!x->is_tcp)
 		send_request(x);
 }
@@ -319,6 +321,8 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	x->is_tunnel = c->is_tunnel;
 	if (UNLIKELY(x->attempt != NULL) && attempt_refuses(x))
 		return;
+	if (x->service->seconds)
+		metric_observe_us(x->service->seconds, x->upstream_head_us - x->upstream_start_us);
 	if (!end && UNLIKELY(x->site->gateway->stream_idle_ms != c->idle_timeout_ms) && outcome_is_stream(x))
 		call_set_idle(c, x->site->gateway->stream_idle_ms);
 	x->part = (struct str){ data, n };

@@ -613,9 +613,9 @@ def test_expiry_is_a_metric(gw, ca):
 	secret = put_certificate(gw, pair)
 	end = ssl.cert_time_to_seconds(subprocess.run(["openssl", "x509", "-enddate", "-noout"], input=pair.cert.encode(),
 		capture_output=True, check=True).stdout.decode().strip().partition("=")[2])
-	assert metric(gw, "sluice_certificate_not_after_seconds", certificate=secret.name, namespace="default") == end
+	assert metric(gw, "sluice_certificate_not_after_timestamp_seconds", certificate=secret.name, namespace="default") == end
 	gw.delete(secret)
-	assert metric(gw, "sluice_certificate_not_after_seconds", certificate=secret.name, namespace="default") == 0
+	assert metric(gw, "sluice_certificate_not_after_timestamp_seconds", certificate=secret.name, namespace="default") == 0
 
 
 # ---- TLS in front of a byte stream ----

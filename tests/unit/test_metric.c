@@ -47,7 +47,8 @@ static void test_same_values_same_series(void **state)
 
 static void test_writes_counters_and_gauges(void **state)
 {
-	const struct str labels[] = { STR("a\"b\\c\nd"), STR("h\xc3\xa9") }, broken[] = { STR("x\xff"), STR("") };
+	const struct str labels[] = { STR("gw"), STR("a\"b\\c\nd"), STR("h\xc3\xa9") };
+	const struct str broken[] = { STR("gw"), STR("x\xff"), STR("") };
 	struct series *failures = metric_series(METRIC_UPSTREAM_FAILURES, labels);
 	struct series *version = metric_series(METRIC_SNAPSHOT_VERSION, NULL);
 
@@ -62,8 +63,8 @@ static void test_writes_counters_and_gauges(void **state)
 	assert_int_equal(metric_value(failures), 5);
 	assert_written("# HELP sluice_upstream_failures_total Attempts that failed before a response, by reason.\n"
 		       "# TYPE sluice_upstream_failures_total counter\n"
-		       "sluice_upstream_failures_total{service=\"a\\\"b\\\\c\\nd\",reason=\"h\xc3\xa9\"} 5\n"
-		       "sluice_upstream_failures_total{service=\"x?\",reason=\"\"} 0\n"
+		       "sluice_upstream_failures_total{gateway=\"gw\",service=\"a\\\"b\\\\c\\nd\",reason=\"h\xc3\xa9\"} 5\n"
+		       "sluice_upstream_failures_total{gateway=\"gw\",service=\"x?\",reason=\"\"} 0\n"
 		       "# HELP sluice_snapshot_version Version of the configuration in force.\n"
 		       "# TYPE sluice_snapshot_version gauge\n"
 		       "sluice_snapshot_version -7\n");
@@ -179,7 +180,7 @@ static void test_ended_series_leave_no_memory_behind(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 20000; i++) {
-		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b") };
+		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b"), STR("c") };
 		struct series *counter = metric_series(METRIC_UPSTREAM_FAILURES, labels);
 		struct series *histogram = metric_series(METRIC_REQUEST_SECONDS, labels);
 
@@ -204,7 +205,7 @@ static void test_many_series_have_cells_of_their_own(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < SERIES; i++) {
-		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b") };
+		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b"), STR("c") };
 
 		series[i] = metric_series(i % 2 ? METRIC_REQUEST_SECONDS : METRIC_UPSTREAM_FAILURES, labels);
 	}
