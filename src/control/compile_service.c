@@ -227,15 +227,15 @@ static void read_checks(const struct service_doc *doc, struct service_base *base
 {
 	const struct health_check_config *h = &doc->healthCheckConfig;
 	const struct outlier_detection_config *o = &doc->outlierDetectionConfig;
-	bool is_h2;
+	static const int kinds[] = {
+		[HEALTH_CHECK_TCP] = HEALTH_TCP, [HEALTH_CHECK_HTTP] = HEALTH_HTTP, [HEALTH_CHECK_GRPC] = HEALTH_GRPC,
+	};
 
 	base->content.protocol = protocol_of(doc, 0);
-	/* The prober speaks HTTP/1.1: of an upstream that may not, it asks for a connection only. */
-	is_h2 = base->content.protocol == UPSTREAM_HTTP2 || base->content.protocol == UPSTREAM_GRPC;
 	if (doc->has_healthCheckConfig)
 		base->content.health = (struct health_check){
 			.enable = h->enable,
-			.protocol = h->protocol == HEALTH_CHECK_HTTP && !is_h2 ? HEALTH_HTTP : HEALTH_TCP,
+			.protocol = kinds[h->protocol],
 			.path = arena_copy(&base->arena, h->httpPath.n ? h->httpPath : STR("/")),
 			.host = arena_copy(&base->arena, h->httpHost),
 			.interval_ms = h->interval * 1000,

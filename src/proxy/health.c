@@ -6,10 +6,12 @@
 #include "core/mem.h"
 #include "core/metric.h"
 #include "proxy/exchange.h"
+#include "proxy/grpc.h"
 #include "proxy/upstream_tls.h"
 #include "proxy/rotation.h"
 #include "proxy/worker.h"
 
+#define ANSWER_BYTES 256                 /* of a GRPC check, frame included; the message that says all is 7 bytes */
 #define EJECTIONS_MAX 10                 /* the time out of use grows up to so many times the base */
 
 /* ---------- outlier detection ---------- */
@@ -106,6 +108,9 @@ struct probe {
 	struct addr addr;
 	uint16_t port;
 	const struct tls_client *tls;     /* of the snapshot that was adopted last; NULL: in the clear */
+	char answer[ANSWER_BYTES];        /* of a GRPC check */
+	size_t answer_n;
+	bool over_h2;
 	bool is_running;                  /* a lookup or a call is under way */
 	bool is_seen;
 };
@@ -190,24 +195,44 @@ static struct probe *of(struct call *c)
 	return CONTAINER(c, struct probe, call);
 }
 
+/* grpc-status stands in the trailers, or in the head of an answer without a message. */
+static bool is_serving(const struct probe *b)
+{
+	const struct message *res = &b->call.res;
+	struct str status = message_value(res->trailers ? res->trailers : res, HEADER_GRPC_STATUS);
+
+	return str_equal(status, STR("0")) && grpc_health_is_serving((struct str){ b->answer, b->answer_n });
+}
+
+static void body(struct call *c, char *data, size_t n, bool end)
+{
+	struct probe *b = of(c);
+
+	if (n > ANSWER_BYTES - b->answer_n) {
+		if (!end)
+			call_cancel(c);
+		conclude(b, false);
+		return;
+	}
+	if (n > 0)
+		memcpy(b->answer + b->answer_n, data, n);
+	b->answer_n += n;
+	if (end)
+		conclude(b, is_serving(b));
+}
+
 static void response(struct call *c, char *data, size_t n, bool end)
 {
 	struct probe *b = of(c);
 	int status = c->res.status;
 
-	(void)data;
-	(void)n;
+	if (b->check.protocol == HEALTH_GRPC && status == 200) {
+		body(c, data, n, end);
+		return;
+	}
 	if (!end)
 		call_cancel(c);
-	conclude(b, status >= 200 && status < 400);
-}
-
-static void body(struct call *c, char *data, size_t n, bool end)
-{
-	(void)c;
-	(void)data;
-	(void)n;
-	(void)end;
+	conclude(b, b->check.protocol == HEALTH_HTTP && status >= 200 && status < 400);
 }
 
 /* For TCP checks: the connection is there, nothing is sent. */
@@ -236,6 +261,28 @@ static void failed(struct call *c, enum call_failure what)
 
 static const struct call_ops probe_ops = { .response = response, .body = body, .drained = connected, .failed = failed };
 
+static void ask(struct probe *b)
+{
+	struct message head = { .arena = &b->arena, .method = METHOD_GET, .method_name = STR("GET"), .minor = 1 };
+	struct str question = { NULL, 0 };
+
+	head.path = b->check.path;
+	head.authority = b->check.host.n ? b->check.host : b->endpoint;
+	message_add_id(&head, HEADER_USER_AGENT, STR("sluice-health-check"));
+	if (b->check.protocol == HEALTH_GRPC) {
+		head.method = METHOD_POST;
+		head.method_name = STR("POST");
+		head.path = STR("/grpc.health.v1.Health/Check");
+		head.framing = FRAMING_CHUNKED;
+		head.wants_trailers = true;
+		message_add_id(&head, HEADER_CONTENT_TYPE, STR("application/grpc"));
+		question = grpc_health_request(&b->arena, (struct str){ b->check.path.p + 1, b->check.path.n - 1 });
+	}
+	b->answer_n = 0;
+	b->call.method = head.method;
+	call_send(&b->call, &head, question, true);
+}
+
 static void call_endpoint(struct probe *b, struct addr to)
 {
 	struct call *c = &b->call;
@@ -244,18 +291,13 @@ static void call_endpoint(struct probe *b, struct addr to)
 	*c = (struct call){
 		.client = worker_client(b->prober->worker), .ops = &probe_ops, .arena = &b->arena, .addr = to
 	};
-	c->method = METHOD_GET;
 	c->connect_timeout_ms = c->idle_timeout_ms = b->check.timeout_ms;
 	c->is_tunnel = b->check.protocol == HEALTH_TCP;
+	c->over_h2 = b->over_h2;
 	upstream_secure_probe(c, b->tls, b->check.host, b->host_name);
 	call_start(c, true);
-	if (b->check.protocol == HEALTH_TCP)
-		return;
-	struct message head = { .arena = &b->arena, .method = METHOD_GET, .method_name = STR("GET"), .minor = 1 };
-	head.path = b->check.path;
-	head.authority = b->check.host.n ? b->check.host : b->endpoint;
-	message_add_id(&head, HEADER_USER_AGENT, STR("sluice-health-check"));
-	call_send(c, &head, (struct str){ 0 }, true);
+	if (b->check.protocol != HEALTH_TCP)
+		ask(b);
 }
 
 static void name_found(struct resolver_query *q)
@@ -310,6 +352,12 @@ static struct probe *find(struct prober *p, const struct endpoint_cell *cell)
 	return NULL;
 }
 
+static bool asks_over_h2(const struct health_check *check, const struct endpoint *e)
+{
+	return check->protocol == HEALTH_GRPC ||
+	       (check->protocol == HEALTH_HTTP && (e->protocol == UPSTREAM_HTTP2 || e->protocol == UPSTREAM_GRPC));
+}
+
 static void set_check(struct probe *b, const struct service *s, const struct endpoint *e)
 {
 	arena_free(&b->texts);
@@ -322,6 +370,7 @@ static void set_check(struct probe *b, const struct service *s, const struct end
 	b->addr = e->addr;
 	b->port = e->port;
 	b->tls = e->tls;
+	b->over_h2 = asks_over_h2(&s->health, e);
 }
 
 static void want(struct prober *p, const struct service *s, const struct endpoint *e)
@@ -339,7 +388,8 @@ static void want(struct prober *p, const struct service *s, const struct endpoin
 		list_append(&p->probes, &b->node);
 		set_check(b, s, e);
 		loop_arm(worker_loop(p->worker), &b->timer, 0);
-	} else if (!same_check(&b->check, &s->health) || b->tls != e->tls) {
+	} else if (!same_check(&b->check, &s->health) || b->tls != e->tls ||
+		   b->over_h2 != asks_over_h2(&s->health, e)) {
 		stop(b);
 		set_check(b, s, e);
 		loop_arm(worker_loop(p->worker), &b->timer, 0);

@@ -62,8 +62,8 @@ struct endpoint {
 
 struct health_check {
 	bool enable;
-	enum { HEALTH_TCP, HEALTH_HTTP } protocol;
-	struct str path, host;
+	enum { HEALTH_TCP, HEALTH_HTTP, HEALTH_GRPC } protocol;
+	struct str path, host;            /* of GRPC: "/" and the name of the service asked about */
 	int64_t interval_ms, timeout_ms;
 	unsigned healthy_threshold, unhealthy_threshold;
 };

@@ -93,7 +93,7 @@ static const struct field health_fields[] = {
 	CHOICE(struct health_check_config, protocol, health_protocols, DEFAULT("\"TCP\""), ANY_CASE,
 		DOC("How they are checked.")),
 	TEXT(struct health_check_config, httpPath, DEFAULT("\"/\""), RANGE(1, 2048), FORMAT(format_path),
-		DOC("Path asked for.")),
+		DOC("Path asked for. Of GRPC: /NAME asks for the health of that gRPC service, / for the server's.")),
 	TEXT(struct health_check_config, httpHost, RANGE(1, 255), FORMAT(format_host),
 		DOC("Host sent; the endpoint's address when left out.")),
 	INT(struct health_check_config, interval, RANGE(1, 3600), DEFAULT("5"), UNIT("seconds"),
