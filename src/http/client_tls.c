@@ -188,9 +188,9 @@ struct lane *lane_of(const struct call *call)
 
 static enum tls_alpn alpn_of(const struct call *call)
 {
-	if (call->is_tunnel)
-		return TLS_ALPN_NONE;
-	return call->over_h2 ? TLS_ALPN_H2 : TLS_ALPN_HTTP1;
+	if (call->over_h2)
+		return TLS_ALPN_H2;
+	return call->is_tunnel ? TLS_ALPN_NONE : TLS_ALPN_HTTP1;
 }
 
 bool client_can_secure(struct call *call)
