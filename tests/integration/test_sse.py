@@ -107,10 +107,11 @@ def test_two_hundred_streams():
 		assert statistics.median(found) < limit / 2 and found[int(len(found) * 0.99)] < limit, found[-20:]
 
 
-def test_silence_is_bounded_by_the_upstreams_limit_alone():
-	"""No other timer cuts a stream: all those of clients are shorter here than the silence."""
-	with Gateway(upstream_idle_ms=1500, header_timeout_ms=200, body_idle_ms=200, idle_timeout_ms=200, write_stall_ms=200) as gw, \
+def test_silence_is_bounded_by_the_setting_for_streams_alone():
+	"""No other timer cuts a stream: all of them are shorter here than the silence."""
+	with Gateway(upstream_idle_ms=400, header_timeout_ms=200, body_idle_ms=200, idle_timeout_ms=200, write_stall_ms=200) as gw, \
 			Feed() as feed:
+		gw.feature("streamIdleTimeoutMs", 1500)
 		gw.route("/events", feed.port)
 		with subscribe(gw) as client:
 			wait_millis(900)

@@ -303,7 +303,8 @@ def test_a_refusal_by_address_is_an_ordinary_answer(gw, echo):
 
 
 def test_silence_ends_it():
-	with Gateway(upstream_idle_ms=400) as gw, Scripted(echo_frames) as server:
+	with Gateway(upstream_idle_ms=100) as gw, Scripted(echo_frames) as server:
+		gw.feature("streamIdleTimeoutMs", 400)
 		gw.route("/", server.port)
 		connection, answer = upgrade(gw, "/silent")
 		with connection:
