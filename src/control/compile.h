@@ -32,6 +32,8 @@ void compiler_set_lenient(struct compiler *c, bool lenient);
 MUST_USE bool compile_change(struct compiler *c, const struct change *change, struct problem *why);
 /* Nothing to do when nothing changed. Returns the version in force. Measures METRIC_SNAPSHOT_SECONDS. */
 uint64_t compile_publish(struct compiler *c);
+/* Now and then: addresses that could not be bound at start. True: some can be served now, publish. */
+bool compile_retry(struct compiler *c);
 void compile_reap(struct compiler *c);            /* now and then: frees snapshots that came back */
 
 /* What resources look like in force. Text lives until the next change. */

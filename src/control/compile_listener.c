@@ -124,6 +124,8 @@ static void plan_addresses(struct gateway_plan *plan, const struct gateway_doc *
 
 	plan->addrs = NEW_N(&plan->arena, struct addr, doc->externalIPs.n + 2);
 	plan->keys = NEW_N(&plan->arena, struct str, doc->externalIPs.n + 2);
+	plan->lost = NEW_N(&plan->arena, struct addr, doc->externalIPs.n + 2);
+	plan->lost_keys = NEW_N(&plan->arena, struct str, doc->externalIPs.n + 2);
 	for (size_t i = 0; i < doc->externalIPs.n; i++) {
 		if (!ip_parse(*ITEM(doc->externalIPs, struct str, i), &ip))
 			continue;
@@ -369,7 +371,9 @@ static bool tolerate(const struct compiler *c, struct gateway_plan *plan, const 
 	if (!c->settings.lenient)
 		return false;
 	plan->phase = PHASE_FAILED;
-	plan->reason = arena_copy(&plan->arena, str_of(why->text));
+	plan->reason = why->kind == PROBLEM_INTERNAL
+			       ? arena_printf(&plan->arena, "%s; it is tried again by itself", why->text)
+			       : arena_copy(&plan->arena, str_of(why->text));
 	plan->last_error = plan->reason;
 	log_error("gateway.not_served", F_STR("gateway", plan->name), F_STR("reason", plan->reason));
 	return true;
@@ -392,6 +396,20 @@ static bool check_carries(const struct binding_state *b, const struct gateway_st
 	return true;
 }
 
+bool binding_prepare(struct compiler *c, struct str key, const struct addr *addr, struct problem *why)
+{
+	return map_get(&c->binding_states, key) || binding_open(c, key, addr, why);
+}
+
+/* What could not be bound is tried again (compile_retry.c); other conflicts end with a change of what they are about. */
+static void note_lost(struct gateway_plan *plan, unsigned i, const struct problem *why)
+{
+	if (why->kind != PROBLEM_INTERNAL)
+		return;
+	plan->lost[plan->n_lost] = plan->addrs[i];
+	plan->lost_keys[plan->n_lost++] = plan->keys[i];
+}
+
 /* Opens what is not open; leaves the addresses that can be served in *plan. */
 static bool open_plan(struct compiler *c, struct gateway_state *g, struct gateway_plan *plan, struct problem *why)
 {
@@ -405,8 +423,10 @@ static bool open_plan(struct compiler *c, struct gateway_state *g, struct gatewa
 
 		if (!ok && !tolerate(c, plan, why))
 			return false;
-		if (!ok)
+		if (!ok) {
+			note_lost(plan, i, why);
 			continue;
+		}
 		plan->addrs[n] = plan->addrs[i];
 		plan->keys[n++] = plan->keys[i];
 	}
@@ -415,7 +435,7 @@ static bool open_plan(struct compiler *c, struct gateway_state *g, struct gatewa
 }
 
 /* Closes those of the addresses that nobody uses and no worker knows of. */
-static void sweep(struct compiler *c, const struct str *keys, unsigned n)
+void bindings_sweep(struct compiler *c, const struct str *keys, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		struct binding_state *b = map_get(&c->binding_states, keys[i]);
@@ -431,7 +451,7 @@ bool gateway_move(struct compiler *c, struct gateway_state *g, struct gateway_pl
 	unsigned planned = plan ? plan->n_addrs : 0;
 
 	if (plan && !open_plan(c, g, plan, why)) {
-		sweep(c, plan->keys, planned);
+		bindings_sweep(c, plan->keys, planned);
 		return false;
 	}
 	for (unsigned i = 0; i < g->n_bindings; i++)
@@ -442,7 +462,7 @@ bool gateway_move(struct compiler *c, struct gateway_state *g, struct gateway_pl
 	for (unsigned i = 0; plan && i < plan->n_addrs; i++)
 		join_binding(c, g, map_get(&c->binding_states, plan->keys[i]));
 	if (before)
-		sweep(c, before->keys, before->n_addrs);
+		bindings_sweep(c, before->keys, before->n_addrs);
 	gateway_plan_free(before);
 	return true;
 }

@@ -180,6 +180,10 @@ struct gateway_plan {
 	struct addr *addrs;
 	struct str *keys;
 	unsigned n_addrs;
+	struct addr *lost;                /* addresses that could not be bound at start, and their keys */
+	struct str *lost_keys;
+	unsigned n_lost;
+	int64_t retry_ms, retry_wait_ms;  /* when they are tried again, clock_ms(); how long it waited last */
 	struct str *hosts;                /* names, lower case */
 	unsigned n_hosts;
 	bool any_host;
@@ -363,6 +367,9 @@ void gateway_plan_free(struct gateway_plan *p);
 /* Moves g to what `plan` says (NULL: away) and takes the plan. A refusal changes nothing. */
 MUST_USE bool gateway_move(struct compiler *c, struct gateway_state *g, struct gateway_plan *plan,
 			   struct problem *why);
+/* Opens the address for whoever joins it next; false: it cannot be bound. sweep: closes those that nobody joined. */
+MUST_USE bool binding_prepare(struct compiler *c, struct str key, const struct addr *addr, struct problem *why);
+void bindings_sweep(struct compiler *c, const struct str *keys, unsigned n);
 /* Whether g may serve `name` on all its bindings. */
 MUST_USE bool gateway_claim(struct gateway_state *g, struct str name, const char *field, struct problem *why);
 void gateway_unclaim(struct gateway_state *g, struct str name);

@@ -246,3 +246,58 @@ def test_store_that_fails_later_does_not_stop_traffic(tmp_path, backend_process)
 		finally:
 			lock.close()
 		assert gw.api("POST", "/api/v2/policies", {"name": "x", "className": "Waf", "config": '{"enable":true}'})[0] == 200
+
+
+def test_port_that_is_free_again_is_served(tmp_path, backend_process):
+	"""The gateway says why it failed and that it is tried again; when the port is free it runs, with all it has, and nothing is cut."""
+	with Gateway(data=tmp_path / "data") as gw:
+		good, bad = gw.gateway(), gw.gateway()
+		gw.route("/", backend_process, site=good)
+		gw.route("/", backend_process, site=bad)
+		gw.domain("late.test", site=bad)
+		gw.stop()
+		with socket.socket() as taken:
+			taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+			taken.bind(("127.0.0.1", bad.port))
+			taken.listen()
+			gw.start()
+			status = gw.ask("GET", bad.path)["status"]
+			assert status["phase"] == "Failed" and str(bad.port) in status["reason"] and "tried again" in status["reason"], status
+			assert status.get("addresses", []) == []
+			kept = gw.connect(good)
+			assert kept.get("/echo").status == 200
+			# Changes meanwhile belong to what is served later.
+			added = gw.domain("added.test", site=bad)
+			time.sleep(1.5)    # at least one more attempt meets the port still taken
+			assert gw.ask("GET", bad.path)["status"]["phase"] == "Failed"
+		wait_until(lambda: gw.ask("GET", bad.path)["status"]["phase"] == "Running", 40, "the gateway is served")
+		status = gw.ask("GET", bad.path)["status"]
+		assert status["addresses"] == [f"127.0.0.1:{bad.port}"] and not status.get("reason"), status
+		for host in ("late.test", "added.test", "other.test"):
+			assert gw.get("/echo", {"Host": host}, site=bad).status == 200
+		assert kept.get("/echo").status == 200
+		kept.close()
+		wait_until(lambda: gw.events("gateway.served"), 5, "the record")
+		gw.delete(added)
+		gw.delete(gw.gateway())
+
+
+def test_gateway_with_one_of_two_addresses_serves_that_one_meanwhile(tmp_path, backend_process):
+	with Gateway(data=tmp_path / "data") as gw:
+		site = gw.gateway(externalIPs=["127.0.0.1", "127.0.0.2"])
+		gw.route("/", backend_process, site=site)
+		gw.stop()
+		with socket.socket() as taken:
+			taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+			taken.bind(("127.0.0.2", site.port))
+			taken.listen()
+			gw.start()
+			status = gw.ask("GET", site.path)["status"]
+			assert status["phase"] == "Failed" and status["addresses"] == [f"127.0.0.1:{site.port}"], status
+			kept = gw.connect(site)
+			assert kept.get("/echo").status == 200
+		wait_until(lambda: gw.ask("GET", site.path)["status"]["phase"] == "Running", 40, "the gateway is served")
+		assert kept.get("/echo").status == 200
+		kept.close()
+		with gw.connect(site, host="127.0.0.2") as second:
+			assert second.get("/echo").status == 200
