@@ -96,9 +96,19 @@ class Secured:
 		return found[0]
 
 
-def failures(gw):
+def scrape(gw):
 	with Connection(gw.admin_port) as connection:
-		text = connection.get("/metrics", {"X-Auth-Token": gw.token}, host=gw.admin).text
+		return connection.get("/metrics", {"X-Auth-Token": gw.token}, host=gw.admin).text
+
+
+def series(gw, name, **labels):
+	"""The sum of the series with these labels, whatever others they have."""
+	found = [(dict(re.findall(r'(\w+)="([^"]*)"', text)), float(n)) for text, n in re.findall(rf"^{name}{{(.*)}} (\S+)$", scrape(gw), re.M)]
+	return sum(n for have, n in found if labels.items() <= have.items())
+
+
+def failures(gw):
+	text = scrape(gw)
 	return {reason: float(n) for reason, n in re.findall(rf'^{BAD}{{reason="(\w+)"}} (\S+)$', text, re.M)}
 
 

@@ -8,9 +8,8 @@ from gw import numbers
 from pki import Authority
 from policy_kit import phase
 from service_tls_kit import *    # noqa: F403 -- the vocabulary and its fixtures
-from test_tls import metric
 from tls_backends import TlsScripted, server_context
-from wire import Connection, wait_until
+from wire import wait_until
 
 # ---- the examples ----
 
@@ -230,11 +229,11 @@ def test_trap_failed_handshake_is_failed_every_time(single, nginx, ca):
 def test_sessions_are_resumed(single, nginx, ca):
 	for name in ("good", "old"):
 		service = Secured(single, nginx.ports[name], simple(ca))
-		before = metric(single, GOOD, result="resumed")
+		before = series(single, GOOD, result="resumed")
 		assert service.see()["reused"] == "."
 		close_idle(single, service, ca)
 		assert service.see()["reused"] == "r", name
-		assert metric(single, GOOD, result="resumed") == before + 1
+		assert series(single, GOOD, result="resumed") == before + 1
 
 
 def close_idle(gw, service, ca):
@@ -302,9 +301,9 @@ def test_reject_key_of_another_certificate(gw, client_ca):
 # ---- what is seen ----
 
 def test_metrics(gw, nginx, ca):
-	before = metric(gw, GOOD, result="full")
+	before = series(gw, GOOD, result="full")
 	Secured(gw, nginx.ports["good"], simple(ca)).see()
-	assert metric(gw, GOOD, result="full") == before + 1
+	assert series(gw, GOOD, result="full") == before + 1
 	for reason in ("untrusted", "expired", "name_mismatch", "closed_by_upstream", "timeout"):
 		assert reason in failures(gw)
 
@@ -316,5 +315,4 @@ def test_no_secret_is_printed(gw, nginx, ca, client_ca):
 	service.see()
 	secret = pair.key.split("\n")[1]
 	assert secret not in json.dumps(gw.ask("GET", shown.path)) and secret not in gw.stderr()
-	with Connection(gw.admin_port) as connection:
-		assert secret not in connection.get("/metrics", {"X-Auth-Token": gw.token}, host=gw.admin).text
+	assert secret not in scrape(gw)

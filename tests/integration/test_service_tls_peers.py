@@ -11,7 +11,6 @@ from pki import Authority
 from policy_kit import phase
 from scripted import UPGRADE, Scripted, accept_key
 from service_tls_kit import *    # noqa: F403 -- the vocabulary and its fixtures
-from test_tls import metric
 from tls_backends import TlsScripted, server_context
 from wire import wait_until
 
@@ -245,7 +244,7 @@ def test_failed_handshake_counts_as_connect_failure(gw, nginx, ca):
 	service.refused()
 	record = gw.wait_record(path=service.path)
 	assert record["status"] == 503 and "connect" in record["reason"], record
-	assert metric(gw, "sluice_upstream_failures_total", service=service.service.name, reason="connect") == 1
+	assert series(gw, "sluice_upstream_failures_total", service=service.service.name, reason="connect") == 1
 
 
 def test_retry_goes_on_to_another_endpoint(gw, nginx, ca):
@@ -270,14 +269,14 @@ def health(protocol="HTTP", **more):
 
 
 def healthy(gw, service, endpoint):
-	return metric(gw, "sluice_endpoint_healthy", service=service.service.name, endpoint=endpoint)
+	return series(gw, "sluice_endpoint_healthy", service=service.service.name, endpoint=endpoint)
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "TCP"])
 def test_health_checks_speak_tls(gw, nginx, ca, protocol):
 	good, expired = (f"127.0.0.1:{nginx.ports[name]}" for name in ("good", "expired"))
 	service = Secured(gw, [good, expired], simple(ca), healthCheckConfig=health(protocol))
-	wait_until(lambda: (healthy(gw, service, good), healthy(gw, service, expired)) == (1, 0), 20, "the good one alone, though no name is given")
+	wait_until(lambda: (healthy(gw, service, good), healthy(gw, service, expired)) == (1, 0), 30, "the good one alone, though no name is given")
 	for _ in range(6):
 		assert service.see()["port"] == str(nginx.ports["good"])
 
@@ -286,7 +285,7 @@ def test_health_check_of_an_https_service(gw, nginx):
 	port = nginx.ports["system"]
 	service = Secured(gw, f"127.0.0.1:{port}", ports=[{"name": "a", "port": port, "protocol": "HTTPS"}],
 		healthCheckConfig=health(httpHost="gw.test"))
-	wait_until(lambda: metric(gw, GOOD, result="full") + metric(gw, GOOD, result="resumed") > 0, 20, "handshakes")
+	wait_until(lambda: series(gw, GOOD, result="full") + series(gw, GOOD, result="resumed") > 0, 20, "handshakes")
 	wait_until(lambda: healthy(gw, service, f"127.0.0.1:{port}") == 1, 20, "a healthy endpoint")
 	assert service.see()["port"] == str(port)
 
