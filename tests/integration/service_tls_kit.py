@@ -49,7 +49,8 @@ def nginx(ca, system_ca, client_ca):
 		"system": {"pair": system_ca.issue("gw.test")},
 		"mutual": {"pair": ca.issue("gw.test"), "client_ca": client_ca},
 		"h2": {"pair": ca.issue("gw.test"), "h2": True},
-		"old": {"pair": ca.issue("gw.test"), "versions": "TLSv1.2"},
+		"once": {"pair": ca.issue("gw.test", "a.example", "b.example"), "more": "keepalive_requests 1;"},
+		"once of 1.2": {"pair": ca.issue("gw.test"), "versions": "TLSv1.2", "more": "keepalive_requests 1;"},
 		"plain": {},
 	}) as server:
 		server.nobody = nobody

@@ -227,28 +227,21 @@ def test_trap_failed_handshake_is_failed_every_time(single, nginx, ca):
 
 
 def test_sessions_are_resumed(single, nginx, ca):
-	for name in ("good", "old"):
+	"""By servers that close after each answer."""
+	for name in ("once", "once of 1.2"):
 		service = Secured(single, nginx.ports[name], simple(ca))
-		before = series(single, GOOD, result="resumed")
-		assert service.see()["reused"] == "."
-		close_idle(single, service, ca)
-		assert service.see()["reused"] == "r", name
-		assert series(single, GOOD, result="resumed") == before + 1
+		full, resumed = (series(single, GOOD, result=result) for result in ("full", "resumed"))
+		seen = [service.see() for _ in range(4)]
+		assert [one["reused"] for one in seen] == [".", "r", "r", "r"], name
+		assert len({one["connection"] for one in seen}) == 4
+		assert (series(single, GOOD, result="full"), series(single, GOOD, result="resumed")) == (full + 1, resumed + 3)
 
 
-def close_idle(gw, service, ca):
-	"""The upstream asks for a close."""
-	answer = service.get(path="/files/nginx.conf", headers={"Connection": "close"})
-	assert answer.status in (200, 404)
-	many = [gw.connect() for _ in range(2)]
-	try:
-		for connection in many:    # two at once: one of them needs a new connection
-			connection.start("GET", service.path, host="gw.test")
-		for connection in many:
-			assert connection.read_response().status == 200
-	finally:
-		for connection in many:
-			connection.close()
+def test_trap_session_of_another_name_is_not_resumed(single, nginx, ca):
+	service = Secured(single, nginx.ports["once"], simple(ca))
+	assert [service.see(host)["reused"] for host in ("a.example", "b.example", "a.example")] == [".", ".", "r"]
+	assert service.refused("c.example") == "name_mismatch"
+
 
 # ---- what is refused ----
 
