@@ -4,6 +4,7 @@
 #include "cli/client.h"
 #include "cli/settings.h"
 #include "control/resource.h"
+#include "core/metric.h"
 #include "proxy/policy.h"
 
 #define TABLE_HEAD "| Field | Type | Required | Allowed | Default | Meaning |\n|---|---|---|---|---|---|\n"
@@ -25,8 +26,8 @@ static const struct command {
 	{ "trace", "[METHOD] URL [FLAGS]", "what would become of a request: listener, route, what each policy says, "
 	  "where it would go; nothing is sent", trace_flags },
 	{ "version", "", "print the version", NULL },
-	{ "help", "[COMMAND | settings | api]",
-	  "print this; every setting, every resource of the API (Markdown)", NULL },
+	{ "help", "[COMMAND | settings | api | metrics]",
+	  "print this; every setting, every resource of the API, every metric (Markdown)", NULL },
 };
 
 int cli_version(void)
@@ -60,6 +61,21 @@ static int help_api(void)
 	       "`?dryRun=true` validates\nand changes nothing. The same as OpenAPI: `GET /openapi.json`.\n");
 	for (unsigned i = 0; i < RESOURCE_COUNT; i++)
 		print_resource(resource_classes[i]);
+	return 0;
+}
+
+static int help_metrics(void)
+{
+	struct sbuf out = { 0 };
+
+	SBUF_LIT(&out, "# Metrics\n\nOf `GET /metrics`, in Prometheus text format. Times are in seconds, sizes in bytes. "
+		 "A series is there\nfrom the time its resource is made, with 0, and goes with it. How to read them: "
+		 "[observe.md](../guide/observe.md).\n\n"
+		 "`route` is the name of a route or REST API, API/OPERATION of an operation, empty for requests that "
+		 "match none.\n`code_class` is 1xx to 5xx.\n\n"
+		 "| Name | Kind | Labels | Meaning |\n|---|---|---|---|\n");
+	metric_manual(&out);
+	print_text(&out);
 	return 0;
 }
 
@@ -108,6 +124,8 @@ int cli_help(const char *topic)
 		return help_run();
 	if (topic && strcmp(topic, "api") == 0)
 		return help_api();
+	if (topic && strcmp(topic, "metrics") == 0)
+		return help_metrics();
 	if (topic && strcmp(topic, "settings") == 0) {
 		settings_manual(stdout);
 		return 0;

@@ -15,7 +15,7 @@ enum {
 };
 
 int cli_version(void);
-int cli_help(const char *topic);                  /* a command, "settings" or "api"; NULL = the list of commands */
+int cli_help(const char *topic);                  /* a command, "settings", "api" or "metrics"; NULL = all commands */
 int cli_check(int argc, char **argv);             /* files */
 int cli_policy(int argc, char **argv);            /* classes | schema | example | manual [CLASS] | effective FLAGS */
 /* Commands that ask a running gateway: args end with NULL. */

@@ -424,10 +424,29 @@ static void print_histogram(struct sbuf *out, const struct series *s)
 	sbuf_addf(out, "%lld\n", count);
 }
 
+static const char *const kinds[] = {
+	[METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge", [METRIC_HISTOGRAM] = "histogram",
+	[METRIC_BY_CLASS] = "counter", [METRIC_SECONDS] = "counter",
+};
+
+void metric_manual(struct sbuf *out)
+{
+	for (unsigned id = 0; id < METRIC_COUNT; id++) {
+		const struct family *f = &families[id];
+		struct str rest = str_of(f->labels), label;
+		const char *between = "";
+
+		sbuf_addf(out, "| `%s` | %s | ", f->name, kinds[f->kind]);
+		while (f->labels[0] && str_split(&rest, ',', &label)) {
+			sbuf_addf(out, "%s`%.*s`", between, STR_FMT(label));
+			between = ", ";
+		}
+		sbuf_addf(out, " | %s |\n", f->help);
+	}
+}
+
 static void print_head(struct sbuf *out, const struct family *f)
 {
-	static const char *const kinds[] = { "counter", "gauge", "histogram", "counter", "counter" };
-
 	sbuf_addf(out, "# HELP %s ", f->name);
 	for (const char *p = f->help; *p; p++) {
 		if (*p == '\\' || *p == '\n')

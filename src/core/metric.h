@@ -41,5 +41,6 @@ void metric_set(struct series *s, int64_t v);      /* gauge (set it or add to it
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
 int64_t metric_value(const struct series *s);      /* sum over threads, and over what it counts apart */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */
+void metric_manual(struct sbuf *out);              /* Markdown rows: name, kind, labels, meaning; any time */
 size_t metric_bytes(void);                         /* of all cells that were ever written; for tests */
 void metric_stop(void);                            /* frees everything, when nobody adds any more */
