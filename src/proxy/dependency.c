@@ -4,16 +4,16 @@
 
 #define WORDS (DEPENDENCY_ERROR_MAX / 8)
 
-/* Whoever makes the sequence odd writes; the others' news is as good as his, and is dropped. */
+/*
+ * Whoever makes the sequence odd writes; the others' news is as good as his, and is dropped. All stores until end() are
+ * releases and all loads of a reader acquires: who sees one of them sees the odd sequence.
+ */
 static bool begin(struct dependency *d)
 {
 	unsigned seen = atomic_load_explicit(&d->sequence, memory_order_relaxed);
 
-	if (seen & 1 || !atomic_compare_exchange_strong_explicit(&d->sequence, &seen, seen + 1, memory_order_acquire,
-								   memory_order_relaxed))
-		return false;
-	atomic_thread_fence(memory_order_release);
-	return true;
+	return !(seen & 1) && atomic_compare_exchange_strong_explicit(&d->sequence, &seen, seen + 1,
+								      memory_order_acquire, memory_order_relaxed);
 }
 
 static void end(struct dependency *d)
@@ -23,9 +23,9 @@ static void end(struct dependency *d)
 
 static void change(struct dependency *d, bool is_down)
 {
-	if (atomic_exchange_explicit(&d->is_down, is_down, memory_order_relaxed) == is_down)
+	if (atomic_exchange_explicit(&d->is_down, is_down, memory_order_acq_rel) == is_down)
 		return;
-	atomic_store_explicit(&d->since_ms, clock_wall_ms(), memory_order_relaxed);
+	atomic_store_explicit(&d->since_ms, clock_wall_ms(), memory_order_release);
 	if (d->up)
 		metric_set(d->up, !is_down);
 }
@@ -44,12 +44,12 @@ void dependency_down(struct dependency *d, const char *reason, struct str error)
 	char *text = (char *)words;
 
 	for (size_t i = 0; i < error.n && i < DEPENDENCY_ERROR_MAX; i++)
-		text[i] = (unsigned char)error.p[i] < 0x20 || error.p[i] == 0x7f ? ' ' : error.p[i];
+		text[i] = error.p[i] >= 0x20 && error.p[i] < 0x7f ? error.p[i] : ' ';
 	if (!begin(d))
 		return;
 	for (unsigned i = 0; i < WORDS; i++)
-		atomic_store_explicit(&d->error[i], words[i], memory_order_relaxed);
-	atomic_store_explicit(&d->reason, reason, memory_order_relaxed);
+		atomic_store_explicit(&d->error[i], words[i], memory_order_release);
+	atomic_store_explicit(&d->reason, reason, memory_order_release);
 	change(d, true);
 	end(d);
 }
@@ -59,14 +59,13 @@ static bool read_once(const struct dependency *d, struct dependency_state *out)
 	unsigned long long words[WORDS];
 	unsigned before = atomic_load_explicit(&d->sequence, memory_order_acquire);
 
-	out->is_down = atomic_load_explicit(&d->is_down, memory_order_relaxed);
-	out->reason = atomic_load_explicit(&d->reason, memory_order_relaxed);
-	out->since_ms = atomic_load_explicit(&d->since_ms, memory_order_relaxed);
+	out->is_down = atomic_load_explicit(&d->is_down, memory_order_acquire);
+	out->reason = atomic_load_explicit(&d->reason, memory_order_acquire);
+	out->since_ms = atomic_load_explicit(&d->since_ms, memory_order_acquire);
 	for (unsigned i = 0; i < WORDS; i++)
-		words[i] = atomic_load_explicit(&d->error[i], memory_order_relaxed);
+		words[i] = atomic_load_explicit(&d->error[i], memory_order_acquire);
 	memcpy(out->error, words, DEPENDENCY_ERROR_MAX);
 	out->error[DEPENDENCY_ERROR_MAX] = 0;
-	atomic_thread_fence(memory_order_acquire);
 	return !(before & 1) && atomic_load_explicit(&d->sequence, memory_order_relaxed) == before;
 }
 

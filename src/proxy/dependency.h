@@ -29,7 +29,7 @@ struct dependency {                       /* zero-initialise: healthy */
 void dependency_up(struct dependency *d);
 /*
  * It did not. `reason` is a static text without secrets ("the authorization service does not answer"), `error` what
- * happened last; both are shown to people. Control characters of `error` become spaces, a long one is cut.
+ * happened last; both are shown to people. What is not printable ASCII in `error` becomes a space, a long one is cut.
  */
 void dependency_down(struct dependency *d, const char *reason, struct str error);
 

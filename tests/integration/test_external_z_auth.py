@@ -713,6 +713,14 @@ def test_a_changed_policy_begins_healthy(gw, backend, auth):
 	assert dependency(gw, guarded.attachment) == {}
 
 
+def test_a_dry_run_asks_nobody(gw, backend, auth):
+	base = guarded(gw, backend, auth)
+	answer = gw.ask("POST", "/api/v1/trace", {"method": "GET", "url": f"http://x:{gw.port}{base}"})
+	step = next(item for item in answer["policies"] if item["className"] == "ExternalZAuth")
+	assert step["verdict"] == "NotJudged"
+	assert auth.asked == []
+
+
 def test_results_are_counted(gw, backend, auth):
 	def results():
 		text = raw_get(gw, "/metrics")[1]
