@@ -401,7 +401,7 @@ bool binding_prepare(struct compiler *c, struct str key, const struct addr *addr
 	return map_get(&c->binding_states, key) || binding_open(c, key, addr, why);
 }
 
-/* What could not be bound is tried again (compile_retry.c); other conflicts end with a change of what they are about. */
+/* What could not be bound is tried again (compile_retry.c); other conflicts end when what they are about changes. */
 static void note_lost(struct gateway_plan *plan, unsigned i, const struct problem *why)
 {
 	if (why->kind != PROBLEM_INTERNAL)

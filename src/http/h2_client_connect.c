@@ -66,7 +66,7 @@ void h2_client_take_over(struct h2_call *s)
 	res->upgrade = call->upgrade;
 	message_remove(res, STR("sec-websocket-accept"));
 	if (s->accept.n)
-		message_add(res, STR("sec-websocket-accept"), s->accept);
+		message_add(res, STR("Sec-WebSocket-Accept"), s->accept);
 	call->is_tunnel = true;
 	call->request_done = false;
 }

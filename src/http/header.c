@@ -14,6 +14,7 @@ _Static_assert(HEADER_COUNT <= 64, "a message keeps the ids in one bit set");
 struct header_known header_known[HEADER_COUNT];
 uint8_t header_sizes[HEADER_COUNT];
 uint8_t header_slots[HEADER_SLOTS];
+static char titles[HEADER_COUNT][HEADER_NAME_BYTES];
 static uint8_t short_ids[8];
 static unsigned n_short;
 
@@ -27,12 +28,36 @@ static void fill_known(struct header_known *known, struct str name)
 		keep[i] = (char)(name.p[i] == '-' ? 0xff : 0xdf);
 }
 
+/* As people write it: each word with a capital, some names in their own way. */
+static void fill_title(char *title, enum header_id id)
+{
+	static const struct {
+		enum header_id id;
+		const char *text;
+	} own[] = {
+		{ HEADER_ETAG, "ETag" }, { HEADER_TE, "TE" }, { HEADER_WWW_AUTHENTICATE, "WWW-Authenticate" },
+		{ HEADER_GRPC_STATUS, "grpc-status" }, { HEADER_X_REAL_IP, "X-Real-IP" },
+	};
+	bool is_first = true;
+
+	for (size_t i = 0; i < names[id].n; i++) {
+		char c = names[id].p[i];
+
+		title[i] = (char)(is_first && c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+		is_first = c == '-';
+	}
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		if (own[i].id == id)
+			memcpy(title, own[i].text, names[id].n);
+}
+
 __attribute__((constructor)) static void fill_tables(void)
 {
 	for (unsigned id = 1; id < HEADER_COUNT; id++) {
 		unsigned at;
 
 		fill_known(&header_known[id], names[id]);
+		fill_title(titles[id], (enum header_id)id);
 		header_sizes[id] = (uint8_t)names[id].n;
 		if (names[id].n < HEADER_HASHED_BYTES) {
 			BUG_ON(n_short == sizeof short_ids);
@@ -74,6 +99,12 @@ struct str header_name(enum header_id id)
 {
 	BUG_ON((unsigned)id >= HEADER_COUNT);
 	return names[id];
+}
+
+struct str header_title(enum header_id id)
+{
+	BUG_ON((unsigned)id >= HEADER_COUNT);
+	return (struct str){ titles[id], names[id].n };
 }
 
 static enum method choose(struct str name, const char *text, enum method method)

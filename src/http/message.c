@@ -140,9 +140,9 @@ void message_add_id(struct message *m, enum header_id id, struct str value)
 {
 	BUG_ON(id == HEADER_OTHER);
 	if (id == HEADER_HOST)
-		set(m, id, header_name(id), make_clean(m, value));
+		set(m, id, header_title(id), make_clean(m, value));
 	else
-		add(m, id, header_name(id), make_clean(m, value));
+		add(m, id, header_title(id), make_clean(m, value));
 }
 
 void message_put_line(struct message *m, enum header_id id, const char *line, size_t value_n)
@@ -174,7 +174,7 @@ void message_set(struct message *m, struct str name, struct str value)
 void message_set_id(struct message *m, enum header_id id, struct str value)
 {
 	BUG_ON(id == HEADER_OTHER);
-	set(m, id, header_name(id), make_clean(m, value));
+	set(m, id, header_title(id), make_clean(m, value));
 }
 
 unsigned message_remove(struct message *m, struct str name)

@@ -81,6 +81,7 @@ struct message {
 
 enum header_id header_lookup(struct str name);                 /* any case */
 struct str header_name(enum header_id id);                     /* lower case */
+struct str header_title(enum header_id id);                    /* "Content-Type": in rows that we add */
 enum method method_lookup(struct str name);                    /* exact case, as RFC 9110 9.1 says */
 bool header_is_token(struct str s);                            /* RFC 9110 5.6.2, at least one character */
 bool header_is_value(struct str s);                            /* no CR, LF, NUL or other controls but HTAB */

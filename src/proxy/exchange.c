@@ -297,7 +297,7 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 		message_remove_id(req, HEADER_X_MSE_TAG);
 	if (is_about_server(req)) {
 		reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
-		message_add(&x->res, STR("allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+		message_add(&x->res, STR("Allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
 		exchange_begin_response(x);
 		return;
 	}

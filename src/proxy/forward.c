@@ -151,17 +151,17 @@ void forward_fields(struct exchange *x, struct str port)
 	struct str addresses = list_addresses(x);
 	char *out = arena_take(&x->arena, LINES_BYTES + addresses.n + x->host.n + x->client_text.n + x->request_id.n);
 
-	out = PUT_LINE(req, out, HEADER_X_FORWARDED_FOR, "x-forwarded-for", addresses);
+	out = PUT_LINE(req, out, HEADER_X_FORWARDED_FOR, "X-Forwarded-For", addresses);
 	if (!is_told(x, HEADER_X_FORWARDED_PROTO))
-		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PROTO, "x-forwarded-proto",
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PROTO, "X-Forwarded-Proto",
 			       exchange_is_tls(x) ? STR("https") : STR("http"));
 	if (!is_told(x, HEADER_X_FORWARDED_HOST))
-		out = PUT_LINE(req, out, HEADER_X_FORWARDED_HOST, "x-forwarded-host", x->host);
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_HOST, "X-Forwarded-Host", x->host);
 	if (!is_told(x, HEADER_X_FORWARDED_PORT))
-		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PORT, "x-forwarded-port", port);
-	out = PUT_LINE(req, out, HEADER_X_REAL_IP, "x-real-ip", x->client_text);
+		out = PUT_LINE(req, out, HEADER_X_FORWARDED_PORT, "X-Forwarded-Port", port);
+	out = PUT_LINE(req, out, HEADER_X_REAL_IP, "X-Real-IP", x->client_text);
 	/* A sane one of the client's is kept where it is. */
 	if (!str_equal(message_value(req, HEADER_X_REQUEST_ID), x->request_id))
-		PUT_LINE(req, out, HEADER_X_REQUEST_ID, "x-request-id", x->request_id);
+		PUT_LINE(req, out, HEADER_X_REQUEST_ID, "X-Request-Id", x->request_id);
 	message_remove_id(req, HEADER_EXPECT);
 }

@@ -39,7 +39,7 @@ void tunnel_prepare(struct exchange *x)
 	if (req->upgrade.n && !x->call.over_h2 && !message_find_name(req, STR("sec-websocket-key"))) {
 		for (int i = 0; i < 4; i++)
 			key[i] = worker_random(x->worker);
-		message_add(req, STR("sec-websocket-key"),
+		message_add(req, STR("Sec-WebSocket-Key"),
 			    crypto_base64(&x->arena, (struct str){ (const char *)key, sizeof key }));
 	}
 	req->upgrade = upgrade_of(x);

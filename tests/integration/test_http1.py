@@ -398,3 +398,15 @@ def test_options_about_the_server_itself(site, backend):
 	assert answer.status == 200
 	assert "OPTIONS" in answer.header("Allow")
 	assert backend.requests() == []
+
+
+def test_own_fields_are_written_one_way(gw, backend):
+	"""Names have capitals, as Content-Length always had: programs that look for them letter by letter exist."""
+	gw.route("/capitals", backend)
+	with gw.connect() as c:
+		answer = c.get("/capitals-nowhere/x")
+		assert [name for name, _ in answer.headers] == ["Date", "Content-Type", "X-Request-Id", "Content-Length"], answer
+		assert c.get("/capitals/echo").status == 200
+	names = [name for name, _ in backend.last().headers]
+	own = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "X-Request-Id", "Host")
+	assert set(own) <= set(names), names
