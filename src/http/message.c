@@ -2,7 +2,7 @@
 #include "http/message.h"
 #include "http/scan.h"
 
-#define FIRST_CAP 24U                     /* a typical head and what policies add to it */
+#define FIRST_CAP 16U                     /* so that an exchange of usual heads fits in one block of its arena */
 
 #define BIT(id) (UINT64_C(1) << (id))
 /* What the writers make from the members of the message; a line of these would contradict them. */
