@@ -250,7 +250,7 @@ static enum verdict pass(struct exchange *x, const struct step *s, const struct 
 		if (h->dropped || !identity_header_is(h->name))
 			continue;
 		if (h->id == HEADER_X_MSE_CONSUMER)
-			exchange_set_consumer(x, h->value);
+			exchange_set_consumer(x, (struct str){ NULL, 0 }, h->value);
 		else
 			message_add(req, h->name, h->value);
 	}

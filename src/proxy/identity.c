@@ -36,15 +36,21 @@ void exchange_strip_reserved(struct exchange *x)
 	}
 }
 
-void exchange_set_consumer(struct exchange *x, struct str name)
+void exchange_set_consumer(struct exchange *x, struct str id, struct str name)
 {
 	x->consumer = name;
+	x->consumer_id = id;
 	message_set_id(&x->stream.req, HEADER_X_MSE_CONSUMER, name);
 }
 
 struct str exchange_consumer(const struct exchange *x)
 {
 	return x->consumer;
+}
+
+struct str exchange_consumer_id(const struct exchange *x)
+{
+	return x->consumer_id;
 }
 
 void exchange_keep_broken(struct exchange *x, const char *what)

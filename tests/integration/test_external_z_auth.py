@@ -407,6 +407,20 @@ def test_over_http2(gw, backend, auth):
 		assert (answer.status, answer.body) == (401, b"no")
 
 
+def test_a_service_that_takes_its_time_is_no_slow_client(backend_process, auth):
+	"""What the client's body waits for is us."""
+	with Gateway(body_idle_ms=300, header_timeout_ms=500) as gw:
+		base = guarded(gw, backend_process, auth)
+		auth.answer = lambda request, connection: time.sleep(1.2) or plain()
+		body = b"x" * 3_000_000
+		with gw.connect() as connection:
+			connection.send(f"POST {base} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:10000])
+			wait_until(lambda: auth.asked, 10, "a question")
+			connection.send(body[10000:])
+			assert connection.read_response().status == 200
+		assert backend_process.last().body_bytes == len(body)
+
+
 def test_a_client_that_leaves_takes_the_call_along(gw, backend, auth):
 	base = guarded(gw, backend, auth, timeout=60000)
 	gate = threading.Event()
