@@ -86,7 +86,7 @@ struct exchange {
 	bool has_forwarded;               /* exchange_write_forwarded() was there */
 	struct str tls_record;            /* secure_record(); absent in the clear */
 	struct str request_id;
-	struct str consumer;              /* exchange_set_consumer() */
+	struct str consumer, consumer_id; /* exchange_set_consumer(): its name, and the resource where there is one */
 	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
 	/* policies */
 	struct walk walk;

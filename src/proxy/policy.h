@@ -327,11 +327,13 @@ const char *exchange_flag(const struct exchange *x);              /* what exchan
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
 void exchange_keep_broken(struct exchange *x, const char *what);  /* for the record: a dependency that did not work */
 /*
- * The consumer that an authentication policy found, by name; it goes to the upstream as X-Mse-Consumer. The last one
- * counts. Absent: nobody said.
+ * The consumer that an authentication policy found: its name goes to the upstream as X-Mse-Consumer and into the record,
+ * also when it is refused afterwards. id: of the resource, absent when only a name is known (an authorization service
+ * said it). Both must live as long as the exchange. The last one counts. Absent: nobody said.
  */
-void exchange_set_consumer(struct exchange *x, struct str name);
-struct str exchange_consumer(const struct exchange *x);
+void exchange_set_consumer(struct exchange *x, struct str id, struct str name);
+struct str exchange_consumer(const struct exchange *x);           /* its name */
+struct str exchange_consumer_id(const struct exchange *x);
 /*
  * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent
  * str when missing or not safe for a header. property_known: whether the name may be used (response: in the response

@@ -193,6 +193,8 @@ static struct str request_value(struct exchange *x, const struct property *p)
 		return decode(x, message_cookie(req, p->argument), false);
 	case REQUEST_ID:
 		return x->request_id;
+	case CONSUMER_ID:
+		return x->consumer_id;
 	case CONSUMER_NAME:
 		return x->consumer;
 	case LANE_TAG:
@@ -275,7 +277,7 @@ static struct str exchange_value(struct exchange *x, const struct property *p)
 
 struct str property_value(struct exchange *x, const struct property *p)
 {
-	bool is_request = p->id <= REQUEST_ID || p->id == CONSUMER_NAME || p->id == LANE_TAG;
+	bool is_request = p->id <= REQUEST_ID || p->id == CONSUMER_ID || p->id == CONSUMER_NAME || p->id == LANE_TAG;
 	struct str value = is_request ? request_value(x, p) : exchange_value(x, p);
 
 	if (value.n > VALUE_MAX)
