@@ -305,14 +305,18 @@ void metric_series_drop(struct series *s)
 	mem_free(s);
 }
 
+/* Nobody else writes to a page of one's own, so it need not be one instruction. */
+static inline void add_own(cell *at, int64_t n)
+{
+	int64_t v = atomic_load_explicit(at, memory_order_relaxed);
+
+	atomic_store_explicit(at, v + n, memory_order_relaxed);
+}
+
 static inline void add(const struct series *s, unsigned i, int64_t n)
 {
 	if (LIKELY(own_page)) {
-		/* Nobody else writes here, so it need not be one instruction. */
-		cell *at = own_cells(s, own_page - 1) + i;
-		int64_t v = atomic_load_explicit(at, memory_order_relaxed);
-
-		atomic_store_explicit(at, v + n, memory_order_relaxed);
+		add_own(own_cells(s, own_page - 1) + i, n);
 	} else {
 		atomic_fetch_add_explicit(own_cells(s, n_slots) + i, n, memory_order_relaxed);
 	}
@@ -337,12 +341,24 @@ void metric_set(struct series *s, int64_t v)
 
 void metric_observe_us(struct series *s, int64_t us)
 {
-	unsigned bucket = 0;
+	/* By the number of its bits: the bucket of the least number that has as many. */
+	static const uint8_t first[] = {
+		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11, 12, 13, 14, 15,
+	};
+	unsigned bits = us > 0 ? 64 - (unsigned)__builtin_clzll((uint64_t)us) : 0;
+	unsigned bucket = bits < sizeof(first) ? first[bits] : BOUNDS;
 
 	while (bucket < BOUNDS && us > bounds[bucket].us)
 		bucket++;
-	add(s, bucket, 1);
-	add(s, CELL_SUM, us);
+	if (LIKELY(own_page)) {
+		cell *cells = own_cells(s, own_page - 1);
+
+		add_own(cells + bucket, 1);
+		add_own(cells + CELL_SUM, us);
+	} else {
+		add(s, bucket, 1);
+		add(s, CELL_SUM, us);
+	}
 }
 
 static int64_t sum_cell(const struct series *s, unsigned i)

@@ -240,7 +240,8 @@ void exchange_record(struct exchange *x, enum stream_end how)
 	(void)how;
 	if (t && t->requests) {
 		metric_count_status(t->requests, status);
-		metric_add(t->bytes_in, (int64_t)x->stream.received);
+		if (x->stream.received)
+			metric_add(t->bytes_in, (int64_t)x->stream.received);
 		metric_add(t->bytes_out, (int64_t)x->stream.sent);
 		if (!x->is_tunnel)
 			metric_observe_us(t->seconds, now_us - x->stream.start_us);

@@ -172,6 +172,39 @@ static void test_dropped_series_ends_with_its_last_hold(void **state)
 	assert_written(text);
 }
 
+/* A bound belongs to its bucket, what is larger to the next one. */
+static void test_each_bucket_ends_at_its_bound(void **state)
+{
+	static const int64_t bounds_us[] = {
+		500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000,
+		10000000, 30000000, 60000000,
+	};
+	enum { N = sizeof(bounds_us) / sizeof(bounds_us[0]) };
+	struct series *s = metric_series(METRIC_SNAPSHOT_SECONDS, NULL);
+	struct sbuf out = { 0 };
+	char line[160];
+
+	(void)state;
+	for (int64_t us = 0; us <= INT64_C(1) << 40; us = us < 8 ? us + 1 : us * 9 / 8)
+		metric_observe_us(s, us);
+	for (unsigned i = 0; i < N; i++) {
+		metric_observe_us(s, bounds_us[i]);
+		metric_observe_us(s, bounds_us[i] + 1);
+	}
+	metric_write(&out);
+	for (unsigned i = 0; i < N; i++) {
+		unsigned count = 0;
+
+		for (int64_t us = 0; us <= INT64_C(1) << 40; us = us < 8 ? us + 1 : us * 9 / 8)
+			count += us <= bounds_us[i];
+		for (unsigned k = 0; k < N; k++)
+			count += (bounds_us[k] <= bounds_us[i]) + (bounds_us[k] + 1 <= bounds_us[i]);
+		snprintf(line, sizeof(line), "_bucket{le=\"%g\"} %u\n", (double)bounds_us[i] / 1e6, count);
+		assert_non_null(strstr(out.p, line));
+	}
+	sbuf_free(&out);
+}
+
 /* Routes come and go under ever new names. */
 static void test_ended_series_leave_no_memory_behind(void **state)
 {
@@ -267,6 +300,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_same_values_same_series, start, stop),
 		cmocka_unit_test_setup_teardown(test_writes_counters_and_gauges, start, stop),
 		cmocka_unit_test_setup_teardown(test_writes_histograms, start, stop),
+		cmocka_unit_test_setup_teardown(test_each_bucket_ends_at_its_bound, start, stop),
 		cmocka_unit_test_setup_teardown(test_labelled_histogram_has_le_last, start, stop),
 		cmocka_unit_test_setup_teardown(test_writes_classes, start, stop),
 		cmocka_unit_test_setup_teardown(test_cells_are_made_when_they_are_used, start, stop),
