@@ -180,14 +180,27 @@ static bool attach_workload(const struct attach_target *t, struct problem *why)
 		STR_FMT(value->string));
 }
 
+/* What goes through as it is, is TLS already. */
+static bool passes_through(const struct attach_target *t)
+{
+	const struct json *gateway = t->find(t, "gateway", t->gateway_id);
+	const struct json *port = gateway ? json_get(gateway, "externalPort") : NULL;
+
+	return port && str_equal_nocase(json_text(port, "protocol"), STR("TLS")) &&
+	       !json_is_true(gateway, "tlsTerminationEnable");
+}
+
 static bool attach(const void *conf, const struct attach_target *t, struct problem *why)
 {
 	const struct service_tls *tls = conf;
 
-	if (tls->mode == MODE_ISTIO_MUTUAL)
-		return attach_workload(t, why);
 	if (tls->mode == MODE_DISABLE)
 		return true;
+	if (passes_through(t))
+		return problem(why, "mode", "the gateway passes the TLS of its clients through; none can be added but by "
+			"tlsTerminationEnable");
+	if (tls->mode == MODE_ISTIO_MUTUAL)
+		return attach_workload(t, why);
 	if (tls->mode == MODE_MUTUAL && !attach_certificate(t, tls->certId, why))
 		return false;
 	return attach_ca(t, tls, why);
@@ -207,6 +220,7 @@ const struct policy_class service_tls = {
 	.conf_size = sizeof(struct service_tls),
 	.enable_at = offsetof(struct service_tls, enable),
 	.is_enforced = true,
+	.suits_bytes = true,
 	.check = check,
 	.prepare = prepare,
 	.attach = attach,
@@ -228,6 +242,7 @@ const struct policy_class service_port_tls = {
 	.conf_size = sizeof(struct service_tls),
 	.enable_at = offsetof(struct service_tls, enable),
 	.is_enforced = true,
+	.suits_bytes = true,
 	.check = check,
 	.prepare = prepare,
 	.attach = attach,

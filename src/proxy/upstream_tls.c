@@ -3,6 +3,7 @@
 #include "core/log.h"
 #include "core/metric.h"
 #include "http/uri.h"
+#include "proxy/worker.h"
 
 static struct {
 	struct series *full, *resumed;
@@ -72,8 +73,18 @@ void upstream_secure_probe(struct call *c, const struct tls_client *tls, struct 
 	c->takes_any_name = tls && !tls->sni.n && !name_of(host).n;
 }
 
+/* The client's TLS goes through as it is: it is the service's own. */
+static bool passes_through(const struct exchange *x)
+{
+	const struct worker_listener *l = connection_listener(x->stream.connection)->owner;
+
+	return x->is_tcp && l->binding && l->binding->carries == CARRIES_TLS;
+}
+
 void upstream_secure(struct exchange *x, struct call *c)
 {
+	if (UNLIKELY(passes_through(x)))
+		return;
 	upstream_secure_call(c, x->endpoint, x->is_tcp ? (struct str){ NULL, 0 } : x->stream.req.authority);
 }
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from gw import Gateway, free_port, numbers
 from pki import Authority
-from policy_kit import phase
+from policy_kit import burst, count, phase
 from scripted import UPGRADE, Scripted, accept_key
 from service_tls_kit import *    # noqa: F403 -- the vocabulary and its fixtures
 from tls_backends import TlsScripted, server_context
@@ -72,7 +72,8 @@ def test_tcp_gateway(gw, ca):
 		site = gw.gateway(protocol="TCP")
 		service = gw.service(server.port, site)
 		gw.route("/", service, site)
-		gw.attach("ServiceTls", simple(ca, sni="db.internal"), to=service)
+		attachment = gw.attach("ServiceTls", simple(ca, sni="db.internal"), to=service)
+		assert phase(gw, attachment) == "Active"
 		with gw.connect(site) as connection:
 			assert connection.take(7) == b"welcome"
 			connection.send(b"y" * 100000)
@@ -92,6 +93,41 @@ def test_tcp_gateway_verifies(gw, ca):
 		with gw.connect(site) as connection:
 			assert not connection.fill()
 		assert not server.connections or all(not c.buffer for c in server.connections)
+
+
+def test_tls_that_passes_through_gets_no_second_one(gw, ca):
+	pair = ca.issue("db.internal")
+	with TlsScripted(serve, server_context(pair)) as server:
+		site = gw.gateway(protocol="TLS", hosts=("db.internal",))
+		service = gw.service(f"127.0.0.1:{server.port}", site, ports=[{"name": "a", "port": server.port, "protocol": "HTTPS"}])
+		gw.route("/", service, site)
+		context = ssl.create_default_context(cadata=ca.cert)
+		with socket.create_connection(("127.0.0.1", site.port)) as plain, context.wrap_socket(plain, server_hostname="db.internal") as client:
+			client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+			assert client.recv(100).startswith(b"HTTP/1.1 200")
+		policy = gw.policy("ServiceTls", simple(ca))
+		status, answer, _ = gw.api("POST", "/api/v1/policy-attachments", {"attachResourceId": service.id, "attachResourceType": "Service",
+			"gatewayId": site.id, "policyId": policy.id})
+		assert status == 400 and answer["errorMessage"].startswith("Invalid parameter: config.mode"), answer
+
+
+def test_many_handshakes_at_once(gw, nginx, ca):
+	"""They take turns; none is forgotten."""
+	for name, protocol in (("good", "HTTP"), ("h2", "HTTP2")):
+		port = nginx.ports[name]
+		service = Secured(gw, f"127.0.0.1:{port}", simple(ca), ports=[{"name": "a", "port": port, "protocol": protocol}])
+		assert count(burst(gw, 100, service.path)) == {200: 100}
+
+
+def test_hostile_http2_upstreams(gw, ca):
+	for what, reason in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", "not_tls"), (b"", "closed_by_upstream")):
+		def script(connection, what=what):
+			connection.fill()
+			connection.send(what)
+
+		with Scripted(script) as server:
+			service = Secured(gw, f"127.0.0.1:{server.port}", simple(ca), ports=[{"name": "a", "port": server.port, "protocol": "GRPC"}])
+			assert [service.refused() for _ in range(2)] == [reason] * 2
 
 
 def test_large_bodies_both_ways(gw, ca):
@@ -117,7 +153,7 @@ def test_large_bodies_both_ways(gw, ca):
 	(b"\x16\x03\x03\xff\xff" + b"a" * 70000, None),
 	(b"\x16\x03\x03\x00\x04\x02\x00\x00\x00", None),
 	(b"", "closed_by_upstream"),
-])
+], ids=["http", "alert", "huge record", "half a hello", "end"])
 def test_hostile_no_hello(gw, ca, what, reason):
 	def script(connection):
 		connection.fill()
