@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/metric.h"
+#include "core/offload.h"
 #include "net/descriptor.h"
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
@@ -218,6 +219,7 @@ static void stop(void)
 	pthread_join(program.drain, NULL);
 	for (unsigned i = 0; i < program.n_workers; i++)
 		worker_join(program.workers[i]);
+	offload_stop_all();
 	control_free(program.control);
 	mem_free(program.boxes);
 	log_stop();

@@ -1,5 +1,5 @@
 /*
- * One turn: the owner's `turn`, wait, clock, events, timers, ready list, garbage.
+ * One turn: the owner's `turn`, wait, clock, posts, events, timers, ready list, garbage.
  *
  * The wake-up is one word:   AWAKE ──loop goes to wait──► ASLEEP ──loop_wake──► WOKEN (and one write to the eventfd)
  *                              └─────────────loop_wake (no call)──────────────► WOKEN
@@ -38,6 +38,7 @@ struct loop {
 	int64_t queue_us;                          /* how long the last one took to come out */
 	int64_t lag_us, slept_us;
 	_Alignas(64) atomic_int state;             /* written by other threads */
+	struct inbox posts;
 	_Alignas(64) struct epoll_event events[EVENTS];
 };
 
@@ -163,9 +164,20 @@ static void run_ready(struct loop *l)
 	}
 }
 
+static void run_posts(struct loop *l)
+{
+	for (struct inbox_item *item = inbox_take(&l->posts), *following; item; item = following) {
+		struct post *p = CONTAINER(item, struct post, item);
+
+		following = item->next;
+		p->run(p);
+	}
+}
+
 void loop_run_once(struct loop *l, int max_wait_ms)
 {
 	wait_events(l, choose_wait_ms(l, max_wait_ms));
+	run_posts(l);
 	deliver_events(l);
 	timer_run(l->timers, clock_ms());
 	run_ready(l);
@@ -210,6 +222,12 @@ void loop_wake(struct loop *l)
 	ssize_t n = write(l->wake_fd, &one, sizeof(one));
 
 	BUG_ON(n != (ssize_t)sizeof(one));
+}
+
+void loop_post(struct loop *l, struct post *p)
+{
+	inbox_put(&l->posts, &p->item);
+	loop_wake(l);
 }
 
 static bool control(struct loop *l, int operation, struct watch *w, uint32_t events)

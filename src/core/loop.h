@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/list.h"
+#include "core/thread.h"
 #include "core/timer.h"
 
 struct watch {
@@ -20,6 +21,12 @@ struct watch {
 struct task {
 	struct list node;
 	void (*run)(struct task *t);
+};
+
+/* Something that another thread has ready for this loop: run on the loop's thread, in the order of posting. */
+struct post {
+	struct inbox_item item;
+	void (*run)(struct post *p);
 };
 
 struct garbage {                       /* embedded by what loop_free_later frees */
@@ -43,6 +50,8 @@ int64_t loop_lag_us(const struct loop *l);
 int64_t loop_slept_us(const struct loop *l);          /* of the wait before that: 0 = there was work at once */
 void loop_stop(struct loop *l);                       /* own thread only */
 void loop_wake(struct loop *l);                       /* any thread: ends the wait of the loop */
+/* Any thread, while the loop is there. p is the loop's until it runs; what is not run when the loop ends never is. */
+void loop_post(struct loop *l, struct post *p);
 /* false with errno set when the kernel refuses. events = 0 means the edge-triggered default for streams. */
 bool loop_add(struct loop *l, struct watch *w, uint32_t events);
 void loop_remove(struct loop *l, struct watch *w);

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/metric.h"
+#include "core/offload.h"
 #include "proxy/exchange.h"
 #include "proxy/health.h"
 #include "proxy/overload.h"
@@ -267,6 +268,7 @@ static void leave(struct worker *w)
 	side_calls_free(w->side_calls);
 	client_free(w->client);
 	resolver_free(w->resolver);
+	offload_settle(w->loop);
 	loop_run_once(w->loop, 0);
 	w->view = snapshot_adopt(w->view, w->box, drop_sockets, w);
 	struct view *v = w->view;

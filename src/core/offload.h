@@ -1,0 +1,67 @@
+/*
+ * offload.h -- slow work (password hashes, rule engines) on threads of its own, so that no loop waits for it.
+ *
+ *      loop's thread                         a thread of the pool
+ *      offload_submit ──► bounded queue ───► run
+ *      over ◄──── the loop's posts ◄──────── done
+ *
+ * A pool is for one kind of work, so that a flood of one kind leaves the others alone. It is a static object; its
+ * threads start with the first job and end in offload_stop_all(). A full queue refuses at once: that is the bound on
+ * memory and on how old an answer can be.
+ *
+ * A job belongs to the pool from submit until `over`, which is called exactly once, on the loop's thread, whatever
+ * became of the job. What `run` needs must be in the job (or immutable and held by it): it runs beside the loop, and may
+ * still run when whoever asked has gone. Pool threads do not log and do not count metrics.
+ */
+#pragma once
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/list.h"
+#include "core/loop.h"
+
+#define OFFLOAD_THREADS_MAX 16
+
+/* LATE: its turn came after the deadline. DROPPED: cancelled, or the pool was stopped. Both: not run. */
+enum offload_end { OFFLOAD_RAN, OFFLOAD_LATE, OFFLOAD_DROPPED };
+
+struct offload_job {
+	void (*run)(struct offload_job *j);
+	void (*over)(struct offload_job *j);
+	int64_t deadline_us;              /* clock_now_us(): not begun by then is not run; 0 = none */
+	enum offload_end end;             /* for `over` */
+	/* private */
+	atomic_bool is_cancelled;
+	struct loop *loop;
+	struct list node;
+	struct post post;
+};
+
+struct offload {
+	const char *name;                 /* of its threads */
+	unsigned threads;                 /* 0: one for each CPU but one, at least 1, at most OFFLOAD_THREADS_MAX */
+	unsigned queue_max;               /* jobs that wait */
+	/* private */
+	pthread_mutex_t lock;
+	pthread_cond_t work, idle;
+	struct list queue, running;       /* struct offload_job */
+	unsigned n_queued, n_threads;
+	bool is_stopping;
+	pthread_t ids[OFFLOAD_THREADS_MAX];
+	struct offload *next;             /* of all that were started */
+};
+#define OFFLOAD_POOL(name_, threads_, queue_max_) { .name = (name_), .threads = (threads_), .queue_max = (queue_max_), \
+	.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER }
+
+/* False: the queue is full, or the pool is stopping; nothing was taken. run, over and deadline_us are set. */
+bool offload_submit(struct offload *o, struct offload_job *j, struct loop *l);
+/* The result is not wanted any more: `over` still comes. `run` may look (offload_is_cancelled) and end early. */
+void offload_cancel(struct offload_job *j);
+bool offload_is_cancelled(const struct offload_job *j);
+/*
+ * Before a loop ends, on its thread: drops what it has in the queues of all pools and waits until nothing of it runs.
+ * `over` of all these comes with the loop's next turn.
+ */
+void offload_settle(struct loop *l);
+void offload_stop_all(void);                      /* at the end of the process, after the loops */
