@@ -22,8 +22,8 @@ const struct feature features[] = {
 	{ "streamIdleTimeoutMs", FEATURE_INT, 0, 86400000, NULL, "300000", false, true,
 		"How long a stream (SSE, gRPC, WebSocket) may be silent." },
 	{ "workloadIdentity", FEATURE_TEXT, 0, 64, NULL, "\"\"", false, true,
-		"Certificate (certificateId) with privateKey and caCertificate: what the gateway shows to services whose "
-		"ServiceTls has mode ISTIO_MUTUAL, and the only CA it believes of them." },
+		"Certificate (certificateId) with privateKey and caCertificate: what the gateway shows to services "
+		"whose ServiceTls has mode ISTIO_MUTUAL, and the only CA it believes of them." },
 	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, false,
 		"How many bytes of a request the Ai* policies read." },
 	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,

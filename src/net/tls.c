@@ -21,7 +21,7 @@ enum {
 	SEALED_RECORD = RECORD + 256,              /* its head, tag and padding at most */
 	BATCH = 8 * SEALED_RECORD,
 	WAIT_MAX = 2 * BATCH,                      /* answers to a peer that asks and does not read */
-	IDLE_READS_MAX = 12,                       /* receives in a row that bring no content: a peer that wants our time */
+	IDLE_READS_MAX = 12,                       /* receives in a row that bring no content: it wants our time */
 	NAME_MAX_DNS = 255,
 };
 

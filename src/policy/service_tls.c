@@ -197,8 +197,8 @@ static bool attach(const void *conf, const struct attach_target *t, struct probl
 	if (tls->mode == MODE_DISABLE)
 		return true;
 	if (passes_through(t))
-		return problem(why, "mode", "the gateway passes the TLS of its clients through; none can be added but by "
-			"tlsTerminationEnable");
+		return problem(why, "mode", "the gateway passes the TLS of its clients through; none can be added "
+			"without tlsTerminationEnable");
 	if (tls->mode == MODE_ISTIO_MUTUAL)
 		return attach_workload(t, why);
 	if (tls->mode == MODE_MUTUAL && !attach_certificate(t, tls->certId, why))
