@@ -1,5 +1,5 @@
 /*
- * service_lb.c -- ServiceLb: how requests are spread over the endpoints of a service. A setting: proxy/balance.c does it.
+ * service_lb.c -- ServiceLb: how requests are spread over the endpoints of a service. A setting: proxy/balance.c acts.
  */
 #include "http/message.h"
 #include "policy/formats.h"
@@ -131,8 +131,8 @@ static bool check(const void *conf, struct problem *why)
 }
 
 /*
- * Whole seconds of a duration that format_duration() accepts, rounded up, so that only "0" is 0: digits, perhaps a point
- * and digits, a unit. Digits of the fraction beyond the millisecond do not count.
+ * Whole seconds of a duration that format_duration() accepts, rounded up, so that only zero is 0: digits, perhaps a
+ * point and digits, a unit.
  */
 static int64_t duration_s(struct str ttl)
 {

@@ -23,7 +23,7 @@ static const struct endpoint *pick_only(const struct service *s, const struct ta
 
 	if (!fits || e->weight == 0)
 		return NULL;
-	return s->panic_percent > 0 || endpoint_is_up(e, clock_ms()) ? e : NULL;
+	return endpoint_is_up(e, clock_ms()) || s->panic_percent > 0 ? e : NULL;
 }
 
 /* ---------- candidates ---------- */
@@ -199,15 +199,13 @@ static void count(const struct service *s, const struct pick *p)
 		metric_add(s->lane_misses, 1);
 }
 
-const struct endpoint *balance_pick(struct exchange *x)
+/* Apart, because the usual service shall not pay for its variables. */
+__attribute__((noinline)) static const struct endpoint *pick_one(struct exchange *x)
 {
 	const struct service *s = x->service;
 	const struct endpoint *e = NULL;
 	struct pick p;
 
-	x->set_cookie.n = 0;
-	if (LIKELY(s->n_endpoints == 1 && !s->balance))
-		return pick_only(s, x->target);
 	if (!prepare(x, s, x->target, &p))
 		return NULL;
 	count(s, &p);
@@ -223,6 +221,16 @@ const struct endpoint *balance_pick(struct exchange *x)
 	return e ? e : rotation_pick(&p);
 }
 
+const struct endpoint *balance_pick(struct exchange *x)
+{
+	const struct service *s = x->service;
+
+	x->set_cookie.n = 0;
+	if (LIKELY(s->n_endpoints == 1 && !s->balance))
+		return pick_only(s, x->target);
+	return pick_one(x);
+}
+
 bool balance_has_endpoint(const struct exchange *x, const struct service *s, const struct target *t)
 {
 	struct pick p;
@@ -235,8 +243,10 @@ bool balance_has_endpoint(const struct exchange *x, const struct service *s, con
 static const char *name_method(const struct pick *p)
 {
 	static const char *const names[] = {
-		[BALANCE_IN_TURN] = "in turn, by weight", [BALANCE_LEAST_BUSY] = "of two the one with fewer requests in flight",
-		[BALANCE_AT_RANDOM] = "at random, by weight", [BALANCE_BY_HASH] = "by the hash of its key",
+		[BALANCE_IN_TURN] = "in turn, by weight",
+		[BALANCE_LEAST_BUSY] = "of two the one with fewer requests in flight",
+		[BALANCE_AT_RANDOM] = "at random, by weight",
+		[BALANCE_BY_HASH] = "by the hash of its key",
 	};
 	enum balance_method method = p->balance ? p->balance->method : BALANCE_IN_TURN;
 

@@ -1,8 +1,8 @@
 /*
  * ring.c -- makes rings and finds points in them.
  *
- * Hashes and owners stand in two arrays, so that a search touches hashes only. Hashes are spread evenly, so points are
- * sorted by putting each into the bucket of its upper bits and then moving it by the few places that are left.
+ * Hashes and owners stand in two arrays, so that a search touches hashes only. Points are sorted by the digits of the
+ * upper half of their hashes, which leaves few out of place.
  */
 #include "proxy/ring.h"
 #include <string.h>
@@ -12,6 +12,9 @@
 #include "core/xxh64.h"
 
 #define NAME_MAX_BYTES 300               /* of an endpoint: a DNS name, a colon and a port fit */
+#define SORTED_FROM 32                   /* the bit of the hash from which on digits are sorted */
+#define DIGIT_BITS 8
+#define DIGITS 256
 
 struct ring {
 	struct part part;
@@ -114,7 +117,26 @@ static bool is_before(const struct ring *r, const struct point *a, const struct 
 	return str_compare(r->hosts[a->owner].name, r->hosts[b->owner].name) < 0;
 }
 
-/* Each of the 2^bits buckets is sorted by moving points to the left; a bucket has about one point. */
+/* The lowest digit first: after all digits points are in the order of the upper half of their hashes. */
+static void sort_by_digits(struct point **points, struct point **other, uint32_t n)
+{
+	for (unsigned shift = SORTED_FROM; shift < 64; shift += DIGIT_BITS) {
+		uint32_t starts[DIGITS + 1] = { 0 };
+		const struct point *from = *points;
+		struct point *to = *other;
+
+		for (uint32_t i = 0; i < n; i++)
+			starts[(from[i].hash >> shift) % DIGITS + 1]++;
+		for (unsigned digit = 0; digit < DIGITS; digit++)
+			starts[digit + 1] += starts[digit];
+		for (uint32_t i = 0; i < n; i++)
+			to[starts[(from[i].hash >> shift) % DIGITS]++] = from[i];
+		*other = *points;
+		*points = to;
+	}
+}
+
+/* Few points share the upper half: they are moved into place one by one. */
 static void settle(const struct ring *r, struct point *points)
 {
 	for (uint32_t i = 1; i < r->n; i++) {
@@ -127,47 +149,25 @@ static void settle(const struct ring *r, struct point *points)
 	}
 }
 
-static unsigned bucket_bits(uint32_t n)
-{
-	unsigned bits = 1;
-
-	while (bits < 23 && n >> bits)
-		bits++;
-	return bits;
-}
-
-/* Counts how many points each bucket has, then puts them where it begins. */
 static void place_points(struct ring *r, const uint32_t *counts)
 {
-	unsigned shift = 64 - bucket_bits(r->n);
-	size_t buckets = (size_t)1 << (64 - shift);
-	uint32_t *starts = mem_alloc((buckets + 1) * sizeof(*starts));
-	struct point *points = mem_alloc(r->n * sizeof(*points));
+	struct point *points = mem_alloc(r->n * sizeof(*points)), *other = mem_alloc(r->n * sizeof(*other));
+	uint32_t n = 0;
 
 	for (uint32_t host = 0; host < r->n_hosts; host++) {
 		struct spelling name = spell(r->hosts[host].name);
 
 		for (uint32_t k = 0; k < counts[host]; k++)
-			starts[(hash_point(&name, k) >> shift) + 1]++;
+			points[n++] = (struct point){ hash_point(&name, k), host };
 	}
-	for (size_t b = 0; b < buckets; b++)
-		starts[b + 1] += starts[b];
-	for (uint32_t host = 0; host < r->n_hosts; host++) {
-		struct spelling name = spell(r->hosts[host].name);
-
-		for (uint32_t k = 0; k < counts[host]; k++) {
-			uint64_t hash = hash_point(&name, k);
-
-			points[starts[hash >> shift]++] = (struct point){ hash, host };
-		}
-	}
+	sort_by_digits(&points, &other, n);
 	settle(r, points);
-	for (uint32_t i = 0; i < r->n; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		r->hashes[i] = points[i].hash;
 		r->owners[i] = points[i].owner;
 	}
 	mem_free(points);
-	mem_free(starts);
+	mem_free(other);
 }
 
 struct ring *ring_new(const struct ring_host *hosts, unsigned n, uint32_t points)

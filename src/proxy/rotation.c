@@ -342,7 +342,7 @@ static const struct endpoint *less_busy(const struct endpoint *first, const stru
 	       atomic_load_explicit(&first->cell->active, memory_order_relaxed) ? second : first;
 }
 
-/* The first draw is among all members, which mostly does; when it meets one that is down, those that are not are counted. */
+/* The first draw is among all members, which mostly does; when it meets one that is down, those up are counted. */
 static const struct endpoint *pick_less_busy(const struct pick *p)
 {
 	uint32_t low = (uint32_t)p->random, high = (uint32_t)(p->random >> 32);

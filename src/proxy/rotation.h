@@ -1,11 +1,11 @@
 /*
- * rotation.h -- candidates for requests, and the choice of one of them. balance.h says what is wanted; this knows nothing
- * of requests.
+ * rotation.h -- candidates for requests, and the choice of one of them. balance.h says what is wanted; this knows
+ * nothing of requests.
  *
- * A group is the endpoints of one service that fit a port, a version and a lane, made when the first request asks for it.
- * Each worker has its own groups, with its own position in them: nothing here is shared but the cells of the endpoints.
- * A rotation belongs to one version of a service's endpoints and holds at most ROTATION_GROUPS_MAX groups of each
- * worker; the one longest out of use makes room.
+ * A group is the endpoints of one service that fit a port, a version and a lane, made when the first request asks
+ * for it. Each worker has its own groups, with its own position in them: nothing here is shared but the cells of the
+ * endpoints. A rotation belongs to one version of a service's endpoints and holds at most ROTATION_GROUPS_MAX groups of
+ * each worker; the one longest out of use makes room.
  *
  *      in turn       equal weights: one after the other. Unequal or warming up: smooth, each adds its weight to what it
  *                    has, the one that has most is chosen and pays the sum, so that shares are exact and never bunched

@@ -1,6 +1,6 @@
 /*
- * test_ring.c -- rings: the same for everybody, fair by weight, and still when hosts come and go. Nothing is random: the
- * names and keys are fixed, so the figures are.
+ * test_ring.c -- rings: the same for everybody, fair by weight, and still when hosts come and go. Nothing is random:
+ * the names and keys are fixed, so the figures are.
  */
 /* room: proxy */
 #include "proxy/policy.h"
@@ -107,7 +107,10 @@ static void order_does_not_matter(void **state)
 	part_drop(ring_part(b));
 }
 
-/* Some keys and their hosts, as any other node finds them and as another program computed them: a change of the ring is a change of the contract. */
+/*
+ * Some keys and their hosts, as any other node finds them and as another program computed them: a change of the ring is
+ * a change of the contract.
+ */
 static void the_ring_is_what_it_was(void **state)
 {
 	static const unsigned expected[] = { 6, 7, 7, 0, 5, 1, 8, 9, 0, 9, 2, 8, 8, 9, 9, 4 };

@@ -1,6 +1,6 @@
 /*
- * test_rotation.c -- candidates and the ways to choose one, with an injected clock and a fixed source of random numbers:
- * every figure here is the same in every run.
+ * test_rotation.c -- candidates and the ways to choose one, with an injected clock and a fixed source of random
+ * numbers: every figure here is the same in every run.
  */
 /* room: proxy */
 #include "proxy/policy.h"
@@ -81,7 +81,8 @@ static struct group *group(unsigned worker, const struct group_key *key)
 static struct pick pick_of(const struct balance *b, unsigned worker, int64_t now_ms)
 {
 	return (struct pick){
-		.service = &service, .balance = b, .group = group(worker, &all), .now_ms = now_ms, .random = next_random()
+		.service = &service, .balance = b, .group = group(worker, &all),
+		.now_ms = now_ms, .random = next_random()
 	};
 }
 
@@ -136,7 +137,7 @@ static void workers_begin_apart(void **state)
 	assert_true(firsts[1] > 0 && firsts[2] > 0);
 }
 
-/* 5, 1, 1: in any seven picks in a row five, one and one, and never more than three times the same one behind the other. */
+/* 5, 1, 1: in any seven picks in a row five, one and one, and never more than four times the same one in a row. */
 static void unequal_weights_are_smooth(void **state)
 {
 	unsigned row[70], run = 0, longest = 0;
@@ -247,7 +248,7 @@ static void the_less_busy_of_two_is_chosen(void **state)
 	assert_int_equal(served[2], 100);
 }
 
-/* 3 : 1 while both are idle; three requests in flight at the heavy one make them equals: 300 / 4 and 100 / 1 are 3 : 4. */
+/* 3 : 1 while both are idle; three requests in flight at the heavy one make it 300 / 4 to 100 / 1, which is 3 : 4. */
 static void weights_are_divided_by_what_is_in_flight(void **state)
 {
 	struct balance b = { .method = BALANCE_LEAST_BUSY };
