@@ -37,7 +37,8 @@ static struct endpoint_state *endpoint_get(struct compiler *c, const struct reso
 		/* Pools of different workers are neighbours; the counters at the front are everybody's. */
 		e->cell = mem_alloc_aligned(64, (sizeof(*e->cell) + 63) / 64 * 64);
 		e->cell->part = (struct part){ 1, destroy_endpoint_cell };
-		endpoint_open_series(e->cell, gateway_name(c, json_text(service->doc, "gatewayId")), service->name, text);
+		endpoint_open_series(e->cell, gateway_name(c, json_text(service->doc, "gatewayId")), service->name,
+				     text);
 		atomic_store_explicit(&e->cell->warm_from_ms, clock_ms(), memory_order_relaxed);
 		mark_dirty(&c->idle_endpoints, &e->idle);
 	}
