@@ -248,7 +248,7 @@ static void add_taken(struct effective *e, struct effective_row row)
 		return;
 	}
 	if (!enable) {
-		add_idle(e, row, EFFECT_OPTS_OUT);
+		add_idle(e, row, is_hidden(e, &row) ? EFFECT_HIDDEN : EFFECT_OPTS_OUT);
 		return;
 	}
 	for (unsigned i = 0; i < N_GROUP_LEGS && !is_seen; i++) {
