@@ -1,4 +1,4 @@
-/* timeout.c -- Timeout: bounds the whole exchange with the service, retries included. proxy/attempt.c keeps the time. */
+/* timeout.c -- Timeout: bounds the whole exchange with the service, retries included. proxy/attempt.c has the clock. */
 #include "policy/formats.h"
 #include "proxy/policy.h"
 

@@ -193,7 +193,7 @@ void pipeline_resume(struct exchange *x);                         /* the wait is
 void pipeline_abort(struct exchange *x);                          /* cancels the wait */
 void pipeline_settle(struct exchange *x);                         /* settled hooks of what was entered */
 void pipeline_done(struct exchange *x);                           /* done hooks, newest first */
-void pipeline_leave_service(struct exchange *x);                  /* those of the service's steps: another one follows */
+void pipeline_leave_service(struct exchange *x);                  /* those of the service: another one follows */
 /* After a FAIL of x->step: whether its class lets pass. False: x->res is the refusal. */
 bool pipeline_may_pass(struct exchange *x);
 /* The upstream's part is over, but the last of it not sent: settled hooks, where there may be some. */

@@ -26,7 +26,7 @@ struct retained {
 	size_t limit;                     /* most of them that are kept: the largest that was asked for */
 	bool is_whole;                    /* the body is complete, and all of it is here */
 	bool is_over;                     /* it is longer than the limit: no reader gets all of it any more */
-	const struct message *trailers;   /* fields after the body, once it is whole; of the exchange's arena; or NULL */
+	const struct message *trailers;   /* fields after the body once it is whole, of the exchange's arena; or NULL */
 	struct list watchers;             /* struct retain_watch */
 	unsigned refs;
 };
@@ -48,7 +48,7 @@ struct retain_reader {
 	const struct retain_chunk *chunk;
 	size_t at;                        /* in the chunk */
 };
-/* The next piece, which is good until more of the body comes (it may be too much); n == 0: no more for now, or is_over. */
+/* The next piece, good until more of the body comes (it may be too much); n == 0: no more for now, or is_over. */
 struct str retain_read(struct retain_reader *reader);
 
 /* Tells when there is more to read: bytes, the end (is_whole), or is_over. Embedded by its owner. */

@@ -111,10 +111,25 @@ static void resend(struct exchange *x)
 		attempt_replay(x);
 }
 
+/* The first bytes of the body, which stay where they may have to be sent once more. */
+static struct str take_held(struct exchange *x)
+{
+	const struct str data = x->held;
+
+	if (UNLIKELY(x->attempt && x->attempt->body_is_kept))
+		return data;
+	if (data.n > 0 && ((x->call.reused && may_repeat(x)) || (x->call.over_h2 && is_held_whole(x)) ||
+			   has_next_address(x)))
+		x->held = arena_copy(&x->arena, data);
+	else
+		x->held.n = 0;
+	return data;
+}
+
 static void send_request(struct exchange *x)
 {
 	struct message *head = &x->stream.req;
-	struct str data = x->held;
+	struct str data;
 	bool end = x->held_end, keep_alive = head->keep_alive, is_taken;
 
 	if (UNLIKELY(head->has_upgrade))
@@ -129,13 +144,7 @@ static void send_request(struct exchange *x)
 		resend(x);
 		return;
 	}
-	if (UNLIKELY(x->attempt && x->attempt->body_is_kept))
-		data = x->held;
-	else if (data.n > 0 && ((x->call.reused && may_repeat(x)) || (x->call.over_h2 && is_held_whole(x)) ||
-				has_next_address(x)))
-		x->held = arena_copy(&x->arena, data);
-	else
-		x->held.n = 0;
+	data = take_held(x);
 	if (end)
 		x->call.trailers = head->trailers;
 	/* The upstream's connection has a life of its own. */
