@@ -241,7 +241,8 @@ static struct json *answer_schema(const struct describer *d, enum method method)
 {
 	const struct api_path *at = d->at;
 
-	if (at->kind == RESOURCE_COUNT || at->noun || method == METHOD_DELETE || (method == METHOD_POST && at->is_item)) {
+	if (at->kind == RESOURCE_COUNT || at->noun || method == METHOD_DELETE ||
+		(method == METHOD_POST && at->is_item)) {
 		struct json *any = json_new(d->a, JSON_OBJECT);
 
 		put_text(d->a, any, "type", "object");

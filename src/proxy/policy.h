@@ -192,10 +192,10 @@ struct policy_class {
 	done_hook *settled;
 	done_hook *done;
 	/*
-	 * Dry runs (dry_run.h) ask what would become of a request, on the control thread. is_pure: the hooks above change
-	 * nothing but the exchange and never wait, so they are run as they are. explain stands in for request, service and
-	 * attempt there: it looks at the cell without taking anything and ends in the verdict a request would get now.
-	 * With neither, the dry run says that it cannot be judged.
+	 * Dry runs (dry_run.h) ask what would become of a request, on the control thread. is_pure: the hooks above
+	 * change nothing but the exchange and never wait, so they are run as they are. explain stands in for request,
+	 * service and attempt there: it looks at the cell without taking anything and ends in the verdict a request
+	 * would get now. With neither, the dry run says that it cannot be judged.
 	 */
 	bool is_pure;
 	hook *explain;

@@ -112,7 +112,8 @@ static void test_escapes_what_goes_into_a_url(void **state)
 
 	(void)state;
 	assert_true(str_equal(remote_escape(STR("a-._~Z9"), &a), STR("a-._~Z9")));
-	assert_true(str_equal(remote_escape(STR("a b/c?d&e=\xc3\xa9%\0"), &a), STR("a%20b%2Fc%3Fd%26e%3D%C3%A9%25%00")));
+	assert_true(str_equal(remote_escape(STR("a b/c?d&e=\xc3\xa9%\0"), &a),
+			      STR("a%20b%2Fc%3Fd%26e%3D%C3%A9%25%00")));
 	arena_free(&a);
 }
 

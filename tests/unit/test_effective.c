@@ -132,7 +132,8 @@ static void test_every_row_is_as_the_contract_says(void **state)
 	memset(present, 0, sizeof present);
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
 	put(RESOURCE_DOMAIN, "dom-1", "{'name':'a.test','gatewayId':'gw-1','protocol':'HTTP'}");
-	put(RESOURCE_SERVICE, "svc-1", "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['127.0.0.1:1']}");
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','sourceType':'VIP','addresses':['127.0.0.1:1']}");
 	put_route("route-1", "'domainIds':['dom-1']," PATH("Prefix", "/") "," TO("svc-1"));
 	for (unsigned round = 0; round < 600; round++) {
 		unsigned kind, place;

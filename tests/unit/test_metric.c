@@ -63,7 +63,8 @@ static void test_writes_counters_and_gauges(void **state)
 	assert_int_equal(metric_value(failures), 5);
 	assert_written("# HELP sluice_upstream_failures_total Attempts that failed before a response, by reason.\n"
 		       "# TYPE sluice_upstream_failures_total counter\n"
-		       "sluice_upstream_failures_total{gateway=\"gw\",service=\"a\\\"b\\\\c\\nd\",reason=\"h\xc3\xa9\"} 5\n"
+		       "sluice_upstream_failures_total{gateway=\"gw\",service=\"a\\\"b\\\\c\\nd\","
+		       "reason=\"h\xc3\xa9\"} 5\n"
 		       "sluice_upstream_failures_total{gateway=\"gw\",service=\"x?\",reason=\"\"} 0\n"
 		       "# HELP sluice_snapshot_version Version of the configuration in force.\n"
 		       "# TYPE sluice_snapshot_version gauge\n"
