@@ -1,13 +1,14 @@
 """Retry on live traffic, over HTTP/1.1 and HTTP/2 upstreams."""
 import hashlib
 import os
+import random
 import threading
 import time
 
 import pytest
 from gw import Gateway, free_port, numbers
 from h2wire import H2, head
-from policy_kit import check_error, is_enforced, phase, rest_api
+from policy_kit import check_error, is_enforced, phase, raw_get, rest_api
 from scripted import Scripted, UPGRADE
 from tries import GARBAGE, HANG, REFUSE, RESET, Reply, Stream, metric, upstream
 from wire import Closed, wait_until
@@ -478,6 +479,71 @@ def test_concurrent_retries_do_not_mix(gw):
 			thread.join()
 		assert not bad and not up.errors
 		assert all(hit.body == hit.header("x-name").encode() * 5000 for hit in up.hits)
+
+
+def test_clients_of_http2(gw, protocol):
+	"""Their bodies wait in their own queues while a try is repeated."""
+	body = os.urandom(60_000)
+	with upstream(protocol, Reply(503, early=protocol == "h1"), Reply(503), Reply(200, b"good")) as up:
+		path, _, _ = place(gw, up, ("Retry", retry(3, "5xx")))
+		with H2(gw.port) as client:
+			stream = client.start(head(path, method="PUT", more=[("content-length", str(len(body)))]), end=False)
+			client.send_body(stream, body[:20_000], end=False)
+			time.sleep(0.1)
+			client.send_body(stream, body[20_000:])
+			assert client.answer(stream).body == b"good"
+		assert up.hits[-1].body == body
+
+
+def test_everything_at_once():
+	"""Clients that leave, upstreams that fail in every way, all three policies: nothing stays behind and no answer is mixed up."""
+	chance = random.Random(4)
+
+	def behave():
+		return chance.choice([Reply(200, b"g" * 5000), Reply(200, b"g" * 200_000), Reply(503, b"s" * 100_000), Reply(503, early=True), RESET,
+			HANG, GARBAGE, Reply(200, b"late", delay=0.4), Stream(*[b"g" * 1000] * 5, pause=0.02, cut=True), Stream(*[b"g" * 1000] * 5)])
+
+	bad = []
+
+	def run(gw, paths, end, seed):
+		chance = random.Random(seed)
+		while time.monotonic() < end:
+			path, body = chance.choice(paths), b"x" * chance.choice([0, 10, 50_000, 100_000, 100_001, 400_000])
+			connection = gw.connect()
+			try:
+				connection.start(chance.choice(["PUT", "POST"]) if body else "GET", path, body=body or None)
+				if chance.random() < 0.2:
+					time.sleep(chance.random() * 0.1)
+					connection.reset()
+					continue
+				answer = connection.read_response()
+				if answer.status not in (200, 502, 503, 504) or (answer.status == 200 and set(answer.body) - set(b"glate")):
+					bad.append(answer)
+			except (Closed, BrokenPipeError, ConnectionResetError):
+				pass    # cut in the middle, or answered early
+			finally:
+				connection.close()
+
+	with Gateway() as gw:
+		gw.feature("retryBufferBytes", 100_000)
+		backup = gw.service([f"127.0.0.1:{free_port()}"])
+		paths, ups = [], [upstream(kind, *[behave() for _ in range(2000)]) for kind in ("h1", "h2")]
+		for up in ups:
+			service = gw.service([up.address, f"127.0.0.9:{up.port}"], ports=[{"name": "p", "port": up.port, "protocol": up.protocol}])
+			for limit in (0, 0.1):
+				paths.append(place(gw, service, ("Timeout", {"unitNum": 0.5, "timeUnit": "s", "enable": True}),
+					("Retry", retry(4, "5xx", "non_idempotent", perTryTimeout=limit)),
+					("Fallback", {"fallBackDestination": [{"serviceId": backup.id}], "enable": True}))[0])
+		end = time.monotonic() + 4
+		threads = [threading.Thread(target=run, args=(gw, paths, end, seed)) for seed in range(10)]
+		for thread in threads:
+			thread.start()
+		for thread in threads:
+			thread.join()
+		assert not bad, bad[:3]
+		wait_until(lambda: "\nsluice_requests_in_flight 0\n" in raw_get(gw, "/metrics")[1], 20, "the end of all requests")
+		for up in ups:
+			up.__exit__()
 
 
 @pytest.mark.parametrize("config, field", [
