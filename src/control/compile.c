@@ -90,6 +90,7 @@ struct compiler *compiler_new(const struct model *m, const struct compiler_setti
 	c->bindings = pmap_new();
 	c->paths = pmap_new();
 	c->services = pmap_new();
+	c->consumers = consumers_new();
 	init_lists(c);
 	c->woken = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	BUG_ON(c->woken < 0);
@@ -120,6 +121,7 @@ void compiler_free(struct compiler *c)
 	upstreams_free(c);
 	policies_free(c);
 	certificates_free(c);
+	consumers_free(c->consumers);
 	map_free(&c->cells);
 	map_free(&c->tallies);
 	metric_series_drop(c->version_series);
@@ -165,6 +167,10 @@ static bool dispatch(struct compiler *c, enum resource_kind kind, const struct c
 		return api_change(c, change, why);
 	case RESOURCE_OPERATION:
 		return operation_change(c, change, why);
+	case RESOURCE_CONSUMER:
+		return consumer_change(c, change, why);
+	case RESOURCE_RULE:
+		return rule_change(c, change, why);
 	case RESOURCE_POLICY:
 		return policy_change(c, change, why);
 	case RESOURCE_ATTACHMENT:
@@ -207,7 +213,7 @@ static bool settle(struct compiler *c)
 	SETTLE(dirty_gateways, struct gateway_state, gateway_settle)
 	SETTLE(dirty_domains, struct domain_state, domain_settle)
 	SETTLE(dirty_bindings, struct binding_state, binding_settle)
-	return any;
+	return consumers_settle(c) || any;
 }
 
 static struct snapshot *make_snapshot(struct compiler *c)
@@ -218,6 +224,7 @@ static struct snapshot *make_snapshot(struct compiler *c)
 	s->bindings = pmap_hold(c->bindings);
 	s->paths = pmap_hold(c->paths);
 	s->services = pmap_hold(c->services);
+	consumers_publish(c, s);
 	bindings_publish(c, s);
 	services_publish(c, s);
 	upstreams_publish(c, s);

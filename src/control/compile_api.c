@@ -74,7 +74,7 @@ static struct route_base *decode_operation(struct compiler *c, const struct reso
 			.domain_ids = &parent.domainIds, .backend = doc.has_backend ? &doc.backend : inherited,
 			.match = has_parameter(doc.path) ? MATCH_TEMPLATE : MATCH_EXACT, .path_field = "path",
 			.path = join(&scratch, parent.basePath, doc.path), .base_path = parent.basePath,
-			.method = doc.method }, why);
+			.api_id = api->id, .method = doc.method }, why);
 	}
 	arena_free(&scratch);
 	return base;

@@ -210,6 +210,7 @@ struct route_base *route_base_new(struct compiler *c, const struct route_source 
 	r->id = arena_copy(a, s->resource->id);
 	r->name = arena_copy(a, s->name);
 	r->resource_type = str_of(s->type);
+	r->api_id = arena_copy(a, s->api_id);
 	r->age = s->resource->age;
 	r->match = (enum match_type)s->match;
 	r->ignore_case = s->conditions && s->conditions->ignoreUriCase;

@@ -266,6 +266,7 @@ struct compiler {
 	struct list dirty_routes, dirty_services, dirty_vhosts, dirty_gateways, dirty_domains, dirty_bindings;
 	struct list idle_endpoints;
 	struct list dependencies;         /* cell.of_compiler */
+	struct consumers_state *consumers;   /* compile_consumer.c */
 	uint32_t vhost_numbers;
 	unsigned degraded;
 	struct inbox returned;
@@ -329,7 +330,7 @@ struct route_source {
 	int match;                        /* enum match_type */
 	const char *path_field;           /* for problems */
 	struct str path;
-	struct str base_path;             /* of the API that it is an operation of; absent = none */
+	struct str base_path, api_id;     /* of the API that it is an operation of; absent = none */
 	const struct route_match *conditions;   /* NULL = none */
 	struct str method;                /* the only one; absent = as conditions say */
 };
@@ -401,6 +402,14 @@ const struct tls_server *tls_fallback(const struct binding_state *b);    /* for 
 void tls_guard_site(const struct compiler *c, struct site *s, const struct domain_state *d);
 void tls_mark_redirecting(struct compiler *c);                           /* a gateway with TLS came, moved or went */
 void certificates_free(struct compiler *c);                              /* after everything that shows them */
+
+/* compile_consumer.c: consumers and authorization rules to snapshot.consumers */
+struct consumers_state *consumers_new(void);
+MUST_USE bool consumer_change(struct compiler *c, const struct change *change, struct problem *why);
+MUST_USE bool rule_change(struct compiler *c, const struct change *change, struct problem *why);
+bool consumers_settle(struct compiler *c);                               /* whether there was anything */
+void consumers_publish(const struct compiler *c, struct snapshot *s);
+void consumers_free(struct consumers_state *all);
 
 /* compile_series.c */
 void traffic_open_series(struct traffic *t, struct str gateway, struct str route);

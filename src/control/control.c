@@ -136,6 +136,8 @@ struct loading {
 	struct control *control;
 	struct resource **list;           /* by age */
 	size_t n, cap;
+	struct resource **upgraded;       /* those of `list` whose documents are to be stored anew */
+	size_t n_upgraded;
 	bool has_key_check;
 };
 
@@ -161,6 +163,19 @@ static bool check_meta(struct loading *l, const struct store_row *row, struct pr
 				  : "not the key this store was written with");
 }
 
+static void note_upgraded(struct loading *l, struct resource *r)
+{
+	l->upgraded = mem_resize(l->upgraded, (l->n_upgraded + 1) * sizeof(struct resource *));
+	l->upgraded[l->n_upgraded++] = r;
+}
+
+static bool upgrade(const struct resource *r, struct json *doc, struct arena *a)
+{
+	const struct resource_class *class = resource_classes[r->kind];
+
+	return class->upgrade && class->upgrade(doc, a);
+}
+
 static bool load_row(void *arg, const struct store_row *row, struct problem *why)
 {
 	struct loading *l = arg;
@@ -176,8 +191,11 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 	struct arena scratch = { 0 };
 	struct json *doc = json_parse(&scratch, row->doc, why);
 
-	if (doc && secrets_unseal(&l->control->secrets, r, doc, &scratch, why))
+	if (doc && secrets_unseal(&l->control->secrets, r, doc, &scratch, why)) {
+		if (upgrade(r, doc, &scratch))
+			note_upgraded(l, r);
 		r->doc = json_pack(&r->arena, doc);
+	}
 	arena_free(&scratch);
 	if (!r->doc) {
 		resource_drop(r);
@@ -247,6 +265,19 @@ static bool make_default_mesh(struct control *c, struct problem *why)
 	return ok;
 }
 
+/* What cannot be stored anew now is upgraded again at the next start. */
+static void store_upgraded(const struct loading *l)
+{
+	struct problem why;
+
+	if (l->n_upgraded == 0)
+		return;
+	if (write_anew(l->control, l->upgraded, l->n_upgraded, &why))
+		log_info("control.upgraded", F_INT("resources", (int64_t)l->n_upgraded));
+	else
+		log_error("control.upgrade_failed", F_TEXT("why", why.text));
+}
+
 bool control_start(struct control *c, struct problem *why)
 {
 	struct loading l = { .control = c };
@@ -257,11 +288,14 @@ bool control_start(struct control *c, struct problem *why)
 
 	if (ok && !l.has_key_check)
 		ok = store_key_check(c, why);
-	if (ok)
+	if (ok) {
+		store_upgraded(&l);
 		put_into_force(&l);
+	}
 	for (size_t i = 0; i < l.n; i++)
 		resource_drop(l.list[i]);
 	mem_free(l.list);
+	mem_free(l.upgraded);
 	if (!ok)
 		return false;
 	compile_publish(c->compiler);

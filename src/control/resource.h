@@ -55,6 +55,11 @@ struct resource_class {
 	bool (*check)(const void *in, struct problem *why);
 	bool (*complete)(struct draft *d, struct problem *why);
 	/*
+	 * A stored document of an earlier version of this program, secrets in the clear: brought to what is written
+	 * today. Whether it changed; it is stored anew then.
+	 */
+	bool (*upgrade)(struct json *doc, struct arena *a);
+	/*
 	 * After the resource was created, replaced or deleted, within the same write: companions. r: new
 	 * version, or the last one.
 	 */

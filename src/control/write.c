@@ -143,6 +143,19 @@ static bool store_batch(struct control *c, struct problem *why)
 	return ok;
 }
 
+bool write_anew(struct control *c, struct resource *const *list, size_t n, struct problem *why)
+{
+	struct arena a = { 0 };
+	struct store_row *rows = NEW_N(&a, struct store_row, n);
+
+	for (size_t i = 0; i < n; i++)
+		rows[i] = row_of(c, &(struct change){ .after = list[i] }, &a);
+	bool ok = store_write(c->store, rows, n, why);
+
+	arena_free(&a);
+	return ok;
+}
+
 bool batch_commit(struct control *c, struct problem *why)
 {
 	if (batch_is_empty(c))

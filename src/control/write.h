@@ -33,6 +33,9 @@ void write_undo(struct write *w);
 /* Appends to the batch; the write is empty afterwards. */
 void write_keep(struct write *w);
 
+/* Stores what is in force already, in the form of today. */
+MUST_USE bool write_anew(struct control *c, struct resource *const *list, size_t n, struct problem *why);
+
 bool batch_is_empty(const struct control *c);
 /* false: the store refused; everything of the batch was undone. *why: kind PROBLEM_STORE. */
 MUST_USE bool batch_commit(struct control *c, struct problem *why);

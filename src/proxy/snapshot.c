@@ -1,5 +1,6 @@
 #include "proxy/snapshot.h"
 #include "core/mem.h"
+#include "proxy/consumers.h"
 
 const struct policies policies_none = { .part.refs = 1 };
 
@@ -74,6 +75,8 @@ static void take_apart(struct snapshot *s)
 	pmap_drop(s->bindings);
 	pmap_drop(s->paths);
 	pmap_drop(s->services);
+	if (s->consumers)
+		part_drop(&s->consumers->part);
 	arena_free(&s->arena);
 	mem_free(s);
 }

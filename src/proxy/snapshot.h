@@ -143,6 +143,7 @@ struct route {
 	struct str record;                /* ,"route":"name" */
 	struct str id, name;              /* of the route, or of the operation / API it was made from */
 	struct str resource_type;         /* "Route", "Operation", "Api" */
+	struct str api_id;                /* of the API that an operation is of; absent = none */
 	enum match_type match;
 	struct str path;                  /* as configured, base path included; "/a/" as a prefix does not match "/a" */
 	bool has_base;                    /* an API's operation: the first segments are those of the base path */
@@ -252,6 +253,7 @@ struct snapshot {
 	struct pmap *bindings;            /* "ip:port" → struct binding */
 	struct pmap *paths;               /* router keys → struct candidates */
 	struct pmap *services;            /* service id → struct service */
+	struct consumers *consumers;      /* consumers.h; held */
 	/* Cells whose last use in the configuration went with this version: workers close their pools on adoption. */
 	struct endpoint_cell **retired;
 	unsigned n_retired;

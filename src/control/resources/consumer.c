@@ -1,14 +1,23 @@
 /*
  * consumer.c -- who calls: API keys, a user name and password, or a claim of a token. Authorization rules hang
  * below it.
+ *
+ * Keys and passwords are taken in and never kept: a key becomes its SHA-256 (it has more entropy than can be tried), a
+ * password a slow hash, before the document is stored or put into force. A key that is made here is shown in the answer
+ * to that write and nowhere else.
  */
 #include "control/resources/shared.h"
 #include <stdio.h>
 #include "control/write.h"
 #include "core/crypto.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/password.h"
+#include "http/message.h"
 #include "policy/formats.h"
+#include "policy/key_set.h"
 
-enum { KEY_BYTES_MIN = 8, KEY_LENGTH = 40 };
+enum { KEY_BYTES_MIN = 8, KEY_BYTES_WISHED = 16, KEY_LENGTH = 40, ID_LENGTH = 16, HEX_DIGEST = 64 };
 
 static const struct choice modes[] = {
 	{ GENERATE_SYSTEM, "System", "made here, shown once in the answer to the create", NULL },
@@ -33,29 +42,29 @@ static const struct choice positions[] = {
 	{ 0, NULL, NULL, NULL },
 };
 
-static bool check_json(struct str s, struct problem *why)
+static bool check_keys(struct str s, struct problem *why)
 {
-	struct arena a = { 0 };
-	const struct json *v = json_parse(&a, s, why);
-	const struct json *keys = v ? json_get(v, "keys") : NULL;
-	bool ok = keys && keys->type == JSON_ARRAY && keys->n;
+	struct key_set *keys = key_set_read(s, true, why);
 
-	arena_free(&a);
-	return ok || problem(why, "", "must be a JSON Web Key Set with at least one key, as a string");
+	key_set_drop(keys);
+	return keys != NULL;
 }
 
 struct key_place { int source; struct str value; };
 struct key_identity { struct items credentials; struct key_place source; };
-struct basic_identity { struct str username, password; };
+struct basic_identity { struct str username, password, passwordHash; };
 struct remote_keys { struct str uri; };
 struct token_place { int position; struct str key, prefix; bool pass; };
 struct payload { struct str payloadKeyName, payloadKeyValue; };
 
 static const struct field credential_fields[] = {
+	TEXT(struct api_key_credential, credentialId, RANGE(1, 64), FORMAT(format_line),
+		DOC("Name of the key, made by the gateway. A PUT that repeats it without apikey keeps the key.")),
 	TEXT(struct api_key_credential, apikey, SECRET, RANGE(KEY_BYTES_MIN, 1024),
 		FORMAT(format_header_value), EXAMPLE("\"secret-key-0001\""),
-		WHEN("generateMode", GENERATE_CUSTOM),
-		DOC("The key, at least 8 bytes, better 16; never returned.")),
+		DOC("The key, at least 8 bytes, better 16; required when generateMode is Custom. Kept as a digest, "
+		    "never returned.")),
+	TEXT(struct api_key_credential, digest, READ_ONLY, SECRET, DOC("SHA-256 of the key; never returned.")),
 	CHOICE(struct api_key_credential, generateMode, modes, DEFAULT("\"Custom\""), ANY_CASE,
 		DOC("Where the key comes from.")),
 	FIELDS_END
@@ -76,8 +85,9 @@ static const struct field key_fields[] = {
 static const struct field basic_fields[] = {
 	TEXT(struct basic_identity, username, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"u\""),
 		DOC("User name, without a colon.")),
-	TEXT(struct basic_identity, password, REQUIRED, SECRET, RANGE(1, 256), EXAMPLE("\"p\""),
-		DOC("Password; never returned.")),
+	TEXT(struct basic_identity, password, SECRET, RANGE(1, PASSWORD_BYTES_MAX), EXAMPLE("\"p\""),
+		DOC("Password; required unless one is kept. Kept as a slow hash, never returned.")),
+	TEXT(struct basic_identity, passwordHash, READ_ONLY, SECRET, DOC("yescrypt of the password; never returned.")),
 	FIELDS_END
 };
 static const struct field remote_fields[] = {
@@ -112,8 +122,8 @@ static const struct field claim_fields[] = {
 	FIELDS_END
 };
 static const struct field jwt_fields[] = {
-	TEXT(struct jwt_identity, jwks, SECRET, RANGE(1, 65536), FORMAT(check_json),
-		EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\"}]}\""),
+	TEXT(struct jwt_identity, jwks, SECRET, RANGE(1, 65536), FORMAT(check_keys),
+		EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\",\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIzNDU2Nzg\\\"}]}\""),
 		DOC("Keys, as the text of a JSON Web Key Set; never returned.")),
 	OBJECT(struct jwt_identity, remoteJwks, remote_fields, PRESENT(struct jwt_identity, has_remoteJwks),
 		DOC("Where to fetch the keys.")),
@@ -147,16 +157,76 @@ static const struct field fields[] = {
 	FIELDS_END
 };
 
+static const struct json *keys_of(const struct json *doc)
+{
+	return json_get(json_get(json_get(doc, "identities"), "apiKey"), "credentials");
+}
+
+static struct json *basic_of(const struct json *doc)
+{
+	return json_get(json_get(doc, "identities"), "basic");
+}
+
+/* What a client may not say: only what is kept from before counts. */
+static void take_off(struct json *doc, struct arena *a)
+{
+	const struct json *keys = keys_of(doc);
+
+	(void)a;
+	for (struct json *v = keys && keys->type == JSON_ARRAY ? keys->child : NULL; v; v = v->next)
+		json_drop(v, "digest");
+	if (basic_of(doc))
+		json_drop(basic_of(doc), "passwordHash");
+}
+
+static bool check_key_identity(const struct consumer_identities *in, struct problem *why)
+{
+	const struct items *keys = &in->apiKey.credentials;
+	char at[64];
+
+	if (!in->has_apiKey)
+		return true;
+	if (in->apiKey.source.source != KEY_DEFAULT && !in->apiKey.source.value.n)
+		return problem(why, "identities.apiKey.source.value", "is required when source is \"%s\"",
+			       choice_text(sources, in->apiKey.source.source));
+	if (in->apiKey.source.source == KEY_HEADER && !header_is_token(in->apiKey.source.value))
+		return problem(why, "identities.apiKey.source.value", "must be the name of a header");
+	for (size_t i = 0; i < keys->n; i++) {
+		const struct api_key_credential *key = ITEM(*keys, struct api_key_credential, i);
+
+		if (key->apikey.n || key->digest.n || key->credentialId.n || key->generateMode == GENERATE_SYSTEM)
+			continue;
+		snprintf(at, sizeof at, "identities.apiKey.credentials[%zu].apikey", i);
+		return problem(why, at, "is required when generateMode is \"Custom\"");
+	}
+	return true;
+}
+
+static bool check_token_identity(const struct jwt_identity *in, struct problem *why)
+{
+	const char *at = "identities.jwt.jwtTokenConfig.key";
+
+	if (!in->jwks.n == !in->has_remoteJwks)
+		return problem(why, "identities.jwt.jwks", "must be given, or remoteJwks, and not both");
+	if (!in->has_jwtTokenConfig || in->jwtTokenConfig.position == KEY_DEFAULT)
+		return true;
+	if (!in->jwtTokenConfig.key.n)
+		return problem(why, at, "is required when position is \"%s\"",
+			       choice_text(positions, in->jwtTokenConfig.position));
+	if (in->jwtTokenConfig.position == KEY_HEADER && !header_is_token(in->jwtTokenConfig.key))
+		return problem(why, at, "must be the name of a header");
+	return true;
+}
+
 static bool check_identities(const struct consumer_identities *i, struct problem *why)
 {
-	if (i->has_apiKey && i->apiKey.source.source != KEY_DEFAULT && !i->apiKey.source.value.n)
-		return problem(why, "identities.apiKey.source.value", "is required when source is \"%s\"",
-		               choice_text(sources, i->apiKey.source.source));
+	if (!check_key_identity(i, why))
+		return false;
 	if (i->has_basic && str_find(i->basic.username, ':') < i->basic.username.n)
 		return problem(why, "identities.basic.username", "must not contain a colon");
-	if (i->has_jwt && !i->jwt.jwks.n == !i->jwt.has_remoteJwks)
-		return problem(why, "identities.jwt.jwks", "must be given, or remoteJwks, and not both");
-	return true;
+	if (i->has_basic && !i->basic.password.n && !i->basic.passwordHash.n)
+		return problem(why, "identities.basic.password", "is required");
+	return !i->has_jwt || check_token_identity(&i->jwt, why);
 }
 
 static bool check(const void *in, struct problem *why)
@@ -168,30 +238,90 @@ static bool check(const void *in, struct problem *why)
 	return check_identities(&c->identities, why);
 }
 
-static const struct json *keys_of(const struct json *doc)
+/* ---------- keys ---------- */
+
+static void put_digest(struct json *credential, struct str key, struct arena *a)
 {
-	return json_get(json_get(json_get(doc, "identities"), "apiKey"), "credentials");
+	static const char digits[] = "0123456789abcdef";
+	uint8_t digest[HEX_DIGEST / 2];
+	char hex[HEX_DIGEST];
+
+	crypto_sha256(key, digest);
+	for (size_t i = 0; i < sizeof digest; i++) {
+		hex[2 * i] = digits[digest[i] >> 4];
+		hex[2 * i + 1] = digits[digest[i] & 15];
+	}
+	json_put(a, credential, "digest", json_new_text(a, arena_copy(a, (struct str){ hex, sizeof hex })));
+	json_drop(credential, "apikey");
 }
 
-/* One credential belongs to one consumer. */
-static bool check_unshared(const struct draft *d, const struct resource *other, struct problem *why)
+/* Made here: shown in the answer, once. */
+static void make_key(struct draft *d, struct json *credential)
 {
-	const struct json *mine = keys_of(d->doc), *theirs = keys_of(other->doc);
-	struct str user = json_text(json_get(json_get(d->doc, "identities"), "basic"), "username");
-	char at[64];
-	unsigned i = 0;
+	struct arena *a = d->write->arena;
+	struct json *shown = d->write->reveal ? json_get(d->write->reveal, "apiKeys") : NULL;
+	char key[KEY_LENGTH + 1];
 
-	for (const struct json *v = mine ? mine->child : NULL; v; v = v->next, i++)
-		for (const struct json *w = theirs ? theirs->child : NULL; w; w = w->next)
-			if (str_equal_secret(json_text(v, "apikey"), json_text(w, "apikey"))) {
-				snprintf(at, sizeof at, "identities.apiKey.credentials[%u].apikey", i);
-				return problem_of(why, PROBLEM_CONFLICT, at,
-					"is a key of consumer %.*s already", STR_FMT(other->id));
-			}
-	if (user.n && str_equal(user, json_text(json_get(json_get(other->doc, "identities"), "basic"), "username")))
-		return problem_of(why, PROBLEM_CONFLICT, "identities.basic.username",
-			"is the user of consumer %.*s already", STR_FMT(other->id));
+	crypto_id(key, KEY_LENGTH);
+	put_digest(credential, str_of(key), d->arena);
+	if (!d->write->reveal)
+		d->write->reveal = json_new(a, JSON_OBJECT);
+	if (!shown) {
+		shown = json_new(a, JSON_ARRAY);
+		json_put(a, d->write->reveal, "apiKeys", shown);
+	}
+	json_add(shown, json_new_text(a, arena_copy(a, str_of(key))));
+	mem_wipe(key, sizeof key);
+}
+
+static const struct json *find_credential(const struct json *keys, struct str id)
+{
+	for (const struct json *v = keys ? keys->child : NULL; v; v = v->next)
+		if (str_equal(json_text(v, "credentialId"), id))
+			return v;
+	return NULL;
+}
+
+/* The digest of what was given, kept or made; *at: where it stands in the list. */
+static bool settle_key(struct draft *d, struct json *credential, const char *at, struct problem *why)
+{
+	struct str id = json_text(credential, "credentialId"), key = json_text(credential, "apikey");
+	const struct json *before = id.n && d->before ? find_credential(keys_of(d->before->doc), id) : NULL;
+	char made[ID_LENGTH + 5] = "key-", path[96];
+
+	if (id.n && !before) {
+		snprintf(path, sizeof path, "%s.credentialId", at);
+		return problem(why, path, "is made by the gateway; this consumer has no such key");
+	}
+	if (key.n) {
+		if (key.n < KEY_BYTES_WISHED)
+			log_warn("consumer.short_key", F_STR("consumer", d->id), F_TEXT("field", at),
+				 F_INT("bytes", (int64_t)key.n), F_INT("wished", KEY_BYTES_WISHED));
+		put_digest(credential, key, d->arena);
+	} else if (before) {
+		json_put(d->arena, credential, "digest", json_clone(d->arena, json_get(before, "digest")));
+	} else if (!json_text(credential, "digest").n) {
+		make_key(d, credential);
+	}
+	if (!id.n) {
+		crypto_id(made + 4, ID_LENGTH);
+		json_put(d->arena, credential, "credentialId", json_new_text(d->arena, arena_copy(d->arena, str_of(made))));
+	}
 	return true;
+}
+
+/* Keys that are kept by their place in the list keep their names too. */
+static void keep_name(const struct draft *d, struct json *credential)
+{
+	struct str digest = json_text(credential, "digest");
+	const struct json *keys = d->before ? keys_of(d->before->doc) : NULL;
+
+	if (json_text(credential, "credentialId").n || json_text(credential, "apikey").n || !digest.n)
+		return;
+	for (const struct json *v = keys ? keys->child : NULL; v; v = v->next)
+		if (str_equal(json_text(v, "digest"), digest) && json_text(v, "credentialId").n)
+			json_put(d->arena, credential, "credentialId",
+				 json_new_text(d->arena, arena_copy(d->arena, json_text(v, "credentialId"))));
 }
 
 static bool check_distinct(const struct json *keys, struct problem *why)
@@ -201,47 +331,87 @@ static bool check_distinct(const struct json *keys, struct problem *why)
 
 	for (const struct json *v = keys ? keys->child : NULL; v; v = v->next, i++)
 		for (const struct json *w = keys->child; w != v; w = w->next)
-			if (str_equal_secret(json_text(v, "apikey"), json_text(w, "apikey"))) {
+			if (str_equal_secret(json_text(v, "digest"), json_text(w, "digest"))) {
 				snprintf(at, sizeof at, "identities.apiKey.credentials[%u].apikey", i);
 				return problem(why, at, "is listed twice");
 			}
 	return true;
 }
 
-/* Keys to be made here: shown in the answer, once. */
-static void make_keys(struct draft *d, const struct json *keys)
+static bool settle_keys(struct draft *d, struct problem *why)
 {
-	char key[KEY_LENGTH + 1];
+	const struct json *keys = keys_of(d->doc);
+	char at[64];
+	unsigned i = 0;
 
-	for (struct json *v = keys ? keys->child : NULL; v; v = v->next) {
-		if (json_text(v, "apikey").n)
-			continue;
-		crypto_id(key, KEY_LENGTH);
-		json_put(d->arena, v, "apikey", json_new_text(d->arena, arena_copy(d->arena, str_of(key))));
-		struct arena *a = d->write->arena;
-		struct json *shown = d->write->reveal ? json_get(d->write->reveal, "apiKeys") : NULL;
-
-		if (!d->write->reveal)
-			d->write->reveal = json_new(a, JSON_OBJECT);
-		if (!shown) {
-			shown = json_new(a, JSON_ARRAY);
-			json_put(a, d->write->reveal, "apiKeys", shown);
-		}
-		json_add(shown, json_new_text(a, arena_copy(a, str_of(key))));
+	for (struct json *v = keys ? keys->child : NULL; v; v = v->next, i++) {
+		snprintf(at, sizeof at, "identities.apiKey.credentials[%u]", i);
+		keep_name(d, v);
+		if (!settle_key(d, v, at, why))
+			return false;
 	}
+	return check_distinct(keys, why);
+}
+
+/* ---------- the password ---------- */
+
+static void put_hash(struct json *basic, struct str password, struct arena *a)
+{
+	char hash[PASSWORD_HASH_MAX];
+
+	password_hash(password, hash);
+	json_put(a, basic, "passwordHash", json_new_text(a, arena_copy(a, str_of(hash))));
+	json_drop(basic, "password");
+}
+
+/* The same password again is no change. */
+static void settle_password(const struct draft *d)
+{
+	struct json *basic = basic_of(d->doc);
+	struct str password = json_text(basic, "password");
+	const struct json *kept = d->before ? json_get(basic_of(d->before->doc), "passwordHash") : NULL;
+
+	if (!password.n)
+		return;
+	if (kept && password_matches(password, kept->string)) {
+		json_put(d->arena, basic, "passwordHash", json_clone(d->arena, kept));
+		json_drop(basic, "password");
+		return;
+	}
+	put_hash(basic, password, d->arena);
 }
 
 static bool complete(struct draft *d, struct problem *why)
 {
-	size_t i = 0;
-
-	make_keys(d, keys_of(d->doc));
-	if (!check_distinct(keys_of(d->doc), why))
+	if (!settle_keys(d, why))
 		return false;
-	for (const struct resource *r; (r = model_next(d->model, RESOURCE_CONSUMER, &i));)
-		if (!str_equal(r->id, d->id) && !check_unshared(d, r, why))
-			return false;
+	settle_password(d);
 	return true;
+}
+
+/* Documents of before keys were kept as digests. */
+static bool upgrade(struct json *doc, struct arena *a)
+{
+	const struct json *keys = keys_of(doc);
+	struct json *basic = basic_of(doc);
+	char id[ID_LENGTH + 5] = "key-";
+	bool changed = false;
+
+	for (struct json *v = keys ? keys->child : NULL; v; v = v->next) {
+		struct str key = json_text(v, "apikey");
+
+		if (!key.n)
+			continue;
+		put_digest(v, key, a);
+		crypto_id(id + 4, ID_LENGTH);
+		json_put(a, v, "credentialId", json_new_text(a, arena_copy(a, str_of(id))));
+		changed = true;
+	}
+	if (basic && json_text(basic, "password").n) {
+		put_hash(basic, json_text(basic, "password"), a);
+		changed = true;
+	}
+	return changed;
 }
 
 static bool owns(const struct resource *r, const struct resource *user)
@@ -254,5 +424,6 @@ const struct resource_class consumer_class = {
 	.kind = RESOURCE_CONSUMER, .name = "consumer", .noun = "Consumer", .plural = "Consumers",
 	.id_field = "consumerId", .id_prefix = "csm-", .path = "/api/v1/consumers",
 	.has_unique_name = true, .fields = fields, .size = sizeof(struct consumer_doc),
-	.doc = "A client with credentials.", .check = check, .complete = complete, .owns = owns,
+	.doc = "A client with credentials.", .adapt = take_off, .check = check, .complete = complete, .upgrade = upgrade,
+	.owns = owns,
 };

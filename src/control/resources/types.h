@@ -215,7 +215,9 @@ struct agent_api_doc {
 enum generate_mode { GENERATE_SYSTEM, GENERATE_CUSTOM };
 enum key_source { KEY_DEFAULT, KEY_HEADER, KEY_QUERY };
 struct api_key_credential {
-	struct str apikey;
+	struct str credentialId;
+	struct str apikey;                /* as it was given; never kept */
+	struct str digest;                /* what is kept: SHA-256, in hex */
 	int generateMode;                 /* enum generate_mode */
 };
 enum secret_type { SECRET_SYMMETRY, SECRET_ASYMMETRY };
@@ -228,7 +230,8 @@ struct consumer_identities {
 		struct items credentials; /* struct api_key_credential */
 		struct { int source; struct str value; } source;
 	} apiKey;
-	struct { struct str username, password; } basic;
+	/* password as it was given, never kept; passwordHash (core/password.h) is */
+	struct { struct str username, password, passwordHash; } basic;
 	struct jwt_identity {
 		struct str jwks;          /* JSON text */
 		struct { struct str uri; } remoteJwks;
