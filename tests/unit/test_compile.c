@@ -1,5 +1,6 @@
 /* test_compile.c -- what resources become in the snapshot that workers adopt. room: control */
 #include "compile_node.h"
+#include "proxy/balance.h"
 
 static void test_routes_come_and_go(void **state)
 {
@@ -155,6 +156,55 @@ static void test_service_endpoints_keep_their_state(void **state)
 	drop(RESOURCE_SERVICE, "svc-1");
 	assert_null(service_of("svc-1"));
 	assert_int_equal(node.retired, 6);
+}
+
+#define RING(size) "{\\\"enable\\\":true,\\\"loadBalancerType\\\":\\\"CONSISTENT_HASH\\\"," \
+	"\\\"consistentHashLBConfig\\\":{\\\"consistentHashLBType\\\":\\\"SOURCE_IP\\\",\\\"minimumRingSize\\\":" size "}}"
+
+/* A ring is made when hosts, weights or its size change, and for nothing else; turns begin anew with a new document. */
+static void test_service_keeps_its_ring(void **state)
+{
+	const struct service *s;
+	struct ring *ring;
+	struct rotation *rotation;
+
+	(void)state;
+	put(RESOURCE_SERVICE, "svc-1",
+	    "{'name':'s','gatewayId':'gw-1','addresses':['10.0.0.1:1',"
+	    "{'address':'10.0.0.2:1','version':'v2','labels':{'tag':'a'}},"
+	    "{'address':'10.0.0.3:1','labels':{'tag':'b','alicloud.service.tag':'v2'}}]}");
+	s = service_of("svc-1");
+	assert_null(s->ring);
+	assert_null(s->balance);
+	assert_int_equal(s->n_tags, 2);
+	assert_string_equal(s->tags[0].p, "v2");
+	assert_string_equal(s->tags[1].p, "a");
+	assert_true(s->endpoints[0].tag.n == 0);
+	assert_string_equal(s->endpoints[1].tag.p, "a");
+	assert_string_equal(s->endpoints[2].tag.p, "v2");
+	rotation = s->rotation;
+	put_policy("policy-1", "ServiceLb", RING("64"));
+	attach("pr-1", "policy-1", "Service", "svc-1");
+	s = service_of("svc-1");
+	assert_ptr_equal(s->rotation, rotation);
+	assert_int_equal(s->balance->method, BALANCE_BY_HASH);
+	ring = s->ring;
+	assert_non_null(ring);
+	put(RESOURCE_SERVICE, "svc-1", "{'name':'other','gatewayId':'gw-1','healthyPanicThreshold':12.5,"
+	    "'addresses':['10.0.0.1:1','10.0.0.2:1','10.0.0.3:1']}");
+	s = service_of("svc-1");
+	assert_ptr_equal(s->ring, ring);
+	assert_ptr_not_equal(s->rotation, rotation);
+	assert_true(s->panic_percent == 12.5);
+	put_policy("policy-1", "ServiceLb", RING("65"));
+	assert_ptr_not_equal(service_of("svc-1")->ring, ring);
+	ring = service_of("svc-1")->ring;
+	put(RESOURCE_SERVICE, "svc-1", "{'name':'other','gatewayId':'gw-1','addresses':['10.0.0.1:1','10.0.0.2:1']}");
+	assert_ptr_not_equal(service_of("svc-1")->ring, ring);
+	drop(RESOURCE_ATTACHMENT, "pr-1");
+	assert_null(service_of("svc-1")->ring);
+	assert_null(service_of("svc-1")->balance);
+	drop(RESOURCE_SERVICE, "svc-1");
 }
 
 static void test_steps_of_every_level(void **state)
@@ -339,6 +389,7 @@ int main(void)
 		TEST(test_more_headers_then_age),
 		TEST(test_api_and_operations),
 		TEST(test_service_endpoints_keep_their_state),
+		TEST(test_service_keeps_its_ring),
 		TEST(test_steps_of_every_level),
 		TEST(test_cells_survive_what_does_not_concern_them),
 		TEST(test_operations_inherit_and_replace),

@@ -113,11 +113,11 @@ static const struct field outlier_fields[] = {
 	INT(struct outlier_detection_config, consecutive5xx, RANGE(1, 1000), DEFAULT("5"),
 		DOC("Failures in a row that eject.")),
 	INT(struct outlier_detection_config, interval, RANGE(1, 3600), DEFAULT("10"), UNIT("seconds"),
-		DOC("Time between two looks.")),
+		DOC("Each so long without an ejection makes up for one of those before.")),
 	INT(struct outlier_detection_config, baseEjectionTime, RANGE(1, 3600), DEFAULT("30"), UNIT("seconds"),
-		DOC("Time out of use; grows with each ejection.")),
+		DOC("Time out of use, times the ejections in a row (10 at most).")),
 	INT(struct outlier_detection_config, maxEjectionPercent, RANGE(0, 100), DEFAULT("50"),
-		UNIT("percent"), DOC("At most this share is out of use.")),
+		UNIT("percent"), DOC("At most this share is out of use; one of several may always be, unless 0.")),
 	FIELDS_END
 };
 
