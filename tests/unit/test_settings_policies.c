@@ -33,8 +33,8 @@ static struct settings settings_of(const struct policy_class *class, const char 
 		text[i] = copy.p[i] == '\'' ? '"' : copy.p[i];
 	const struct json *json = json_parse(&a, (struct str){ text, copy.n }, &why);
 
-	if (!json || !fields_decode(class->fields, json, conf, &a, &why) || (class->check && !class->check(conf, &why)) ||
-	    (class->prepare && !class->prepare(conf, &a, &why)))
+	if (!json || !fields_decode(class->fields, json, conf, &a, &why) ||
+	    (class->check && !class->check(conf, &why)) || (class->prepare && !class->prepare(conf, &a, &why)))
 		fail_msg("%s: %s %s", config, why.field, why.text);
 	class->apply(conf, &s);
 	return s;
@@ -46,8 +46,8 @@ static void test_milliseconds(void **state)
 		double seconds;
 		int64_t ms;
 	} cases[] = {
-		{ 0, 0 }, { 1, 1000 }, { 0.25, 250 }, { 0.2, 200 }, { 0.0001, 1 }, { 1e-9, 1 }, { 0.0011, 2 }, { 0.55, 550 },
-		{ 0.07, 70 }, { 1.1, 1100 }, { 2.3, 2300 }, { 4.35, 4350 }, { 86400, 86400000 }, { 0.001, 1 },
+		{ 0, 0 }, { 1, 1000 }, { 0.25, 250 }, { 0.2, 200 }, { 0.0001, 1 }, { 1e-9, 1 }, { 0.0011, 2 },
+		{ 0.55, 550 }, { 0.07, 70 }, { 1.1, 1100 }, { 2.3, 2300 }, { 4.35, 4350 }, { 86400, 86400000 }, { 0.001, 1 },
 	};
 
 	(void)state;
@@ -89,7 +89,8 @@ static void test_words_of_retry(void **state)
 	assert_int_equal(s.retry->on, RETRY_ON_CONNECT | RETRY_ON_REFUSED | RETRY_ON_RESET | RETRY_ANY_METHOD);
 	for (unsigned status = 400; status <= 599; status++)
 		assert_int_equal(has_status(&s, status), status >= 502 && status <= 504);
-	s = settings_of(&retry, "{'attempts':1,'retryOn':['connect-failure'],'httpCodes':['429','400','599'],'enable':true}");
+	s = settings_of(&retry, "{'attempts':1,'retryOn':['connect-failure'],'httpCodes':['429','400','599'],"
+				"'enable':true}");
 	assert_int_equal(s.retry->on, RETRY_ON_CONNECT);
 	for (unsigned status = 400; status <= 599; status++)
 		assert_int_equal(has_status(&s, status), status == 400 || status == 429 || status == 599);
