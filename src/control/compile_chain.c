@@ -106,6 +106,9 @@ static void destroy_cell(struct part *p)
 
 	kept_leave(&cell->kept);
 	list_remove(&cell->of_compiler);
+	/* First: until then workers may speak of the dependency. */
+	if (cell->conf->class->cell_free)
+		cell->conf->class->cell_free(cell->memory);
 	if (cell->up)
 		metric_series_drop(cell->up);
 	part_drop(&cell->conf->part);
@@ -123,8 +126,6 @@ static struct cell *cell_new(struct conf *conf)
 	cell->conf = conf;
 	part_hold(&conf->part);
 	cell->memory = mem_alloc_aligned(64, (class->cell_size + 63) / 64 * 64);
-	if (class->cell_init)
-		class->cell_init(cell->memory, conf->conf);
 	return cell;
 }
 
@@ -160,8 +161,11 @@ static struct cell *cell_get(struct compiler *c, const struct entry *e, const st
 	} else {
 		cell = cell_new(e->conf);
 		kept_enter(&cell->kept, &c->cells, sbuf_str(&key));
+		/* Before its init: that may let workers speak of the dependency. */
 		if (e->class->dependency)
 			watch_dependency(c, cell, e, on);
+		if (e->class->cell_init)
+			e->class->cell_init(cell->memory, e->conf->conf);
 	}
 	sbuf_free(&key);
 	return cell;

@@ -26,6 +26,7 @@
 
 struct exchange;
 struct step;
+struct worker;
 
 enum verdict { NEXT, WAIT, REPLY, FAIL };
 typedef enum verdict hook(struct exchange *x, const struct step *s);
@@ -168,6 +169,13 @@ struct policy_class {
 	 */
 	bool (*attach)(const void *conf, const struct attach_target *t, struct problem *why);
 	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
+	/* Control thread, when nothing uses the cell any more: gives back what it holds. */
+	void (*cell_free)(void *cell);
+	/*
+	 * On worker 0 after each adoption of a configuration: begins what new cells need without a request (a first
+	 * fetch). Classes may share one function; it is called once for each.
+	 */
+	void (*adopted)(struct worker *w);
 	/*
 	 * What the policy depends on ("authorization"): label `kind` of sluice_dependency_up. Its struct dependency is
 	 * in the cell, at dependency_at; the attachment is Degraded while it is down. NULL: nothing.
