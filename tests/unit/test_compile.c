@@ -159,7 +159,8 @@ static void test_service_endpoints_keep_their_state(void **state)
 }
 
 #define RING(size) "{\\\"enable\\\":true,\\\"loadBalancerType\\\":\\\"CONSISTENT_HASH\\\"," \
-	"\\\"consistentHashLBConfig\\\":{\\\"consistentHashLBType\\\":\\\"SOURCE_IP\\\",\\\"minimumRingSize\\\":" size "}}"
+	"\\\"consistentHashLBConfig\\\":{\\\"consistentHashLBType\\\":\\\"SOURCE_IP\\\"," \
+	"\\\"minimumRingSize\\\":" size "}}"
 
 /* A ring is made when hosts, weights or its size change, and for nothing else; turns begin anew with a new document. */
 static void test_service_keeps_its_ring(void **state)
