@@ -125,19 +125,33 @@ bool api_openapi(struct api_call *call, struct problem *why)
 	return true;
 }
 
+/* Megabytes where there are many routes: the text is not copied once more. */
+struct scrape {
+	struct arena_defer defer;
+	struct sbuf text;
+};
+
+static void free_scrape(struct arena_defer *defer)
+{
+	sbuf_free(&CONTAINER(defer, struct scrape, defer)->text);
+}
+
 bool api_metrics(struct api_call *call, struct problem *why)
 {
-	struct sbuf out = { 0 };
+	static size_t last_bytes;
+	struct scrape *scrape = NEW(call->arena, struct scrape);
 
 	(void)why;
+	arena_defer(call->arena, &scrape->defer, free_scrape);
 	process_sample();
 	metric_set(call->control->degraded, compile_degraded(call->control->compiler));
 	compile_sample_endpoints(call->control->compiler);
-	metric_write(&out);
+	sbuf_reserve(&scrape->text, last_bytes + last_bytes / 16);
+	metric_write(&scrape->text);
+	last_bytes = scrape->text.n;
 	call->status = 200;
-	call->answer = arena_copy(call->arena, sbuf_str(&out));
+	call->answer = sbuf_str(&scrape->text);
 	call->type = STR("text/plain; version=0.0.4; charset=utf-8");
-	sbuf_free(&out);
 	return true;
 }
 

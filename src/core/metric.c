@@ -35,10 +35,10 @@ static const struct {
 	int64_t us;
 	const char *le;
 } bounds[] = {
-	{ 500, "0.0005" }, { 1000, "0.001" }, { 2500, "0.0025" }, { 5000, "0.005" }, { 10000, "0.01" },
-	{ 25000, "0.025" }, { 50000, "0.05" }, { 100000, "0.1" }, { 250000, "0.25" }, { 500000, "0.5" },
-	{ 1000000, "1" }, { 2500000, "2.5" }, { 5000000, "5" }, { 10000000, "10" }, { 30000000, "30" },
-	{ 60000000, "60" },
+	{ 500, "le=\"0.0005\"" }, { 1000, "le=\"0.001\"" }, { 2500, "le=\"0.0025\"" }, { 5000, "le=\"0.005\"" },
+	{ 10000, "le=\"0.01\"" }, { 25000, "le=\"0.025\"" }, { 50000, "le=\"0.05\"" }, { 100000, "le=\"0.1\"" },
+	{ 250000, "le=\"0.25\"" }, { 500000, "le=\"0.5\"" }, { 1000000, "le=\"1\"" }, { 2500000, "le=\"2.5\"" },
+	{ 5000000, "le=\"5\"" }, { 10000000, "le=\"10\"" }, { 30000000, "le=\"30\"" }, { 60000000, "le=\"60\"" },
 };
 
 enum {
@@ -384,60 +384,89 @@ int64_t metric_value(const struct series *s)
 	return sum;
 }
 
-/* name, suffix, and the labels with `last` (when not NULL, of the value `text`) behind them. */
-static void print_sample_name(struct sbuf *out, const struct series *s, const char *suffix, const char *last,
-			      const char *text)
-{
-	struct str labels = { s->key.p + s->labels_at, s->key.n - s->labels_at };
+#define SAMPLE_BYTES 128                   /* of a sample besides its name and the labels of the series */
 
-	sbuf_addf(out, "%s%s", families[s->id].name, suffix);
-	if (labels.n || last) {
-		sbuf_addc(out, '{');
-		sbuf_add(out, labels);
-		if (last)
-			sbuf_addf(out, "%s%s=\"%s\"", labels.n ? "," : "", last, text);
-		sbuf_addc(out, '}');
+/* name, suffix, and the labels with `last` (absent: none) behind them; returns where the number goes. */
+static char *open_sample(struct sbuf *out, const struct series *s, struct str suffix, struct str last)
+{
+	const struct str name = str_of(families[s->id].name);
+	const struct str labels = { s->key.p + s->labels_at, s->key.n - s->labels_at };
+	char *p;
+
+	sbuf_reserve(out, name.n + labels.n + SAMPLE_BYTES);
+	p = str_put(str_put(out->p + out->n, name), suffix);
+	if (labels.n || last.n) {
+		*p++ = '{';
+		p = str_put(p, labels);
+		if (labels.n && last.n)
+			*p++ = ',';
+		p = str_put(p, last);
+		*p++ = '}';
 	}
-	sbuf_addc(out, ' ');
+	*p++ = ' ';
+	return p;
 }
+
+static void close_sample(struct sbuf *out, char *p)
+{
+	*p++ = '\n';
+	*p = '\0';
+	out->n = (size_t)(p - out->p);
+}
+
+static void print_number(struct sbuf *out, char *p, int64_t v)
+{
+	if (v < 0)
+		*p++ = '-';
+	close_sample(out, str_put_u64(p, v < 0 ? 0 - (uint64_t)v : (uint64_t)v));
+}
+
+/* Six digits behind the point. */
+static void print_time(struct sbuf *out, char *p, int64_t us)
+{
+	uint64_t part = (uint64_t)us % 1000000;
+
+	p = str_put_u64(p, (uint64_t)us / 1000000);
+	*p++ = '.';
+	for (uint64_t digit = 100000; digit > 0; digit /= 10)
+		*p++ = (char)('0' + part / digit % 10);
+	close_sample(out, p);
+}
+
+static const struct str nothing;
 
 static void print_classes(struct sbuf *out, const struct series *s)
 {
-	static const char *const classes[CLASSES] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
+	static const char *const classes[CLASSES] = {
+		"code_class=\"1xx\"", "code_class=\"2xx\"", "code_class=\"3xx\"", "code_class=\"4xx\"",
+		"code_class=\"5xx\"",
+	};
 
-	for (unsigned i = 0; i < CLASSES; i++) {
-		print_sample_name(out, s, "", "code_class", classes[i]);
-		sbuf_addf(out, "%lld\n", (long long)sum_cell(s, i));
-	}
+	for (unsigned i = 0; i < CLASSES; i++)
+		print_number(out, open_sample(out, s, nothing, str_of(classes[i])), sum_cell(s, i));
 }
 
 static void print_value(struct sbuf *out, const struct series *s)
 {
-	print_sample_name(out, s, "", NULL, NULL);
-	sbuf_addf(out, "%lld\n", (long long)sum_cell(s, 0));
+	print_number(out, open_sample(out, s, nothing, nothing), sum_cell(s, 0));
 }
 
 static void print_seconds(struct sbuf *out, const struct series *s)
 {
-	long long us = (long long)sum_cell(s, 0);
-
-	print_sample_name(out, s, "", NULL, NULL);
-	sbuf_addf(out, "%lld.%06lld\n", us / 1000000, us % 1000000);
+	print_time(out, open_sample(out, s, nothing, nothing), sum_cell(s, 0));
 }
 
 static void print_histogram(struct sbuf *out, const struct series *s)
 {
-	long long count = 0, sum_us = (long long)sum_cell(s, CELL_SUM);
+	int64_t count = 0;
 
 	for (unsigned i = 0; i <= BOUNDS; i++) {
-		count += (long long)sum_cell(s, i);
-		print_sample_name(out, s, "_bucket", "le", i < BOUNDS ? bounds[i].le : "+Inf");
-		sbuf_addf(out, "%lld\n", count);
+		count += sum_cell(s, i);
+		print_number(out, open_sample(out, s, STR("_bucket"), i < BOUNDS ? str_of(bounds[i].le)
+					      : STR("le=\"+Inf\"")), count);
 	}
-	print_sample_name(out, s, "_sum", NULL, NULL);
-	sbuf_addf(out, "%lld.%06lld\n", sum_us / 1000000, sum_us % 1000000);
-	print_sample_name(out, s, "_count", NULL, NULL);
-	sbuf_addf(out, "%lld\n", count);
+	print_time(out, open_sample(out, s, STR("_sum"), nothing), sum_cell(s, CELL_SUM));
+	print_number(out, open_sample(out, s, STR("_count"), nothing), count);
 }
 
 static const char *const kinds[] = {
