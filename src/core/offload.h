@@ -10,8 +10,8 @@
  * memory and on how old an answer can be.
  *
  * A job belongs to the pool from submit until `over`, which is called exactly once, on the loop's thread, whatever
- * became of the job. What `run` needs must be in the job (or immutable and held by it): it runs beside the loop, and may
- * still run when whoever asked has gone. Pool threads do not log and do not count metrics.
+ * became of the job. What `run` needs must be in the job (or immutable and held by it): it runs beside the loop, and
+ * may still run when whoever asked has gone. Pool threads do not log and do not count metrics.
  */
 #pragma once
 #include <pthread.h>

@@ -123,7 +123,8 @@ static const struct field claim_fields[] = {
 };
 static const struct field jwt_fields[] = {
 	TEXT(struct jwt_identity, jwks, SECRET, RANGE(1, 65536), FORMAT(check_keys),
-		EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\",\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIzNDU2Nzg\\\"}]}\""),
+		EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\","
+			"\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIzNDU2Nzg\\\"}]}\""),
 		DOC("Keys, as the text of a JSON Web Key Set; never returned.")),
 	OBJECT(struct jwt_identity, remoteJwks, remote_fields, PRESENT(struct jwt_identity, has_remoteJwks),
 		DOC("Where to fetch the keys.")),
@@ -255,6 +256,11 @@ static void put_digest(struct json *credential, struct str key, struct arena *a)
 	json_drop(credential, "apikey");
 }
 
+static void put_name(struct json *credential, struct str name, struct arena *a)
+{
+	json_put(a, credential, "credentialId", json_new_text(a, arena_copy(a, name)));
+}
+
 /* Made here: shown in the answer, once. */
 static void make_key(struct draft *d, struct json *credential)
 {
@@ -305,7 +311,7 @@ static bool settle_key(struct draft *d, struct json *credential, const char *at,
 	}
 	if (!id.n) {
 		crypto_id(made + 4, ID_LENGTH);
-		json_put(d->arena, credential, "credentialId", json_new_text(d->arena, arena_copy(d->arena, str_of(made))));
+		put_name(credential, str_of(made), d->arena);
 	}
 	return true;
 }
@@ -320,8 +326,7 @@ static void keep_name(const struct draft *d, struct json *credential)
 		return;
 	for (const struct json *v = keys ? keys->child : NULL; v; v = v->next)
 		if (str_equal(json_text(v, "digest"), digest) && json_text(v, "credentialId").n)
-			json_put(d->arena, credential, "credentialId",
-				 json_new_text(d->arena, arena_copy(d->arena, json_text(v, "credentialId"))));
+			put_name(credential, json_text(v, "credentialId"), d->arena);
 }
 
 static bool check_distinct(const struct json *keys, struct problem *why)
@@ -404,7 +409,7 @@ static bool upgrade(struct json *doc, struct arena *a)
 			continue;
 		put_digest(v, key, a);
 		crypto_id(id + 4, ID_LENGTH);
-		json_put(a, v, "credentialId", json_new_text(a, arena_copy(a, str_of(id))));
+		put_name(v, str_of(id), a);
 		changed = true;
 	}
 	if (basic && json_text(basic, "password").n) {
@@ -424,6 +429,6 @@ const struct resource_class consumer_class = {
 	.kind = RESOURCE_CONSUMER, .name = "consumer", .noun = "Consumer", .plural = "Consumers",
 	.id_field = "consumerId", .id_prefix = "csm-", .path = "/api/v1/consumers",
 	.has_unique_name = true, .fields = fields, .size = sizeof(struct consumer_doc),
-	.doc = "A client with credentials.", .adapt = take_off, .check = check, .complete = complete, .upgrade = upgrade,
-	.owns = owns,
+	.doc = "A client with credentials.", .adapt = take_off, .check = check, .complete = complete,
+	.upgrade = upgrade, .owns = owns,
 };
