@@ -68,8 +68,9 @@ static int help_metrics(void)
 {
 	struct sbuf out = { 0 };
 
-	SBUF_LIT(&out, "# Metrics\n\nOf `GET /metrics`, in Prometheus text format. Times are in seconds, sizes in "
-		 "bytes. A series is there\nfrom the time its resource is made, with 0, and goes with it. How to read them: "
+	SBUF_LIT(&out, "# Metrics\n\n"
+		 "Of `GET /metrics`, in Prometheus text format. Times are in seconds, sizes in bytes. A series is "
+		 "there\nfrom the time its resource is made, with 0, and goes with it. How to read them: "
 		 "[observe.md](../guide/observe.md).\n\n"
 		 "`route` is the name of a route or REST API, API/OPERATION of an operation, empty for requests that "
 		 "match none.\n`code_class` is 1xx to 5xx.\n\n"
