@@ -87,6 +87,7 @@ struct exchange {
 	struct str tls_record;            /* secure_record(); absent in the clear */
 	struct str request_id;
 	struct str consumer, consumer_id; /* exchange_set_consumer(): its name, and the resource where there is one */
+	struct token_facts *token;        /* exchange_set_token(); NULL: none was verified */
 	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
 	/* policies */
 	struct walk walk;
@@ -173,6 +174,7 @@ void exchange_record(struct exchange *x, enum stream_end how);    /* access reco
 
 void exchange_metrics(void);                                      /* control thread, before workers start */
 
+struct str exchange_claim(struct exchange *x, struct str name);   /* identity.c: of the token; absent unless scalar */
 void exchange_strip_reserved(struct exchange *x);                 /* identity.c: fields that no client may send */
 
 /* upstream.c: what calls report. */

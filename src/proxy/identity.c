@@ -3,6 +3,8 @@
  * may have been changed by anybody. And the fields by which gateways tell upstreams such things, which no client may
  * send.
  */
+#include "core/crypto_key.h"
+#include "core/json.h"
 #include "proxy/exchange.h"
 
 static bool starts(struct str name, struct str prefix)
@@ -51,6 +53,40 @@ struct str exchange_consumer(const struct exchange *x)
 struct str exchange_consumer_id(const struct exchange *x)
 {
 	return x->consumer_id;
+}
+
+void exchange_set_token(struct exchange *x, struct token_facts *t)
+{
+	x->token = t;
+}
+
+static const struct json *read_claims(struct arena *a, struct str payload)
+{
+	struct problem why;
+	struct str text = { arena_take(a, payload.n * 3 / 4 + 1), 0 };
+
+	return crypto_base64url_strict(payload, (char *)(uintptr_t)text.p, &text.n) ? json_parse(a, text, &why) : NULL;
+}
+
+struct str exchange_claim(struct exchange *x, struct str name)
+{
+	const struct str absent = { NULL, 0 };
+	const struct json *v;
+
+	if (!x->token)
+		return absent;
+	if (!x->token->claims)
+		x->token->claims = read_claims(&x->arena, x->token->payload);
+	v = json_get_str(x->token->claims, name);
+	if (!v)
+		return absent;
+	if (v->type == JSON_STRING || v->type == JSON_REAL)
+		return v->string;
+	if (v->type == JSON_INT)
+		return arena_printf(&x->arena, "%lld", (long long)v->integer);
+	if (v->type == JSON_BOOL)
+		return v->boolean ? STR("true") : STR("false");
+	return absent;
 }
 
 void exchange_keep_broken(struct exchange *x, const char *what)

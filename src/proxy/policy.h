@@ -321,6 +321,7 @@ struct str exchange_scheme(const struct exchange *x);             /* "https" or 
 struct str exchange_host(const struct exchange *x);
 struct str exchange_path(const struct exchange *x);
 struct str exchange_query(const struct exchange *x);
+struct str exchange_domain_id(const struct exchange *x);          /* absent when no domain matched */
 /*
  * What of that path the route fixes: all of it (Exact), its first *n bytes (Prefix, and the base path of an API's
  * operation), or nothing that could be told apart (Regex).
@@ -342,6 +343,16 @@ void exchange_keep_broken(struct exchange *x, const char *what);  /* for the rec
 void exchange_set_consumer(struct exchange *x, struct str id, struct str name);
 struct str exchange_consumer(const struct exchange *x);           /* its name */
 struct str exchange_consumer_id(const struct exchange *x);
+/*
+ * What a verified token says: issuer and subject go into the record, claims are the properties jwt.claim.<name>. All of
+ * it must live as long as the exchange; the last one counts.
+ */
+struct token_facts {
+	struct str issuer, subject;
+	struct str payload;               /* the token's second part as it came */
+	const struct json *claims;        /* the object in it, or NULL: read when somebody asks */
+};
+void exchange_set_token(struct exchange *x, struct token_facts *t);
 /*
  * Value of a request property by the names of HeaderModify's Reference ("request.header.x", "client.ip", ...). Absent
  * str when missing or not safe for a header. property_known: whether the name may be used (response: in the response

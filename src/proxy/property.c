@@ -129,6 +129,11 @@ struct str exchange_query(const struct exchange *x)
 	return x->query;
 }
 
+struct str exchange_domain_id(const struct exchange *x)
+{
+	return x->site ? x->site->domain_id : ABSENT;
+}
+
 /* Bytes of the first n segments, the slash behind them left out; of none, the slash at the beginning. */
 static size_t length_of_segments(struct str path, unsigned n)
 {
@@ -197,6 +202,8 @@ static struct str request_value(struct exchange *x, const struct property *p)
 		return x->consumer_id;
 	case CONSUMER_NAME:
 		return x->consumer;
+	case JWT_CLAIM:
+		return exchange_claim(x, p->argument);
 	case LANE_TAG:
 		return x->lane.n ? x->lane : ABSENT;
 	default:
@@ -277,7 +284,7 @@ static struct str exchange_value(struct exchange *x, const struct property *p)
 
 struct str property_value(struct exchange *x, const struct property *p)
 {
-	bool is_request = p->id <= REQUEST_ID || p->id == CONSUMER_ID || p->id == CONSUMER_NAME || p->id == LANE_TAG;
+	bool is_request = p->id <= REQUEST_ID || (p->id >= CONSUMER_ID && p->id <= JWT_CLAIM) || p->id == LANE_TAG;
 	struct str value = is_request ? request_value(x, p) : exchange_value(x, p);
 
 	if (value.n > VALUE_MAX)

@@ -18,7 +18,7 @@
 #undef TEXT_MAX
 #undef NUMBER
 #define TEXT_MAX 512
-#define RECORD_MAX (10 * TEXT_MAX * 6 + 1024)
+#define RECORD_MAX (12 * TEXT_MAX * 6 + 1024)
 #define RECORD_NAME_MAX 64
 #define RECORD_FRAGMENT_MAX (RECORD_NAME_MAX + 6 * TEXT_MAX + 32)
 
@@ -127,6 +127,13 @@ static char *upstream_part(const struct exchange *x, char *out)
 	return out;
 }
 
+static char *token_part(const struct token_facts *t, char *out)
+{
+	if (t->subject.n)
+		out = TEXT(out, "jwtSub", t->subject);
+	return t->issuer.n ? TEXT(out, "jwtIss", t->issuer) : out;
+}
+
 static char *policy_part(const struct exchange *x, char *out)
 {
 	if (x->answered_by) {
@@ -199,6 +206,8 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 		out = str_put(out, x->tls_record);
 	if (x->consumer.n)
 		out = TEXT(out, "consumer", x->consumer);
+	if (x->token)
+		out = token_part(x->token, out);
 	if (x->site)
 		out = str_put(out, x->site->gateway->record);
 	if (x->site && x->site->domain_name.n)
