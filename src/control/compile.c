@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "proxy/consumers.h"
 
 enum {
 	WARN_AFTER_MS = 5000,                      /* a worker that has not adopted by then is stuck or starved */
@@ -216,15 +217,25 @@ static bool settle(struct compiler *c)
 	return consumers_settle(c) || any;
 }
 
+void compile_look(const struct compiler *c, struct snapshot *out)
+{
+	out->version = c->version;
+	out->bindings = c->bindings;
+	out->paths = c->paths;
+	out->services = c->services;
+	consumers_publish(c, out);
+}
+
 static struct snapshot *make_snapshot(struct compiler *c)
 {
 	struct snapshot *s = MEM_NEW(struct snapshot);
 
-	s->version = ++c->version;
-	s->bindings = pmap_hold(c->bindings);
-	s->paths = pmap_hold(c->paths);
-	s->services = pmap_hold(c->services);
-	consumers_publish(c, s);
+	c->version++;
+	compile_look(c, s);
+	pmap_hold(s->bindings);
+	pmap_hold(s->paths);
+	pmap_hold(s->services);
+	part_hold(&s->consumers->part);
 	bindings_publish(c, s);
 	services_publish(c, s);
 	upstreams_publish(c, s);

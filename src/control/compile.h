@@ -34,6 +34,11 @@ MUST_USE bool compile_change(struct compiler *c, const struct change *change, st
 uint64_t compile_publish(struct compiler *c);
 /* Now and then: addresses that could not be bound at start. True: some can be served now, publish. */
 bool compile_retry(struct compiler *c);
+/*
+ * What requests read of a snapshot, as of the last publish, for a look on the control thread: nothing is held, so it is
+ * good until the next change.
+ */
+void compile_look(const struct compiler *c, struct snapshot *out);
 void compile_reap(struct compiler *c);            /* now and then: frees snapshots that came back */
 
 /* What resources look like in force. Text lives until the next change. */

@@ -674,7 +674,6 @@ bool consumers_settle(struct compiler *c)
 void consumers_publish(const struct compiler *c, struct snapshot *s)
 {
 	s->consumers = c->consumers->consumers;
-	part_hold(&s->consumers->part);
 }
 
 /* ---------- life ---------- */

@@ -408,7 +408,7 @@ struct consumers_state *consumers_new(void);
 MUST_USE bool consumer_change(struct compiler *c, const struct change *change, struct problem *why);
 MUST_USE bool rule_change(struct compiler *c, const struct change *change, struct problem *why);
 bool consumers_settle(struct compiler *c);                               /* whether there was anything */
-void consumers_publish(const struct compiler *c, struct snapshot *s);
+void consumers_publish(const struct compiler *c, struct snapshot *s);    /* not held */
 void consumers_free(struct consumers_state *all);
 
 /* compile_series.c */

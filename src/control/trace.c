@@ -465,11 +465,7 @@ struct json *trace_request(const struct compiler *c, const struct trace_doc *doc
 		return NULL;
 	if (!q.host.p)
 		q.host = q.binding->key;
-	/* The maps of the version in force: all that a request reads of a snapshot. */
-	now->version = c->version;
-	now->bindings = c->bindings;
-	now->paths = c->paths;
-	now->services = c->services;
+	compile_look(c, now);
 	request.head = write_head(&q);
 	request.binding = q.binding;
 	request.is_tls = q.binding->is_tls;

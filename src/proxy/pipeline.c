@@ -232,7 +232,7 @@ enum verdict await(struct exchange *x, struct wait *w, hook *then)
 	x->then = then;
 	x->wait_start_us = clock_us();
 	x->waited_for = x->step->class->name;
-	if (w->done)
+	if (w->done && !x->dry)
 		loop_defer(worker_loop(x->worker), &x->task);
 	return WAIT;
 }

@@ -4,9 +4,9 @@ import os
 import subprocess
 
 import pytest
-from backends import Backend
+from consumer_kit import allow, basic, consumer, key, keys
 from gw import PROGRAM, IS_SANITIZED, free_port, numbers
-from policy_kit import Told, breaker, check_error, concurrency, cors, direct, headers, ip_list, op, outcomes, phase, raw_get, rate, rest_api
+from policy_kit import Told, breaker, check_error, concurrency, cors, direct, headers, ip_list, op, outcomes, raw_get, rate, rest_api
 from wire import wait_until
 
 
@@ -210,6 +210,38 @@ def test_preflights(gw, backend, path):
 	assert fields_of(answer["answer"])["access-control-allow-origin"] == "https://example.com"
 	answer = trace(gw, path, "OPTIONS", site=site, fields={**fields, "Origin": "https://evil.example"})
 	assert answer["answer"]["status"] == 403
+
+
+def test_consumers_are_those_in_force(gw, backend, path):
+	site = gw.gateway()
+	route = gw.route(path, backend, site=site)
+	gw.attach("Authentication", {"authenticationType": "key-auth"}, to=route)
+	own = key()
+	answer = trace(gw, path, site=site, fields={"X-API-Key": own})
+	assert verdicts(answer) == [("Authentication", "Answers")] and answer["answer"]["status"] == 401
+	who = consumer(gw, apiKey=keys(own))
+	assert trace(gw, path, site=site, fields={"X-API-Key": own})["answer"]["status"] == 403
+	allow(gw, who, route)
+	answer = trace(gw, path, site=site, fields={"X-API-Key": own})
+	assert verdicts(answer) == [("Authentication", "Passes")] and who.name in answer["policies"][0]["note"]
+	assert gw.get(f"{path}/size/1", {"X-API-Key": own}, site=site).status == 200
+	assert trace(gw, path, site=site, fields={"X-API-Key": "some other key"})["answer"]["status"] == 401
+
+
+def test_what_only_the_real_thing_could_tell_is_not_judged(gw, backend, path):
+	"""Passwords are compared on threads of their own; services of policies are not asked; lots are not drawn."""
+	site = gw.gateway()
+	route = gw.route(path, backend, site=site)
+	who = consumer(gw, basic={"username": f"user-{next(numbers)}", "password": "a password"})
+	allow(gw, who, route)
+	gw.attach("Authentication", {"authenticationType": "basic-auth"}, to=route)
+	user = who.body["identities"]["basic"]["username"]
+	for password in ("a password", "a wrong one"):
+		answer = trace(gw, path, site=site, fields=basic(user, password))
+		assert verdicts(answer) == [("Authentication", "NotJudged")] and answer["policies"][0]["note"]
+	gw.attach("ExternalZAuth", {"authServiceUrl": f"http://127.0.0.1:{free_port()}/check", "timeout": 5000}, to=route)
+	answer = trace(gw, path, site=site, fields=basic(user, "a password"))
+	assert ("ExternalZAuth", "NotJudged") in verdicts(answer) and "answer" not in answer
 
 
 # ---- where it goes ----
