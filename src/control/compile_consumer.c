@@ -11,6 +11,7 @@
 #include "control/compile_state.h"
 #include "core/mem.h"
 #include "policy/key_set.h"
+#include "policy/key_source.h"
 #include "proxy/consumers.h"
 
 struct consumer_state {
@@ -67,8 +68,11 @@ static void destroy_consumer(struct part *p)
 	struct consumer *c = CONTAINER(p, struct consumer, part);
 	struct arena arena = c->arena;
 
-	if (c->token)
+	if (c->token) {
 		key_set_drop(c->token->keys);
+		if (c->token->fetched)
+			key_user_close(c->token->fetched);
+	}
 	/* It lies in its own arena. */
 	arena_free(&arena);
 }
@@ -89,7 +93,7 @@ static void read_key_places(struct consumer *c, const struct consumer_identities
 	const struct str name = in->apiKey.source.value;
 
 	c->n_key_places = 1;
-	switch ((enum key_source)in->apiKey.source.source) {
+	switch ((enum credential_place)in->apiKey.source.source) {
 	case KEY_HEADER:
 		if (str_equal_nocase(name, authorization))
 			set_field(&c->key_places[0], &c->arena, authorization, bearer, true);
@@ -175,8 +179,10 @@ static bool read_token(struct consumer *c, const struct jwt_identity *in, struct
 			problem_prefix(why, "identities.jwt.jwks");
 			return false;
 		}
+	} else {
+		t->fetched = NEW(&c->arena, struct key_user);
+		key_user_open(t->fetched, in->remoteJwks.uri, NULL);
 	}
-	t->keys_url = arena_copy(&c->arena, in->remoteJwks.uri);
 	t->claim = arena_copy(&c->arena, in->jwtPayloadConfig.payloadKeyName);
 	t->value = arena_copy(&c->arena, in->jwtPayloadConfig.payloadKeyValue);
 	read_token_place(t, in, &c->arena);

@@ -153,6 +153,7 @@ const struct policy_class authentication = {
 	.outcomes = { [PASSED] = "passed", [UNAUTHENTICATED] = "unauthenticated", [UNAUTHORIZED] = "unauthorized",
 		      [UNDECIDED] = "undecided" },
 	.state_size = sizeof(struct authentication_state),
+	.adopted = key_sources_tend,
 	.request = authenticate,
 	.done = forget,
 	.explain = authenticate,

@@ -1,16 +1,26 @@
 /* authentication_parts.h -- what the kinds of Authentication share; for authentication*.c only. */
 #pragma once
 #include "policy/credential.h"
+#include "policy/jwt.h"
+#include "policy/key_source.h"
 #include "policy/password_check.h"
 #include "proxy/consumers.h"
 #include "proxy/policy.h"
 
+/* Of one exchange; each kind uses its part. */
 struct authentication_state {
+	/* basic-auth */
 	struct password_check *check;     /* joined and not left; NULL */
 	struct waitlist_entry entry;
 	struct waitlist pause;            /* nobody wakes it: its entry ends by its limit */
 	const struct consumer *who;       /* NULL: no such user */
 	int64_t since_ms;
+	/* jwt-auth */
+	struct str text;                  /* the token */
+	struct jwt token;
+	struct key_use keys;
+	unsigned claim_at;                /* of the consumers' claims: the one being judged */
+	bool keys_missing;                /* of some consumer that it might be */
 };
 
 /* The proof is good: the consumer is known from here on, and may go on where a rule lets it. */

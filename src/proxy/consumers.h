@@ -36,6 +36,7 @@ struct claim_header {
 };
 
 struct key_set;
+struct key_user;
 
 /* Of a consumer that signs tokens. */
 struct consumer_token {
@@ -43,7 +44,7 @@ struct consumer_token {
 	bool pass;                        /* the token goes on to the upstream */
 	struct str claim, value;          /* what tells the consumer */
 	struct key_set *keys;             /* policy/key_set.h; held; NULL: they are fetched */
-	struct str keys_url;
+	struct key_user *fetched;         /* policy/key_source.h; open where keys is NULL */
 	const struct claim_header *headers;
 	unsigned n_headers;
 };

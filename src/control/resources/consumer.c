@@ -16,6 +16,7 @@
 #include "http/message.h"
 #include "policy/formats.h"
 #include "policy/key_set.h"
+#include "policy/side_url.h"
 
 enum { KEY_BYTES_MIN = 8, KEY_BYTES_WISHED = 16, KEY_LENGTH = 40, ID_LENGTH = 16, HEX_DIGEST = 64 };
 
@@ -91,7 +92,7 @@ static const struct field basic_fields[] = {
 	FIELDS_END
 };
 static const struct field remote_fields[] = {
-	TEXT(struct remote_keys, uri, REQUIRED, RANGE(1, 2048), FORMAT(format_url),
+	TEXT(struct remote_keys, uri, REQUIRED, RANGE(1, SIDE_URL_MAX), FORMAT(side_url_format),
 		EXAMPLE("\"https://id.example.com/keys\""), DOC("URL.")),
 	FIELDS_END
 };

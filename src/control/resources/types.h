@@ -213,7 +213,7 @@ struct agent_api_doc {
 };
 
 enum generate_mode { GENERATE_SYSTEM, GENERATE_CUSTOM };
-enum key_source { KEY_DEFAULT, KEY_HEADER, KEY_QUERY };
+enum credential_place { KEY_DEFAULT, KEY_HEADER, KEY_QUERY };
 struct api_key_credential {
 	struct str credentialId;
 	struct str apikey;                /* as it was given; never kept */
@@ -236,7 +236,7 @@ struct consumer_identities {
 		struct str jwks;          /* JSON text */
 		struct { struct str uri; } remoteJwks;
 		int secretType;           /* enum secret_type */
-		struct { int position; struct str key, prefix; bool pass; } jwtTokenConfig;   /* enum key_source */
+		struct { int position; struct str key, prefix; bool pass; } jwtTokenConfig;   /* enum credential_place */
 		struct { struct str payloadKeyName, payloadKeyValue; } jwtPayloadConfig;
 		struct items claimsToHeadersConfigs;   /* struct claim_to_header */
 		bool has_remoteJwks, has_jwtTokenConfig;
