@@ -19,6 +19,7 @@
 #include "core/offload.h"
 #include "net/descriptor.h"
 #include "proxy/exchange.h"
+#include "proxy/policy.h"
 #include "proxy/worker.h"
 
 static struct {
@@ -137,6 +138,7 @@ static void start_workers(void)
 	w->access_log = s->accessLog;
 	w->dns_servers = text_or_null(s->dnsServers);
 	w->pin = s->pinWorkers;
+	w->classes = policy_classes;
 	exchange_metrics();
 	for (unsigned i = 0; i < program.n_workers; i++)
 		program.workers[i] = worker_start(i, w, &program.boxes[i]);

@@ -200,10 +200,10 @@ static void adopted(void *arg, const struct snapshot *s)
 		pool_close(w->client, &s->changed[i]->pools[w->index]);
 	if (w->prober)
 		prober_adopt(w->prober, s);
-	if (w->index == 0)
-		for (unsigned i = 0; i < policy_class_count; i++)
-			if (policy_classes[i]->adopted)
-				policy_classes[i]->adopted(w);
+	const struct policy_class *const *class = w->index == 0 ? worker_settings(w)->classes : NULL;
+	for (; class && *class; class++)
+		if ((*class)->adopted)
+			(*class)->adopted(w);
 	if (has_connect_lists(w))
 		server_sweep(w->server, is_refused);
 }

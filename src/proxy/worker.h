@@ -13,6 +13,8 @@
 #include "net/resolver.h"
 #include "proxy/snapshot.h"
 
+struct policy_class;
+
 struct worker_settings {
 	struct server_settings server;
 	int64_t connect_timeout_ms;       /* 10,000 */
@@ -24,6 +26,8 @@ struct worker_settings {
 	bool access_log;
 	const char *dns_servers;          /* NULL = the system's */
 	bool pin;                         /* to one CPU each */
+	/* Those whose `adopted` hook is run by worker 0; ends with NULL. NULL = none. */
+	const struct policy_class *const *classes;
 };
 extern const struct worker_settings worker_default_settings;
 
