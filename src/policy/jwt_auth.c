@@ -1,37 +1,29 @@
 /*
  * jwt_auth.c -- JWTAuth: requests need a token (JWS) signed by a key of the issuer.
  *
- * whiteOrBlack turns the need off (White) or on (Black) for the resources listed in authResources and
- * resources.
+ * whiteOrBlack turns the need off (White) or on (Black) for the resources listed in authResources and resources.
+ *
+ *      request leg:  find_token ──► known to this worker ─────────────────────────────► accept
+ *                        └──► parse ──► verify (waits for keys) ──► claims ──► remember ──┘
+ *
+ * Nothing of a token is written anywhere but the claims of one that was verified. A request without a good token gets
+ * no further, whatever is wrong with the issuer: there is no way to pass without a signature.
  */
-#include "core/regex.h"
+#include "core/clock.h"
 #include "http/message.h"
+#include "policy/auth_resource.h"
 #include "policy/formats.h"
 #include "policy/jwks.h"
+#include "policy/jwt.h"
+#include "policy/key_source.h"
 #include "policy/side_url.h"
+#include "policy/token_cache.h"
+#include "policy/token_place.h"
+#include "proxy/dependency.h"
 #include "proxy/policy.h"
 
-enum token_position { TOKEN_HEADER, TOKEN_QUERY, TOKEN_COOKIE };
 enum jwt_mode { JWT_ALL, JWT_WHITE, JWT_BLACK };
-enum path_match { MATCH_EQUAL, MATCH_PREFIX, MATCH_REGEX };
-enum header_method {
-	HEADER_EQUAL, HEADER_NOT_EQUAL, HEADER_PREFIX, HEADER_SUFFIX, HEADER_INCLUDE, HEADER_EXCLUDE,
-		HEADER_REGEX, HEADER_EXIST,
-	HEADER_NOT_EXIST
-};
-
-struct header_rule {
-	struct str headerKey;
-	int headerMethod;
-	struct str headerValue;
-};
-
-struct auth_resource {
-	struct str domainName, domainId, path;
-	int matchType;
-	bool ignoreCase;
-	struct items headers;
-};
+enum outcome { PASSED, MISSING, INVALID, EXEMPT, UNAVAILABLE, NO_EXP };
 
 struct jwt_auth {
 	struct str name, issuer, sub, jwks;
@@ -42,11 +34,27 @@ struct jwt_auth {
 	struct items authResources;
 	struct str resources;
 	bool enable;
+	/* prepared */
+	struct token_place place;
+	struct items exceptions;          /* authResources, then those of resources */
+};
+
+struct cell {
+	struct key_user keys;
+	struct dependency issuer;
+	uint64_t owner;                   /* of what is remembered */
+};
+
+/* Of a request whose token has to be verified. */
+struct state {
+	struct key_use keys;
+	struct jwt jwt;
+	struct str token;
 };
 
 #define NAME_MAX_CHARACTERS 64
-#define RESOURCES_MAX 256
 #define RESOURCES_TEXT_MAX (64 * 1024)
+#define REALM "Bearer realm=\"sluice\""
 
 static const struct choice positions[] = {
 	{ TOKEN_HEADER, "header", "In the header `tokenName`, after `tokenNamePrefix`.", NULL },
@@ -62,26 +70,6 @@ static const struct choice modes[] = {
 	{ 0, NULL, NULL, NULL }
 };
 
-static const struct choice path_matches[] = {
-	{ MATCH_EQUAL, "EQUAL", "The path is `path`.", NULL },
-	{ MATCH_PREFIX, "PRE", "The path starts with `path`.", NULL },
-	{ MATCH_REGEX, "REGEX", "The path matches the regular expression `path`.", "ERGULAR" },
-	{ 0, NULL, NULL, NULL }
-};
-
-static const struct choice header_methods[] = {
-	{ HEADER_EQUAL, "EQUAL", "The value is `headerValue`.", NULL },
-	{ HEADER_NOT_EQUAL, "NOT_EQUAL", "The value is not `headerValue`.", NULL },
-	{ HEADER_PREFIX, "PREFIX", "The value starts with `headerValue`.", NULL },
-	{ HEADER_SUFFIX, "SUFFIX", "The value ends with `headerValue`.", NULL },
-	{ HEADER_INCLUDE, "INCLUDE", "The value contains `headerValue`.", NULL },
-	{ HEADER_EXCLUDE, "EXCLUDE", "The value does not contain `headerValue`.", NULL },
-	{ HEADER_REGEX, "REGEX", "The value matches the regular expression `headerValue`.", NULL },
-	{ HEADER_EXIST, "EXIST", "The header is there.", NULL },
-	{ HEADER_NOT_EXIST, "NOT_EXIST", "The header is not there.", NULL },
-	{ 0, NULL, NULL, NULL }
-};
-
 static bool check_name(struct str value, struct problem *why)
 {
 	if (str_code_points(value) > NAME_MAX_CHARACTERS)
@@ -94,40 +82,6 @@ static bool check_jwks(struct str value, struct problem *why)
 {
 	return jwks_is_inline(value) ? jwks_check(value, why) : side_url_format(value, why);
 }
-
-static bool check_domain(struct str value, struct problem *why)
-{
-	return uri_is_dns_name(value, true) || uri_is_host(value) ||
-	       problem(why, "", "must be a host name, \"*.\" and a name, or an address");
-}
-
-static const struct field header_fields[] = {
-	TEXT(struct header_rule, headerKey, REQUIRED, RANGE(1, 128), FORMAT(format_header_name),
-	     EXAMPLE("\"x-env\""),
-	     DOC("Name of the header.")),
-	CHOICE(struct header_rule, headerMethod, header_methods, REQUIRED, ANY_CASE,
-	       DOC("How the header is compared.")),
-	TEXT(struct header_rule, headerValue, RANGE(0, 4096), FORMAT(format_line), EXAMPLE("\"test\""),
-	     DOC("What it is compared with; not used by EXIST and NOT_EXIST.")),
-	FIELDS_END
-};
-
-static const struct field resource_fields[] = {
-	TEXT(struct auth_resource, domainName, RANGE(0, 255), FORMAT(check_domain),
-	     EXAMPLE("\"*.example.com\""),
-	     DOC("Host of the request; absent: any.")),
-	TEXT(struct auth_resource, domainId, RANGE(0, 128), REFERS("domain"), EXAMPLE("\"dom-1\""),
-	     DOC("Id of a domain of this gateway, in place of its name.")),
-	TEXT(struct auth_resource, path, RANGE(0, 2048), FORMAT(format_line), EXAMPLE("\"/public\""),
-	     DOC("Path of the request, without query; absent: any.")),
-	CHOICE(struct auth_resource, matchType, path_matches, ANY_CASE, DEFAULT("\"EQUAL\""),
-	       DOC("How the path is compared.")),
-	BOOL(struct auth_resource, ignoreCase, DEFAULT("true"),
-	     DOC("Whether upper and lower case are the same in the path.")),
-	LIST(struct auth_resource, headers, struct header_rule, header_fields, RANGE(0, 32),
-	     DOC("Conditions that all must hold.")),
-	FIELDS_END
-};
 
 static const struct field fields[] = {
 	TEXT(struct jwt_auth, name, REQUIRED, RANGE(1, 4 * NAME_MAX_CHARACTERS), FORMAT(check_name),
@@ -150,7 +104,8 @@ static const struct field fields[] = {
 	BOOL(struct jwt_auth, tokenPass, REQUIRED, DOC("Whether the token is sent on to the service.")),
 	CHOICE(struct jwt_auth, whiteOrBlack, modes, ANY_CASE, DEFAULT("\"\""),
 	       DOC("Which requests need a token.")),
-	LIST(struct jwt_auth, authResources, struct auth_resource, resource_fields, RANGE(0, RESOURCES_MAX),
+	LIST(struct jwt_auth, authResources, struct auth_resource, auth_resource_fields,
+	     RANGE(0, AUTH_RESOURCES_MAX),
 	     DOC("The requests that `whiteOrBlack` is about.")),
 	TEXT(struct jwt_auth, resources, RANGE(0, RESOURCES_TEXT_MAX),
 	     EXAMPLE("\"[{\\\"path\\\":\\\"/health\\\"}]\""),
@@ -159,97 +114,6 @@ static const struct field fields[] = {
 	FIELDS_END
 };
 
-/* The objects in the text `resources`. */
-static bool read_resources(struct str text, struct arena *a, struct items *out, struct problem *why)
-{
-	const struct json *list = json_parse(a, text, why), *item;
-	struct auth_resource *resources;
-	size_t i = 0;
-
-	if (!list)
-		return false;
-	if (list->type != JSON_ARRAY || list->n > RESOURCES_MAX)
-		return problem(why, "", "must hold a JSON list of at most %d objects", RESOURCES_MAX);
-	resources = NEW_N(a, struct auth_resource, list->n);
-	for (item = list->child; item; item = item->next, i++) {
-		char index[24];
-
-		if (fields_decode(resource_fields, item, &resources[i], a, why))
-			continue;
-		snprintf(index, sizeof(index), "[%zu]", i);
-		problem_prefix(why, index);
-		return false;
-	}
-	*out = (struct items){ resources, list->n };
-	return true;
-}
-
-static bool check_regex(struct str pattern, const char *path, struct arena *a, struct problem *why)
-{
-	if (regex_compile(a, pattern, false, why))
-		return true;
-	return problem(why, path, "%s", why->text);
-}
-
-static bool check_header(const struct header_rule *rule, struct arena *a, struct problem *why)
-{
-	if (rule->headerMethod == HEADER_EXIST || rule->headerMethod == HEADER_NOT_EXIST)
-		return true;
-	if (!rule->headerValue.n)
-		return problem(why, "headerValue", "is required unless headerMethod is EXIST or NOT_EXIST");
-	return rule->headerMethod != HEADER_REGEX || check_regex(rule->headerValue, "headerValue", a, why);
-}
-
-static bool check_path(const struct auth_resource *r, struct arena *a, struct problem *why)
-{
-	struct str path, query;
-
-	if (!r->path.n)
-		return true;
-	if (r->matchType == MATCH_REGEX)
-		return check_regex(r->path, "path", a, why);
-	if (r->path.p[0] != '/' || uri_normalise(a, r->path, &path, &query) != URI_OK || query.n)
-		return problem(why, "path", "must be a path that starts with \"/\" and has no query");
-	return true;
-}
-
-static bool check_resource(const struct auth_resource *r, struct arena *a, struct problem *why)
-{
-	size_t i;
-
-	if (!r->domainName.n && !r->domainId.n && !r->path.n && !r->headers.n)
-		return problem(why, "", "would match every request; give domainName, domainId, path or "
-			"headers");
-	if (!check_path(r, a, why))
-		return false;
-	for (i = 0; i < r->headers.n; i++) {
-		char path[96];
-
-		if (check_header(ITEM(r->headers, const struct header_rule, i), a, why))
-			continue;
-		snprintf(path, sizeof(path), "headers[%zu]", i);
-		problem_prefix(why, path);
-		return false;
-	}
-	return true;
-}
-
-static bool check_resources(const struct items *list, const char *name, struct arena *a, struct problem *why)
-{
-	size_t i;
-
-	for (i = 0; i < list->n; i++) {
-		char path[96];
-
-		if (check_resource(ITEM(*list, const struct auth_resource, i), a, why))
-			continue;
-		snprintf(path, sizeof(path), "%s[%zu]", name, i);
-		problem_prefix(why, path);
-		return false;
-	}
-	return true;
-}
-
 static bool check_with(const struct jwt_auth *conf, struct arena *a, struct problem *why)
 {
 	struct items more = { NULL, 0 };
@@ -257,13 +121,13 @@ static bool check_with(const struct jwt_auth *conf, struct arena *a, struct prob
 	if (conf->tokenPosition != TOKEN_QUERY && !header_is_token(conf->tokenName))
 		return problem(why, "tokenName", "must be the name of a header or cookie: letters, digits "
 			"and !#$%%&'*+-.^_`|~ only");
-	if (!check_resources(&conf->authResources, "authResources", a, why))
+	if (!auth_resources_check(&conf->authResources, "authResources", a, why))
 		return false;
-	if (conf->resources.n && !read_resources(conf->resources, a, &more, why)) {
+	if (conf->resources.n && !auth_resources_read(conf->resources, a, &more, why)) {
 		problem_prefix(why, "resources");
 		return false;
 	}
-	return check_resources(&more, "resources", a, why);
+	return auth_resources_check(&more, "resources", a, why);
 }
 
 static bool check(const void *conf, struct problem *why)
@@ -275,36 +139,260 @@ static bool check(const void *conf, struct problem *why)
 	return ok;
 }
 
-static bool attach_resources(const struct items *list, const char *name, const struct attach_target *t,
-                             struct problem *why)
-{
-	size_t i;
-
-	for (i = 0; i < list->n; i++) {
-		struct str id = ITEM(*list, const struct auth_resource, i)->domainId;
-		const struct json *domain = id.n ? t->find(t, "domain", id) : NULL;
-		char path[96];
-
-		if (!id.n || (domain && str_equal(json_text(domain, "gatewayId"), t->gateway_id)))
-			continue;
-		snprintf(path, sizeof(path), "%s[%zu].domainId", name, i);
-		return problem(why, path, "there is no domain \"%.*s\" at this gateway", STR_FMT(id));
-	}
-	return true;
-}
-
 static bool attach(const void *vconf, const struct attach_target *t, struct problem *why)
 {
 	const struct jwt_auth *conf = vconf;
 	struct arena scratch = { 0 };
 	struct items more = { NULL, 0 };
-	bool ok = attach_resources(&conf->authResources, "authResources", t, why);
+	bool ok = auth_resources_attach(&conf->authResources, "authResources", t, why);
 
 	if (ok && conf->resources.n)
-		ok = read_resources(conf->resources, &scratch, &more, why) && attach_resources(&more,
+		ok = auth_resources_read(conf->resources, &scratch, &more, why) && auth_resources_attach(&more,
 			"resources", t, why);
 	arena_free(&scratch);
 	return ok;
+}
+
+static bool prepare(void *vconf, struct arena *a, struct problem *why)
+{
+	struct jwt_auth *conf = vconf;
+	struct items more = { NULL, 0 };
+	struct auth_resource *all;
+
+	conf->place = (struct token_place){
+		.position = (enum token_position)conf->tokenPosition, .name = conf->tokenName,
+		.prefix = conf->tokenNamePrefix,
+	};
+	if (conf->resources.n && !auth_resources_read(conf->resources, a, &more, why))
+		return false;
+	conf->exceptions = conf->authResources;
+	if (more.n) {
+		all = NEW_N(a, struct auth_resource, conf->authResources.n + more.n);
+		if (conf->authResources.n)
+			memcpy(all, conf->authResources.items, conf->authResources.n * sizeof *all);
+		memcpy(all + conf->authResources.n, more.items, more.n * sizeof *all);
+		conf->exceptions = (struct items){ all, conf->authResources.n + more.n };
+	}
+	return auth_resources_prepare(&conf->exceptions, a, why);
+}
+
+static void open_keys(void *vcell, const void *vconf)
+{
+	const struct jwt_auth *conf = vconf;
+	struct cell *cell = vcell;
+
+	cell->owner = token_cache_owner();
+	key_user_open(&cell->keys, conf->jwks, &cell->issuer);
+}
+
+static void close_keys(void *vcell)
+{
+	key_user_close(&((struct cell *)vcell)->keys);
+}
+
+/* ---------- answers ---------- */
+
+static enum verdict refuse(struct exchange *x, const struct step *s, const char *fault)
+{
+	struct str challenge = STR(REALM), message = STR("a token is required");
+	enum verdict verdict;
+
+	if (fault) {
+		challenge = arena_printf(exchange_arena(x), REALM ", error=\"invalid_token\", error_description=\"%s\"",
+					 fault);
+		message = arena_printf(exchange_arena(x), "the token is not accepted: %s", fault);
+	}
+	policy_count(s, fault ? INVALID : MISSING);
+	exchange_keep_flag(x, "UA");
+	verdict = reply_error(x, 401, "ErrUnauthorized", message);
+	message_add_id(exchange_response(x), HEADER_WWW_AUTHENTICATE, challenge);
+	return verdict;
+}
+
+static enum verdict give_up(struct exchange *x, const struct step *s)
+{
+	enum verdict verdict;
+
+	policy_count(s, UNAVAILABLE);
+	exchange_keep_flag(x, "PF");
+	exchange_keep_broken(x, "the keys of the issuer are not there");
+	verdict = reply_error(x, 503, "ErrPolicyUnavailable", STR("tokens cannot be verified at present"));
+	message_add_id(exchange_response(x), HEADER_RETRY_AFTER, STR("5"));
+	return verdict;
+}
+
+/* Facts point into the exchange's memory. */
+static enum verdict accept(struct exchange *x, const struct step *s, struct token_facts facts, bool says_no_end)
+{
+	const struct jwt_auth *conf = s->conf;
+	struct token_facts *kept = NEW(exchange_arena(x), struct token_facts);
+
+	*kept = facts;
+	kept->issuer = conf->issuer;
+	exchange_set_token(x, kept);
+	policy_count(s, PASSED);
+	if (says_no_end)
+		policy_count(s, NO_EXP);
+	if (!conf->tokenPass)
+		token_remove(exchange_request(x), &conf->place);
+	return next();
+}
+
+/* ---------- verifying ---------- */
+
+/* Between the dots of a token that was parsed, or verified, before. */
+static struct str payload_of(struct str token)
+{
+	struct str part = { NULL, 0 };
+
+	for (unsigned i = 0; i < 2 && str_split(&token, '.', &part); i++)
+		;
+	return part;
+}
+
+static enum jwt_fault judge(const struct jwt_auth *conf, const struct jwt *jwt, const struct key_set *set,
+			    int64_t *expires_s)
+{
+	const struct jwt_rules rules = {
+		.issuer = conf->issuer, .subject = conf->sub, .now_s = clock_wall_ms() / 1000,
+		.leeway_s = JWT_LEEWAY_S,
+	};
+	enum jwt_fault fault = jwt_verify(jwt, set);
+
+	return fault == JWT_OK ? jwt_check_claims(jwt, &rules, expires_s) : fault;
+}
+
+static enum verdict verify(struct exchange *x, const struct step *s)
+{
+	struct state *state = exchange_state(x, s);
+	struct cell *cell = s->cell;
+	struct token_facts facts = { .claims = state->jwt.payload };
+	enum jwt_fault fault;
+	int64_t expires_s;
+
+	switch (key_use_begin(&state->keys, &cell->keys, x, state->jwt.kid)) {
+	case KEYS_AWAITED:
+		return await(x, &state->keys.wait, verify);
+	case KEYS_NONE:
+		return give_up(x, s);
+	case KEYS_HELD:
+		break;
+	}
+	fault = judge(s->conf, &state->jwt, state->keys.set, &expires_s);
+	if (fault == JWT_OK) {
+		struct token_id id = token_id(cell->owner, state->keys.version, state->token);
+
+		facts.subject = json_text(facts.claims, "sub");
+		token_cache_put(&id, facts.subject, expires_s);
+	}
+	key_use_end(&state->keys);
+	return fault == JWT_OK ? accept(x, s, facts, expires_s == INT64_MAX) : refuse(x, s, jwt_fault_text(fault));
+}
+
+/* Whether this worker has verified it under the keys in force. */
+static bool is_known(struct exchange *x, const struct cell *cell, struct str token, struct token_facts *facts,
+		     bool *says_no_end)
+{
+	const struct token_entry *entry;
+	struct token_id id;
+
+	if (token.n > JWT_BYTES_MAX)
+		return false;
+	id = token_id(cell->owner, key_source_version(&cell->keys), token);
+	entry = token_cache_find(&id);
+	if (!entry)
+		return false;
+	*facts = (struct token_facts){ .payload = payload_of(token) };
+	facts->subject = arena_copy(exchange_arena(x), (struct str){ entry->subject, entry->subject_n });
+	*says_no_end = entry->says_no_end;
+	return true;
+}
+
+static bool needs_token(struct exchange *x, const struct jwt_auth *conf)
+{
+	switch ((enum jwt_mode)conf->whiteOrBlack) {
+	case JWT_WHITE:
+		return !auth_resources_match(&conf->exceptions, x, false);
+	case JWT_BLACK:
+		return auth_resources_match(&conf->exceptions, x, true);
+	case JWT_ALL:
+		break;
+	}
+	return true;
+}
+
+static enum verdict find_token(struct exchange *x, const struct step *s)
+{
+	const struct jwt_auth *conf = s->conf;
+	struct token_facts facts;
+	struct state *state;
+	struct str token;
+	enum jwt_fault fault;
+	bool says_no_end;
+
+	if (!needs_token(x, conf)) {
+		policy_count(s, EXEMPT);
+		return next();
+	}
+	switch (token_find(exchange_request(x), &conf->place, &token)) {
+	case TOKEN_NONE:
+		return refuse(x, s, NULL);
+	case TOKEN_SEVERAL:
+		return refuse(x, s, "several tokens");
+	case TOKEN_ONE:
+		break;
+	}
+	if (is_known(x, s->cell, token, &facts, &says_no_end))
+		return accept(x, s, facts, says_no_end);
+	state = exchange_state(x, s);
+	state->token = token;
+	fault = jwt_parse(exchange_arena(x), token, &state->jwt);
+	return fault == JWT_OK ? verify(x, s) : refuse(x, s, jwt_fault_text(fault));
+}
+
+/* ---------- dry runs ---------- */
+
+/* The token of a request that is only asked about: verified with the keys that are there. */
+static enum verdict explain_token(struct exchange *x, const struct step *s, struct str token)
+{
+	const struct cell *cell = s->cell;
+	struct key_set *set = key_source_look(&cell->keys);
+	struct jwt jwt;
+	enum jwt_fault fault;
+	int64_t expires_s;
+
+	if (!set)
+		return cannot_judge(x, "the keys of the issuer are not there");
+	fault = jwt_parse(exchange_arena(x), token, &jwt);
+	if (fault == JWT_OK)
+		fault = judge(s->conf, &jwt, set, &expires_s);
+	key_set_drop(set);
+	if (fault != JWT_OK)
+		return refuse(x, s, jwt_fault_text(fault));
+	exchange_note(x, "the token is good");
+	return accept(x, s, (struct token_facts){ .claims = jwt.payload, .subject = json_text(jwt.payload, "sub") },
+		      false);
+}
+
+static enum verdict explain(struct exchange *x, const struct step *s)
+{
+	const struct jwt_auth *conf = s->conf;
+	struct str token;
+
+	if (!needs_token(x, conf)) {
+		exchange_note(x, "needs no token");
+		return next();
+	}
+	switch (token_find(exchange_request(x), &conf->place, &token)) {
+	case TOKEN_NONE:
+		exchange_note(x, "no token where one is looked for");
+		return refuse(x, s, NULL);
+	case TOKEN_SEVERAL:
+		return refuse(x, s, "several tokens");
+	case TOKEN_ONE:
+		break;
+	}
+	return explain_token(x, s, token);
 }
 
 const struct policy_class jwt_auth = {
@@ -315,13 +403,25 @@ const struct policy_class jwt_auth = {
 	.scopes = SCOPE_ROUTES | SCOPE_GATEWAY | SCOPE_DOMAIN,
 	.stage = STAGE_AUTH_JWT,
 	.combine = COMBINE_SPECIFIC,
+	.is_enforced = true,
 	.fail_status = 503,
 	.execute_stage = "PluginAuthentication",
 	.execute_priority = 700,
 	.fields = fields,
 	.conf_size = sizeof(struct jwt_auth),
 	.enable_at = offsetof(struct jwt_auth, enable),
-	.outcomes = { "passed", "missing", "invalid", "exempt", "unavailable" },
+	.cell_size = sizeof(struct cell),
+	.dependency = "keys",
+	.dependency_at = offsetof(struct cell, issuer),
+	.state_size = sizeof(struct state),
+	.outcomes = { [PASSED] = "passed", [MISSING] = "missing", [INVALID] = "invalid", [EXEMPT] = "exempt",
+		      [UNAVAILABLE] = "unavailable", [NO_EXP] = "jwt_no_exp" },
 	.check = check,
+	.prepare = prepare,
 	.attach = attach,
+	.cell_init = open_keys,
+	.cell_free = close_keys,
+	.adopted = key_sources_tend,
+	.request = find_token,
+	.explain = explain,
 };

@@ -49,8 +49,9 @@ struct key_user {
 	struct dependency *dependency;
 };
 /*
- * `jwks`: a URL, or a set as JSON (jwks_is_inline), both checked before. The dependency, which may be NULL, is told from
- * any worker what becomes of fetches, until key_user_close(); an inline set is never down. `u` does not move meanwhile.
+ * `jwks`: a URL, or a set as JSON (jwks_is_inline), both checked before. The dependency, which may be NULL, is told
+ * from any worker what becomes of fetches, until key_user_close(); an inline set is never down. `u` does not move
+ * meanwhile.
  */
 void key_user_open(struct key_user *u, struct str jwks, struct dependency *d);
 void key_user_close(struct key_user *u);              /* of one that was not opened: nothing */
