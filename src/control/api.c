@@ -350,9 +350,21 @@ enum call_state api_execute(struct api_call *call)
 	return CALL_DONE;
 }
 
+void api_reveal(const struct api_call *call, struct json *body)
+{
+	struct json *next;
+
+	if (call->is_dry)
+		return;
+	for (struct json *m = call->reveal ? call->reveal->child : NULL; m; m = next) {
+		next = m->next;
+		json_add(body, m);
+	}
+}
+
 static void show_result(struct api_call *call)
 {
-	struct json *body = json_new(call->arena, JSON_OBJECT), *next;
+	struct json *body = json_new(call->arena, JSON_OBJECT);
 	const struct resource *r = call->result;
 
 	if (r && call->show == SHOW_ITEM) {
@@ -371,10 +383,7 @@ static void show_result(struct api_call *call)
 		if (r->kind == RESOURCE_ATTACHMENT)
 			json_put(call->arena, body, "policyId",
 				json_clone(call->arena, json_get(r->doc, "policyId")));
-		for (struct json *m = call->reveal ? call->reveal->child : NULL; m; m = next) {
-			next = m->next;
-			json_add(body, m);
-		}
+		api_reveal(call, body);
 	}
 	api_answer(call, 200, body);
 }

@@ -110,6 +110,8 @@ MUST_USE bool api_replace_item(struct api_call *call, struct resource *before, s
 MUST_USE bool api_delete_item(struct api_call *call, struct resource *r, struct problem *why);
 MUST_USE bool api_check_match(const struct api_call *call, const struct resource *r, struct problem *why);
 void api_show_item(struct api_call *call, const struct resource *r);
+/* Members that are shown in the answer to this write alone (a key that was made). */
+void api_reveal(const struct api_call *call, struct json *body);
 void api_show_feature(struct api_call *call, const struct resource *r);
 struct resource *api_find_gateway_by_id(const struct api_call *call, struct problem *why);
 /* Whether r fits all filters of the query; false with *why filled when a filter is unknown. */

@@ -87,7 +87,10 @@ bool api_check_match(const struct api_call *call, const struct resource *r, stru
 
 void api_show_item(struct api_call *call, const struct resource *r)
 {
-	api_answer(call, 200, rest_item(call->control, r, call->arena));
+	struct json *item = rest_item(call->control, r, call->arena);
+
+	api_reveal(call, item);
+	api_answer(call, 200, item);
 	call->etag = etag_of(r, call->arena);
 }
 

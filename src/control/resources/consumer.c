@@ -15,6 +15,7 @@
 #include "core/password.h"
 #include "http/message.h"
 #include "policy/formats.h"
+#include "policy/header_edit.h"
 #include "policy/key_set.h"
 #include "policy/side_url.h"
 
@@ -159,7 +160,7 @@ static const struct field fields[] = {
 	FIELDS_END
 };
 
-static const struct json *keys_of(const struct json *doc)
+static struct json *keys_of(const struct json *doc)
 {
 	return json_get(json_get(json_get(doc, "identities"), "apiKey"), "credentials");
 }
@@ -183,9 +184,6 @@ static void take_off(struct json *doc, struct arena *a)
 
 static bool check_key_identity(const struct consumer_identities *in, struct problem *why)
 {
-	const struct items *keys = &in->apiKey.credentials;
-	char at[64];
-
 	if (!in->has_apiKey)
 		return true;
 	if (in->apiKey.source.source != KEY_DEFAULT && !in->apiKey.source.value.n)
@@ -193,13 +191,21 @@ static bool check_key_identity(const struct consumer_identities *in, struct prob
 			       choice_text(sources, in->apiKey.source.source));
 	if (in->apiKey.source.source == KEY_HEADER && !header_is_token(in->apiKey.source.value))
 		return problem(why, "identities.apiKey.source.value", "must be the name of a header");
-	for (size_t i = 0; i < keys->n; i++) {
-		const struct api_key_credential *key = ITEM(*keys, struct api_key_credential, i);
+	return true;
+}
 
-		if (key->apikey.n || key->digest.n || key->credentialId.n || key->generateMode == GENERATE_SYSTEM)
+/* Those that say who asks, where to, or how much, are the gateway's. */
+static bool check_claim_headers(const struct items *list, struct problem *why)
+{
+	char at[64];
+
+	for (size_t i = 0; i < list->n; i++) {
+		struct str name = ITEM(*list, struct claim_to_header, i)->header;
+
+		if (header_is_editable(name) && header_lookup(name) != HEADER_X_MSE_CONSUMER)
 			continue;
-		snprintf(at, sizeof at, "identities.apiKey.credentials[%zu].apikey", i);
-		return problem(why, at, "is required when generateMode is \"Custom\"");
+		snprintf(at, sizeof at, "identities.jwt.claimsToHeadersConfigs[%zu].header", i);
+		return problem(why, at, "must not be %.*s", STR_FMT(name));
 	}
 	return true;
 }
@@ -210,6 +216,8 @@ static bool check_token_identity(const struct jwt_identity *in, struct problem *
 
 	if (!in->jwks.n == !in->has_remoteJwks)
 		return problem(why, "identities.jwt.jwks", "must be given, or remoteJwks, and not both");
+	if (!check_claim_headers(&in->claimsToHeadersConfigs, why))
+		return false;
 	if (!in->has_jwtTokenConfig || in->jwtTokenConfig.position == KEY_DEFAULT)
 		return true;
 	if (!in->jwtTokenConfig.key.n)
@@ -308,6 +316,10 @@ static bool settle_key(struct draft *d, struct json *credential, const char *at,
 	} else if (before) {
 		json_put(d->arena, credential, "digest", json_clone(d->arena, json_get(before, "digest")));
 	} else if (!json_text(credential, "digest").n) {
+		if (!str_equal(json_text(credential, "generateMode"), str_of(choice_text(modes, GENERATE_SYSTEM)))) {
+			snprintf(path, sizeof path, "%s.apikey", at);
+			return problem(why, path, "is required when generateMode is \"Custom\"");
+		}
 		make_key(d, credential);
 	}
 	if (!id.n) {
@@ -317,17 +329,24 @@ static bool settle_key(struct draft *d, struct json *credential, const char *at,
 	return true;
 }
 
-/* Keys that are kept by their place in the list keep their names too. */
-static void keep_name(const struct draft *d, struct json *credential)
+/*
+ * A key that is kept by its place in the list keeps its name. Where the client tells keys by their names, places mean
+ * nothing: an item without a name is a new key.
+ */
+static void settle_places(const struct draft *d, struct json *keys)
 {
-	struct str digest = json_text(credential, "digest");
-	const struct json *keys = d->before ? keys_of(d->before->doc) : NULL;
+	const struct json *list = d->before ? keys_of(d->before->doc) : NULL, *before = list ? list->child : NULL;
+	bool has_names = false;
 
-	if (json_text(credential, "credentialId").n || json_text(credential, "apikey").n || !digest.n)
-		return;
 	for (const struct json *v = keys ? keys->child : NULL; v; v = v->next)
-		if (str_equal(json_text(v, "digest"), digest) && json_text(v, "credentialId").n)
-			put_name(credential, json_text(v, "credentialId"), d->arena);
+		has_names = has_names || json_text(v, "credentialId").n > 0;
+	for (struct json *v = keys ? keys->child : NULL; v; v = v->next) {
+		if (has_names && !json_text(v, "credentialId").n)
+			json_drop(v, "digest");
+		if (!has_names && !json_text(v, "apikey").n && before && json_text(v, "digest").n)
+			put_name(v, json_text(before, "credentialId"), d->arena);
+		before = before ? before->next : NULL;
+	}
 }
 
 static bool check_distinct(const struct json *keys, struct problem *why)
@@ -346,13 +365,13 @@ static bool check_distinct(const struct json *keys, struct problem *why)
 
 static bool settle_keys(struct draft *d, struct problem *why)
 {
-	const struct json *keys = keys_of(d->doc);
+	struct json *keys = keys_of(d->doc);
 	char at[64];
 	unsigned i = 0;
 
+	settle_places(d, keys);
 	for (struct json *v = keys ? keys->child : NULL; v; v = v->next, i++) {
 		snprintf(at, sizeof at, "identities.apiKey.credentials[%u]", i);
-		keep_name(d, v);
 		if (!settle_key(d, v, at, why))
 			return false;
 	}
