@@ -92,6 +92,8 @@ struct call {
 	const char *tls_text;             /* why the handshake failed, in words; "" */
 	uint8_t tls_failure;              /* enum tls_client_failure */
 	bool takes_any_name;              /* only the certificate's chain counts: see struct tls_connect */
+	/* HTTP/1: received at once at most until the head is there; 0 = all. For owners that may not take more. */
+	uint32_t first_piece;
 	bool over_h2;                     /* set before call_start(): HTTP/2 by prior knowledge, shared connections */
 	bool is_refused;                  /* when CALL_RESET: the upstream says that it did nothing with the request */
 	bool reused;                      /* the connection came from the pool */

@@ -182,8 +182,11 @@ static void ended(struct client_connection *c, int error)
 static bool receive(struct client_connection *c)
 {
 	size_t piece = budget_piece(c->client->receive_bytes);
-	ssize_t n = transport_receive(&c->transport, c->client->buffer, piece);
+	ssize_t n;
 
+	if (c->call && c->call->first_piece > 0 && !c->has_head && c->call->first_piece < piece)
+		piece = c->call->first_piece;
+	n = transport_receive(&c->transport, c->client->buffer, piece);
 	if (n < 0 && errno == EAGAIN) {
 		c->is_readable = false;
 		if (c->write_error)

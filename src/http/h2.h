@@ -24,7 +24,7 @@ struct nghttp2_session;
 #define H2_CONNECTION_WINDOW (1024 * 1024)
 #define H2_STREAM_QUEUE 65536             /* above this the sender waits ... */
 #define H2_STREAM_QUEUE_LOW 16384         /* ... until no more than this is left */
-#define H2_CONNECTION_QUEUE (1024 * 1024) /* of all streams: above this every sender waits */
+#define H2_CONNECTION_QUEUE (512 * 1024)  /* of all streams: above this every sender waits */
 /* What nghttp2 takes for a connection and for each stream, about: counted in the thread's budget (core/budget.h). */
 #define H2_SESSION_BYTES 32768
 #define H2_STREAM_BYTES 1024

@@ -9,7 +9,7 @@
 #include "http/server_connection.h"
 
 #define H2_BACKLOG_BYTES (4 * 1024 * 1024)      /* queued on a connection that stands still: no more requests */
-#define H2_HEADS_BYTES (1024 * 1024)            /* of all requests being served: no more requests */
+#define H2_HEADS_BYTES (512 * 1024)             /* of all requests being served: no more requests */
 #define H2_DRAIN_NOTICE_MS 1000           /* how long the last GOAWAY waits for the answer to its PING */
 #define H2_RESETS_KEPT 128                /* of streams that we reset: the client may not know of it yet */
 

@@ -18,6 +18,7 @@
 
 #define REFUSALS_MAX 3                   /* attempts at an upstream that refuses streams */
 #define REPLAY_BYTES 65536               /* of a body kept to repeat a request that met a stale connection */
+#define FIRST_PIECE 8192                 /* bytes of an answer to an HTTP/2 client that come with its head */
 
 static struct exchange *of(struct call *c)
 {
@@ -181,6 +182,8 @@ static void connect_to(struct exchange *x, struct addr to, bool fresh)
 		atomic_fetch_add_explicit(&cell->active, 1, memory_order_relaxed);
 	}
 	c->is_tunnel = x->is_tcp;
+	/* Many streams of one HTTP/2 client may get their answers at once, and its windows take none of them. */
+	c->first_piece = x->stream.carrier ? FIRST_PIECE : 0;
 	c->tls = NULL;
 	if (UNLIKELY(x->endpoint->tls != NULL))
 		upstream_secure(x, c);

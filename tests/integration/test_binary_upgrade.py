@@ -15,9 +15,10 @@ import time
 import pytest
 from backends import Backend
 from gw import PROGRAM, Gateway, free_port
+from scale import sized
 from wire import Connection, pattern, wait_until
 
-UPGRADES = int(os.environ.get("SLUICE_UPGRADES", "5"))    # 20 for the full measure
+UPGRADES = sized("SLUICE_UPGRADES", 5, 20)
 MAGIC = b"sluiceHO"
 
 

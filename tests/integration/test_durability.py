@@ -10,9 +10,10 @@ import threading
 import time
 
 from gw import PROGRAM, Gateway, free_port
+from scale import sized
 from wire import wait_until
 
-ROUNDS = int(os.environ.get("SLUICE_KILL_ROUNDS", "15"))
+ROUNDS = sized("SLUICE_KILL_ROUNDS", 15, 500)
 WRITERS = 4
 
 

@@ -1,158 +1,30 @@
 # serial: it measures memory, CPU and latency of the release program under attack.
 """Clients that mean harm: what they cost is bounded, their time ends, and others are served meanwhile."""
 import contextlib
-import json
-import os
-import re
-import select
 import socket
-import subprocess
 import threading
 import time
-import urllib.request
 
 import pytest
-from backends import ROOT, find_program
-from gw import Gateway, free_port
+from gw import free_port
+from hostile import TIMES, Crowd, cpu_seconds, good_traffic, is_quiet, metric, rss_per_connection, site
+from scale import sized
 from wire import Closed, Connection, wait_until
 
-PROGRAM = os.environ.get("SLUICE_RELEASE_BIN", str(ROOT / "build/release/sluice"))
-BENCH = find_program("test_httpbench", ROOT / "tests/bench")
-CROWD = int(os.environ.get("SLUICE_CROWD", "3000"))    # connections of a flood; 8000 for the full measure
-TICKS = os.sysconf("SC_CLK_TCK")
-TIMES = {"header_timeout_ms": 1500, "body_idle_ms": 1000, "idle_timeout_ms": 2000, "write_stall_ms": 1000, "access_log": False}
-
-
-def cpu_seconds(gw):
-	with open(f"/proc/{gw.process.pid}/stat", encoding="ascii") as stat:
-		fields = stat.read().rsplit(")", 1)[1].split()
-	return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def bench(gw, upstream, seconds=1.0):
-	"""Starts good traffic: some hundred requests a second."""
-	return subprocess.Popen([BENCH, f"--port={gw.port}", f"--upstream={upstream}", "--connections=8", "--rate=400", f"--seconds={seconds}",
-		"--path=/b/1024"], stdout=subprocess.PIPE, text=True)
-
-
-def result(process):
-	text, _ = process.communicate(timeout=60)
-	assert process.returncode == 0
-	return json.loads(text)
-
-
-@contextlib.contextmanager
-def site(**settings):
-	"""A gateway, its recording-free upstream being the bench itself, and the quiet p99 of good traffic."""
-	upstream = free_port()
-	with Gateway(program=PROGRAM, **{**TIMES, **settings}) as gw:
-		gw.route("/", upstream)
-		# The second one counts: the first fills pools and caches.
-		result(bench(gw, upstream, 0.3))
-		gw.upstream = upstream
-		gw.quiet = result(bench(gw, upstream))
-		yield gw
-
-
-def is_near(seen, quiet):
-	"""One stall of the machine is four of four hundred requests: then the median has to be near all the more."""
-	if seen["p99_us"] < max(2 * quiet["p99_us"], quiet["p99_us"] + 40_000):
-		return True
-	return seen["p50_us"] < max(2 * quiet["p50_us"], quiet["p50_us"] + 3000) and seen["p99_us"] < 250_000
-
-
-@contextlib.contextmanager
-def good_traffic(gw, seconds=1.5):
-	"""Good traffic while the block runs: all of it is answered, and not much later than in quiet times. 40 ms are the
-	machine's."""
-	process = bench(gw, gw.upstream, seconds)
-	yield
-	seen = result(process)
-	assert seen["errors"] == 0 and seen["status"]["2xx"] == seen["requests"], seen
-	assert seen["requests"] >= 0.8 * 400 * seconds, seen
-	if not is_near(seen, gw.quiet):
-		# Perhaps others load the machine, now more than before.
-		gw.quiet = result(bench(gw, gw.upstream, 1.0))
-		assert is_near(seen, gw.quiet), f"p99 of {seen['p99_us'] / 1000:.1f} ms, quiet {gw.quiet['p99_us'] / 1000:.1f} ms"
-
-
-class Crowd:
-	"""Many connections, and how many of them the other side has ended."""
-
-	def __init__(self, port, n, first=b"", receive_buffer=None):
-		self.sockets = []
-		for i in range(n):
-			s = socket.socket()
-			if receive_buffer:
-				s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-			try:
-				s.connect(("127.0.0.1", port))
-				s.setblocking(False)
-				if first:
-					s.send(first)
-				self.sockets.append(s)
-			except ConnectionResetError:
-				s.close()    # refused
-			if i % 256 == 255:
-				time.sleep(0.01)    # the backlog is finite
-
-	def __enter__(self):
-		return self
-
-	def __exit__(self, *_):
-		for s in self.sockets:
-			s.close()
-
-	def send(self, data):
-		for s in self.sockets:
-			with contextlib.suppress(OSError):
-				s.send(data)
-
-	def reap(self, n=4096):
-		"""Reads at most n bytes of each; drops those that ended. Returns what came."""
-		came, left = [], []
-		poll = select.poll()
-		for s in self.sockets:
-			poll.register(s, select.POLLIN)
-		ready = {descriptor for descriptor, _ in poll.poll(0)}
-		for s in self.sockets:
-			data = None
-			if s.fileno() in ready:
-				try:
-					data = s.recv(n)
-				except BlockingIOError:
-					pass
-				except OSError:
-					data = b""
-			if data == b"":
-				s.close()
-			else:
-				left.append(s)
-			if data:
-				came.append(data)
-		self.sockets = left
-		return came
-
-	def is_gone(self):
-		self.reap()
-		return not self.sockets
-
-
-def rss_per_connection(gw, before, n):
-	return (gw.rss_kb() - before) / n
+CROWD = sized("SLUICE_CROWD", 3000, 10_000)    # connections of a flood
 
 
 def test_idle_flood():
 	"""Connections that say nothing: at most 10 KB each, and gone when the time for a head is over."""
 	with site() as gw:
 		before = gw.rss_kb()
-		start = time.monotonic()
 		with Crowd(gw.port, CROWD) as crowd:
+			start = time.monotonic()
 			each = rss_per_connection(gw, before, CROWD)
 			with good_traffic(gw, 1.0):
 				pass
-			wait_until(crowd.is_gone, 10, "the end of all idle connections")
-			assert time.monotonic() - start < TIMES["header_timeout_ms"] / 1000 + 5
+			wait_until(crowd.is_gone, 20, "the end of all idle connections")
+			assert time.monotonic() - start < TIMES["header_timeout_ms"] / 1000 + 10
 		print(f"{each:.2f} KB for each of {CROWD} idle connections")
 		assert each <= 10, f"{each:.1f} KB for an idle connection"
 
@@ -214,18 +86,6 @@ def test_slow_readers(taken):
 			pass
 
 
-def metric(gw, name):
-	"""The sum of all series of a family."""
-	request = urllib.request.Request(f"http://{gw.admin}/metrics", headers={"X-Auth-Token": gw.token})
-	with urllib.request.urlopen(request) as answer:
-		text = answer.read().decode()
-	return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
-
-
-def is_quiet(gw):
-	return metric(gw, "sluice_requests_in_flight") == 0
-
-
 def test_connections_that_come_and_go():
 	with site() as gw:
 		cpu, n = cpu_seconds(gw), 4000
@@ -237,7 +97,7 @@ def test_connections_that_come_and_go():
 					s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 				s.close()
 		assert cpu_seconds(gw) - cpu < 1.5 + n * 200e-6
-		wait_until(lambda: metric(gw, "sluice_downstream_connections") < 20, 5, "the end of all")
+		wait_until(lambda: metric(gw, "sluice_downstream_connections") < 20, 20, "the end of all")
 
 
 def few_descriptors(n):
@@ -275,7 +135,7 @@ def test_without_descriptors_nothing_spins_and_the_api_answers():
 				gw.feature("xffTrustedNum", 1)    # the store can be written
 				crowd.reap()
 		# It passes by itself.
-		wait_until(lambda: metric(gw, "sluice_downstream_connections") < 20, 5, "the end of all")
+		wait_until(lambda: metric(gw, "sluice_downstream_connections") < 20, 20, "the end of all")
 		with good_traffic(gw, 0.5):
 			pass
 
@@ -283,16 +143,16 @@ def test_without_descriptors_nothing_spins_and_the_api_answers():
 def test_connections_beyond_the_limit_are_refused_quickly():
 	with site(workers=1, max_connections=50, header_timeout_ms=60000) as gw:
 		with Crowd(gw.port, 50) as crowd:
-			wait_until(lambda: metric(gw, "sluice_downstream_connections") == 50, 5, "the limit")
+			wait_until(lambda: metric(gw, "sluice_downstream_connections") == 50, 20, "the limit")
 			start = time.monotonic()
 			for _ in range(20):
 				with contextlib.suppress(ConnectionResetError), Connection(gw.port) as one:
 					assert one.is_closed(2)
-			assert time.monotonic() - start < 2
+			assert time.monotonic() - start < 10
 			assert gw.api("GET", "/livez")[0] == 200
 			crowd.reap()
 			assert len(crowd.sockets) == 50
-		wait_until(lambda: metric(gw, "sluice_downstream_connections") == 0, 5, "the end of all")
+		wait_until(lambda: metric(gw, "sluice_downstream_connections") == 0, 20, "the end of all")
 		with good_traffic(gw, 0.5):
 			pass
 		assert metric(gw, "sluice_overload_connections_total") >= 20
@@ -377,7 +237,7 @@ def test_extensions_on_every_chunk():
 
 def test_chunks_of_one_byte():
 	"""10 MB of body in pieces of a byte: 60 MB on the wire."""
-	n = int(os.environ.get("SLUICE_TINY_CHUNKS", "2000000"))
+	n = sized("SLUICE_TINY_CHUNKS", 2_000_000, 10_000_000)
 	with site() as gw:
 		with socket.socket() as listener:
 			listener.bind(("127.0.0.1", 0))
