@@ -114,6 +114,7 @@ void compiler_free(struct compiler *c)
 	pmap_drop(c->bindings);
 	pmap_drop(c->paths);
 	pmap_drop(c->services);
+	pmap_drop(c->claims);
 	routes_free(c);
 	apis_free(c);
 	bindings_free(c);
@@ -214,6 +215,7 @@ static bool settle(struct compiler *c)
 	SETTLE(dirty_gateways, struct gateway_state, gateway_settle)
 	SETTLE(dirty_domains, struct domain_state, domain_settle)
 	SETTLE(dirty_bindings, struct binding_state, binding_settle)
+	any = claims_settle(c) || any;
 	return consumers_settle(c) || any;
 }
 
@@ -223,6 +225,7 @@ void compile_look(const struct compiler *c, struct snapshot *out)
 	out->bindings = c->bindings;
 	out->paths = c->paths;
 	out->services = c->services;
+	out->claims = c->claims;
 	consumers_publish(c, out);
 }
 
@@ -236,6 +239,8 @@ static struct snapshot *make_snapshot(struct compiler *c)
 	pmap_hold(s->paths);
 	pmap_hold(s->services);
 	part_hold(&s->consumers->part);
+	if (s->claims)
+		pmap_hold(s->claims);
 	bindings_publish(c, s);
 	services_publish(c, s);
 	upstreams_publish(c, s);

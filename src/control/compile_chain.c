@@ -317,6 +317,34 @@ static void destroy_policies(struct part *part)
 	mem_free(p);
 }
 
+struct step step_compile(struct compiler *c, const struct attachment_state *a, const struct bearer *on,
+			 struct part **held, unsigned *n_held)
+{
+	struct entry e = { .attachment = a, .class = a->policy->class, .conf = a->policy->conf };
+
+	part_hold(&e.conf->part);
+	held[(*n_held)++] = &e.conf->part;
+	if (e.class->cell_size) {
+		e.cell = cell_get(c, &e, on);
+		held[(*n_held)++] = &e.cell->kept.part;
+	}
+	e.tally = tally_get(c, &e, on);
+	held[(*n_held)++] = &e.tally->kept.part;
+	return (struct step){
+		.class = e.class,
+		.conf = e.conf->conf,
+		.cell = e.cell ? e.cell->memory : NULL,
+		.series = e.tally->series,
+		.policy_id = e.conf->policy_id,
+		.policy_name = e.conf->policy_name,
+		.attachment_id = a->id,
+		.resource_id = on->id,
+		.order = (uint8_t)e.class->stage,
+		.level = (uint8_t)on->level,
+		.class_index = (uint8_t)policy_class_index(e.class),
+	};
+}
+
 static void take_entry(struct compiler *c, struct policies *p, struct entry *e, const struct bearer *on)
 {
 	const struct policy_class *class = e->class;

@@ -104,6 +104,13 @@ static void read_trust(const struct compiler *c, struct gateway *g)
 			cidr_set_add(g->trust.proxies, &base, prefix);
 }
 
+static unsigned read_key_generation(const struct compiler *c, const struct gateway *g)
+{
+	const struct json *generation = feature_value(c->model, g->id, "sessionKeyGeneration");
+
+	return generation && generation->type == JSON_INT ? (unsigned)generation->integer : 1;
+}
+
 /* What upstream calls of its exchanges go by. Absent (no such setting): as if 0. */
 static void read_attempts(const struct compiler *c, struct gateway *g)
 {
@@ -127,6 +134,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	g->record = record_fragment(&g->arena, "gateway", g->name);
 	read_trust(c, g);
 	read_attempts(c, g);
+	g->key_generation = read_key_generation(c, g);
 	traffic_open_series(&g->traffic, g->name, STR(""));
 	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 } });
 	return g;

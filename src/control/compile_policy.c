@@ -99,7 +99,7 @@ static void policy_forget(struct compiler *c, struct policy_state *p)
 
 /* ---------- what an attachment can do ---------- */
 
-static enum resource_kind kind_of(enum scope scope)
+enum resource_kind scope_kind(enum scope scope)
 {
 	switch (scope) {
 	case SCOPE_GATEWAY:
@@ -200,7 +200,7 @@ static bool check_target(struct compiler *c, const struct attachment_link *link,
 {
 	const struct attachment_state *a = link->attachment, *rival = find_rival(c, link);
 	const struct policy_class *class = a->policy->class;
-	const struct resource *r = model_get(c->model, kind_of(a->scope), link->resource_id);
+	const struct resource *r = model_get(c->model, scope_kind(a->scope), link->resource_id);
 	const struct attach_target target = {
 		a->scope, r ? r->doc : NULL, a->gateway_id, find_document, find_setting, c
 	};
@@ -394,10 +394,14 @@ bool attachment_change(struct compiler *c, const struct change *change, struct p
 
 	if (!scope_parse(type, &scope))
 		return problem(why, "attachResourceType", "\"%.*s\" is no type of resource", STR_FMT(type));
-	if (old)
+	if (old) {
+		claims_mark(c, old->policy->class);
 		unlink_attachment(c, old);
-	if (change->after)
+	}
+	if (change->after) {
 		link_attachment(c, change->after, scope);
+		claims_mark(c, ((struct attachment_state *)map_get(&c->attachment_states, r->id))->policy->class);
+	}
 	return true;
 }
 
@@ -437,6 +441,8 @@ bool policy_change(struct compiler *c, const struct change *change, struct probl
 	p = policy_get(c, r->id);
 	if (p->conf)
 		part_drop(&p->conf->part);
+	claims_mark(c, p->class);
+	claims_mark(c, next.class);
 	is_other = p->class != next.class;
 	p->class = next.class;
 	p->conf = next.conf;

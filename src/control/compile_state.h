@@ -255,6 +255,8 @@ struct compiler {
 	uint64_t version;
 	bool changed;                     /* the maps differ from what is published */
 	struct pmap *bindings, *paths, *services;
+	struct pmap *claims;              /* NULL: there are none */
+	bool claims_stale;
 	/* states by id; values as the names say */
 	struct map policy_states, attachment_states, attached, cells, tallies;
 	struct map route_states, api_states, service_states, endpoint_states;
@@ -294,6 +296,7 @@ MUST_USE bool attachment_change(struct compiler *c, const struct change *change,
 void attachments_recheck_gateway(struct compiler *c, struct str gateway_id);
 void attachments_recheck(struct compiler *c, const struct resource *changed);   /* whose policies refer to it */
 struct attached *attached_find(const struct compiler *c, struct str resource_id);
+enum resource_kind scope_kind(enum scope scope);                         /* of what an attachment of that scope is on */
 void policies_free(struct compiler *c);
 
 /* compile_chain.c: chains of one resource */
@@ -316,8 +319,19 @@ void policies_survey(const struct compiler *c, const struct bearer *on, survey_v
 bool policy_hook(const struct policy_class *class, enum level level, enum leg leg, hook **run);
 unsigned policy_order(const struct policy_class *class, enum leg leg);   /* of its step in a chain of that leg */
 struct policies *policies_compile(struct compiler *c, const struct bearer *on);
+/*
+ * One attachment on one resource as a step of no chain: its conf, its cell and its counters are added to `held`, which
+ * has room for three more. a->policy->conf is there and enabled.
+ */
+struct step step_compile(struct compiler *c, const struct attachment_state *a, const struct bearer *on,
+			 struct part **held, unsigned *n_held);
 struct policies *policies_hold(struct policies *p);
 void policies_drop(struct policies *p);
+
+/* compile_claim.c: paths that policies answer themselves, to snapshot.claims */
+/* A policy or an attachment changed from or to this class (NULL: none). */
+void claims_mark(struct compiler *c, const struct policy_class *class);
+bool claims_settle(struct compiler *c);                                  /* whether there was anything */
 
 /* compile_route.c: documents to route_base */
 MUST_USE bool route_change(struct compiler *c, const struct change *change, struct problem *why);

@@ -138,8 +138,19 @@ struct loading {
 	size_t n, cap;
 	struct resource **upgraded;       /* those of `list` whose documents are to be stored anew */
 	size_t n_upgraded;
-	bool has_key_check;
+	bool has_key_check, has_session;
 };
+
+static bool load_session(struct loading *l, const struct store_row *row, struct problem *why)
+{
+	struct arena a = { 0 };
+	struct json *sealed = json_parse(&a, row->doc, why);
+	bool ok = sealed && secrets_use_session(&l->control->secrets, sealed->string, &a, why);
+
+	l->has_session = true;
+	arena_free(&a);
+	return ok;
+}
 
 /* The key on disk must be the one that the store's secrets are sealed with. */
 static bool check_meta(struct loading *l, const struct store_row *row, struct problem *why)
@@ -147,6 +158,8 @@ static bool check_meta(struct loading *l, const struct store_row *row, struct pr
 	struct control *c = l->control;
 	struct arena a = { 0 };
 
+	if (str_equal(row->id, STR("sessionSecret")))
+		return load_session(l, row, why);
 	if (!str_equal(row->id, STR("keyCheck")))
 		return true;
 	l->has_key_check = true;
@@ -236,17 +249,32 @@ static void put_into_force(struct loading *l)
 	}
 }
 
-static bool store_key_check(struct control *c, struct problem *why)
+static bool store_meta(struct control *c, struct str id, struct str sealed, struct problem *why)
 {
-	struct arena a = { 0 };
 	struct sbuf text = { 0 };
-	struct store_row row = { .kind = STR("meta"), .id = STR("keyCheck") };
+	struct store_row row = { .kind = STR("meta"), .id = id };
 
-	json_quote(&text, secrets_key_check(&c->secrets, &a));
+	json_quote(&text, sealed);
 	row.doc = sbuf_str(&text);
 	bool ok = store_write(c->store, &row, 1, why);
 
 	sbuf_free(&text);
+	return ok;
+}
+
+/* What every store has one of, where it is not there yet. */
+static bool store_secrets(const struct loading *l, struct problem *why)
+{
+	struct control *c = l->control;
+	struct arena a = { 0 };
+	bool ok = l->has_key_check || store_meta(c, STR("keyCheck"), secrets_key_check(&c->secrets, &a), why);
+
+	if (ok && !l->has_session) {
+		struct str sealed = secrets_make_session(&c->secrets, &a);
+
+		ok = store_meta(c, STR("sessionSecret"), sealed, why) &&
+		     secrets_use_session(&c->secrets, sealed, &a, why);
+	}
 	arena_free(&a);
 	return ok;
 }
@@ -286,8 +314,7 @@ bool control_start(struct control *c, struct problem *why)
 	compiler_set_lenient(c->compiler, true);
 	bool ok = store_load(c->store, load_row, &l, why);
 
-	if (ok && !l.has_key_check)
-		ok = store_key_check(c, why);
+	ok = ok && store_secrets(&l, why);
 	if (ok) {
 		store_upgraded(&l);
 		put_into_force(&l);

@@ -24,6 +24,9 @@ const struct feature features[] = {
 	{ "workloadIdentity", FEATURE_TEXT, 0, 64, NULL, "\"\"", false, true,
 		"Certificate (certificateId) with privateKey and caCertificate: what the gateway shows to services "
 		"whose ServiceTls has mode ISTIO_MUTUAL, and the only CA it believes of them." },
+	{ "sessionKeyGeneration", FEATURE_INT, 1, 1000000, NULL, "1", false, true,
+		"Which key seals the session cookies of OIDCAuth. Counting it up by one rotates the key: sessions of "
+		"the generation before go on, older ones end." },
 	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, false,
 		"How many bytes of a request the Ai* policies read." },
 	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,

@@ -9,6 +9,7 @@
 #include "control/resource.h"
 #include "core/crypto.h"
 #include "core/mem.h"
+#include "proxy/gateway_keys.h"
 #include "proxy/policy.h"
 
 static bool refuse(struct problem *why, const char *path, const char *what)
@@ -260,4 +261,29 @@ struct str secrets_key_check(const struct secrets *s, struct arena *a)
 bool secrets_is_key_of(const struct secrets *s, struct str key_check, struct arena *a)
 {
 	return str_equal(crypto_unseal(a, s->key, STR("meta/keyCheck"), key_check), STR("sluice"));
+}
+
+#define SESSION_LABEL STR("meta/sessionSecret")
+
+struct str secrets_make_session(const struct secrets *s, struct arena *a)
+{
+	uint8_t secret[GATEWAY_SECRET_SIZE];
+	struct str sealed;
+
+	crypto_random(secret, sizeof secret);
+	sealed = crypto_seal(a, s->key, SESSION_LABEL, (struct str){ (const char *)secret, sizeof secret });
+	mem_wipe(secret, sizeof secret);
+	return sealed;
+}
+
+bool secrets_use_session(const struct secrets *s, struct str sealed, struct arena *a, struct problem *why)
+{
+	struct str plain = crypto_unseal(a, s->key, SESSION_LABEL, sealed);
+
+	if (plain.n != GATEWAY_SECRET_SIZE)
+		return problem_of(why, PROBLEM_INTERNAL, "", "the secret of session cookies in the store cannot be "
+			"opened with secret.key; restore the key that was there when it was stored");
+	gateway_keys_set((const uint8_t *)plain.p);
+	mem_wipe((char *)(uintptr_t)plain.p, plain.n);
+	return true;
 }

@@ -31,3 +31,9 @@ MUST_USE bool secrets_check_masks(enum resource_kind kind, struct json *doc, str
 /* A sealed word to store beside the resources, and whether it was sealed with this key. */
 struct str secrets_key_check(const struct secrets *s, struct arena *a);
 bool secrets_is_key_of(const struct secrets *s, struct str key_check, struct arena *a);
+/*
+ * The secret that session keys are derived from (proxy/gateway_keys.h): a new one, sealed for the store; and one that
+ * was read there put into force.
+ */
+struct str secrets_make_session(const struct secrets *s, struct arena *a);
+MUST_USE bool secrets_use_session(const struct secrets *s, struct str sealed, struct arena *a, struct problem *why);

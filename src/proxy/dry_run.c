@@ -323,11 +323,28 @@ static void fall_back(struct dry_run *d)
 		turn_to(d, meant, target);
 }
 
+/* What a policy answers by itself depends on what the client was given before: it is not asked. */
+static void answer_claim(struct dry_run *d)
+{
+	const struct step *s = d->x.claimed->steps;
+	struct dry_step *step = add_step(d, s, LEG_REQUEST);
+
+	step->verdict = DRY_ANSWERS;
+	step->note = STR("it has this path to itself; what it answers depends on the client's cookies");
+	d->x.answered_by = s;
+	d->is_answered = true;
+	reply(&d->x, 302, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
+}
+
 static bool find_service(struct dry_run *d, const struct dry_request *r)
 {
 	struct exchange *x = &d->x;
 	const struct service *s;
 
+	if (x->claimed) {
+		answer_claim(d);
+		return false;
+	}
 	if (!x->route) {
 		answer_reason(d, 404, REASON_NO_ROUTE, "ErrNotFound");
 		return false;

@@ -4,6 +4,7 @@
 #endif
 #include "proxy/exchange.h"
 #include "proxy/attempt.h"
+#include "proxy/claim.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
@@ -236,6 +237,10 @@ void exchange_find_route(struct exchange *x, const struct binding *b, const stru
 	x->site = router_site(b, without_port(req->authority));
 	if (!x->site)
 		return;
+	if (UNLIKELY(x->view->snapshot->claims != NULL) && claim_find(x)) {
+		exchange_hide(x);
+		return;
+	}
 	x->route = router_match_telling(x->view->snapshot, x->site, req, preflight_method(req), listener);
 	exchange_hide(x);
 }

@@ -74,6 +74,7 @@ struct exchange {
 	/* where it came from and goes to */
 	const struct site *site;          /* NULL: no gateway serves its host */
 	const struct route *route;        /* NULL: no route matches */
+	const struct claimed *claimed;    /* policies answer this path themselves; then there is no route */
 	const struct service *service;
 	const struct target *target;
 	const struct endpoint *endpoint;
@@ -103,6 +104,7 @@ struct exchange {
 	struct str set_cookie;            /* what an upstream's response gets after its policies; absent = nothing */
 	bool is_local;                    /* the response is ours */
 	bool must_close;                  /* reply_close: no byte may be sent */
+	bool claim_taken;                 /* the policies of x->claimed were asked */
 	bool call_open;                   /* the call has not ended */
 	bool is_tunnel;                   /* the two sides exchange bytes without framing */
 	bool is_tcp;                      /* from the start: there is no request and no response */

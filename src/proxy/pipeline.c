@@ -66,8 +66,11 @@ static inline __attribute__((always_inline)) const struct step *next_step(struct
 				from = i;
 			}
 		}
-		/* Without a route a request is only judged: limits count what matched, and nothing is shaped. */
-		if (!x->route && w->leg == LEG_REQUEST && best->order >= STAGE_RATE)
+		/*
+		 * Without a route a request is only judged: limits count what matched, and nothing is shaped. What a
+		 * policy answers itself comes right after the lists of addresses.
+		 */
+		if (!x->route && w->leg == LEG_REQUEST && best->order >= (x->claimed ? STAGE_CORS : STAGE_RATE))
 			return NULL;
 		level = w->levels[from];
 		if (++w->at[from] == w->chains[from]->n)
@@ -168,6 +171,19 @@ bool pipeline_may_pass(struct exchange *x)
 	return false;
 }
 
+/* The request leg is through: the policy that has this path to itself answers. False: there is none, or it has. */
+static bool take_claim(struct exchange *x)
+{
+	const struct step *s = x->claimed ? x->claimed->steps : NULL;
+
+	if (LIKELY(!s) || x->walk.leg != LEG_REQUEST || x->claim_taken)
+		return false;
+	x->claim_taken = true;
+	x->walk.n = 0;
+	x->step = s;
+	return true;
+}
+
 static void run(struct exchange *x)
 {
 	hook *fn = x->then;
@@ -175,7 +191,7 @@ static void run(struct exchange *x)
 	for (;;) {
 		if (!fn) {
 			x->step = next_step(x);
-			if (!x->step) {
+			if (!x->step && !take_claim(x)) {
 				leg_done(x);
 				return;
 			}

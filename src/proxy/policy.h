@@ -130,6 +130,13 @@ struct settings {
 	const struct balance *balance;    /* of a service; NULL = its endpoints in turn */
 };
 
+/* A path of one host; texts live as long as the conf. */
+struct claimed_path {
+	struct str host;                  /* lower case, without port */
+	struct str path;                  /* in normal form */
+};
+#define CLAIMS_MAX 4
+
 #define POLICY_OUTCOMES 6
 
 /* Everything the system knows about one policy type. One const object for each. */
@@ -192,6 +199,13 @@ struct policy_class {
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
 	bool suits_bytes;                 /* what apply() sets holds for connections of TCP gateways too */
 	hook *request, *service, *attempt, *response, *data;
+	/*
+	 * Paths that the policy answers itself, whatever routes there are (the callback of a login): on the gateway of
+	 * the attachment, whatever it is attached to. Requests for them run the steps of STAGE_IP of the gateway and
+	 * the domain, then `claimed`, and never a route; next() there is a 404. Returns how many.
+	 */
+	unsigned (*claims)(const void *conf, struct claimed_path out[CLAIMS_MAX]);
+	hook *claimed;
 	/*
 	 * The upstream's part is over, or another policy answered: before the last bytes go to the client. May be
 	 * called more than once for an entered step, and not at all when the client leaves early; `done` follows in
@@ -316,6 +330,13 @@ uint32_t exchange_random(struct exchange *x);             /* fast, not for secre
 struct lane_names;
 void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes);
 bool exchange_is_tls(const struct exchange *x);
+/* Of a `claimed` hook: one step for each policy that claims this path, older attachments first; s is the first. */
+const struct step *exchange_claims(const struct exchange *x, unsigned *n);
+/*
+ * Which of the keys derived from the node's secret the gateway seals with (gateway_keys.h); what the one before sealed
+ * is still opened. 1 and up.
+ */
+unsigned exchange_key_generation(const struct exchange *x);
 struct str exchange_scheme(const struct exchange *x);             /* "https" or "http", as the client asked for */
 /* As the client asked, whatever rewrites follow. The query has no '?'; p == NULL: there was none. */
 struct str exchange_host(const struct exchange *x);

@@ -77,6 +77,7 @@ static void take_apart(struct snapshot *s)
 	pmap_drop(s->services);
 	if (s->consumers)
 		part_drop(&s->consumers->part);
+	pmap_drop(s->claims);
 	arena_free(&s->arena);
 	mem_free(s);
 }

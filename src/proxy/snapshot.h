@@ -177,6 +177,7 @@ struct gateway {
 	} trust;
 	bool has_proxy_header;            /* its listeners' connections begin with one */
 	bool tells_attempts;              /* x-envoy-attempt-count */
+	unsigned key_generation;          /* exchange_key_generation() */
 	size_t retry_buffer_bytes;        /* of a request body, kept for retries and copies */
 	int64_t stream_idle_ms;           /* silence of a stream (events, gRPC, WebSocket); 0 = without limit */
 	struct traffic traffic;           /* of requests that match no route */
@@ -247,6 +248,16 @@ struct binding {
 	struct arena arena;
 };
 
+/* A path that policies answer themselves: value of snapshot.claims (key: claim.h). */
+struct claimed {
+	struct part part;
+	struct step *steps;               /* one for each policy, older attachments first */
+	unsigned n;
+	struct arena arena;
+	struct part **held;
+	unsigned n_held;
+};
+
 struct snapshot {
 	atomic_uint refs;                 /* one for each worker that still holds it */
 	uint64_t version;
@@ -254,6 +265,7 @@ struct snapshot {
 	struct pmap *paths;               /* router keys → struct candidates */
 	struct pmap *services;            /* service id → struct service */
 	struct consumers *consumers;      /* consumers.h; held */
+	struct pmap *claims;              /* claim_key() → struct claimed; NULL: there are none */
 	/* Cells whose last use in the configuration went with this version: workers close their pools on adoption. */
 	struct endpoint_cell **retired;
 	unsigned n_retired;
