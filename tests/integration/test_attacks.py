@@ -1,4 +1,4 @@
-# serial: it attacks the release program and measures memory and the traffic of others meanwhile.
+# serial, seconds: 900: it attacks the release program and measures memory and the traffic of others meanwhile.
 """Attacks by HTTP/2 (R30 to R32 of the reliability figures): what the attacker gets is an end in his time; what others see is nothing."""
 import contextlib
 import select

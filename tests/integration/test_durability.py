@@ -1,3 +1,4 @@
+# seconds: 1800: hundreds of crashes at full scale.
 """An acknowledged write is there after a crash; a store that cannot be trusted is refused with a plain message."""
 import http.client
 import json
