@@ -10,7 +10,7 @@ from gw import Gateway, free_port, numbers
 from h2wire import H2, head
 from policy_kit import check_error, is_enforced, phase, raw_get, rest_api
 from scripted import Scripted, UPGRADE
-from tries import GARBAGE, HANG, REFUSE, RESET, Reply, Stream, metric, upstream
+from tries import GARBAGE, HANG, Http1, REFUSE, RESET, Reply, Stream, metric, upstream
 from wire import Closed, wait_until
 
 
@@ -316,7 +316,15 @@ def test_budget_bounds_retries_of_a_service():
 
 
 def test_budget_is_given_back_by_clients_that_leave():
-	with Gateway() as gw, upstream("h1", *[Reply(503)] * 3, HANG) as up:
+	class Server(Http1):
+		"""Fails the first try of each request, in whatever order they and the retries arrive; then as `answers` say."""
+
+		def hit(self, method, path, fields, *more):
+			answer = super().hit(method, path, fields, *more)
+			return answer if len(self.answers) > 1 or ("x-envoy-attempt-count", "1") in fields else HANG
+
+	with Gateway() as gw, Server(Reply(503)) as up:
+		gw.feature("attemptCountHeader", True)
 		path, _, _ = place(gw, up, ("Retry", retry(1, "5xx")))
 		connections = [gw.connect() for _ in range(3)]
 		for connection in connections:
