@@ -56,14 +56,27 @@ static bool is_redirect(int64_t status)
 	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+/* What stands behind the # of a Location. */
+static bool is_fragment(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] <= 0x20 || s.p[i] >= 0x7f || s.p[i] == '#' || s.p[i] == '\\')
+			return false;
+	return true;
+}
+
 /* A Location we may send: an absolute URL, or a path of this host ("//host" would name another one). */
 static bool is_location(struct str s)
 {
+	size_t end = str_find(s, '#');
+	struct str base = { s.p, end };
 	struct problem unused;
 
-	if (s.n > 0 && s.p[0] == '/')
-		return !str_starts(s, STR("//")) && path_check(s, true, &unused);
-	return format_url(s, &unused);
+	if (end < s.n && !is_fragment((struct str){ s.p + end + 1, s.n - end - 1 }))
+		return false;
+	if (base.n > 0 && base.p[0] == '/')
+		return !str_starts(base, STR("//")) && path_check(base, true, &unused);
+	return format_url(base, &unused);
 }
 
 static bool is_json(struct str s)
