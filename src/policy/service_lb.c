@@ -10,9 +10,12 @@ enum balancer {
 	BALANCER_ROUND_ROBIN = BALANCE_IN_TURN, BALANCER_LEAST_CONN = BALANCE_LEAST_BUSY,
 	BALANCER_RANDOM = BALANCE_AT_RANDOM, BALANCER_HASH = BALANCE_BY_HASH
 };
-enum hash_key {
-	HASH_HEADER = BALANCE_KEY_HEADER, HASH_COOKIE = BALANCE_KEY_COOKIE, HASH_SOURCE_IP = BALANCE_KEY_ADDRESS,
-	HASH_QUERY = BALANCE_KEY_QUERY
+/* What is hashed; 0 is nothing, of a config that uses no hash. */
+enum hash_key { HASH_NONE, HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY };
+
+static const enum balance_key keys[] = {
+	[HASH_HEADER] = BALANCE_KEY_HEADER, [HASH_COOKIE] = BALANCE_KEY_COOKIE, [HASH_SOURCE_IP] = BALANCE_KEY_ADDRESS,
+	[HASH_QUERY] = BALANCE_KEY_QUERY,
 };
 
 #define AGE_MAX_S INT64_C(2147483647)    /* of a cookie: what every client understands */
@@ -26,7 +29,6 @@ struct hash_cookie {
 struct hash_config {
 	struct str parameterName;
 	struct hash_cookie httpCookie;
-	bool has_cookie;
 	int64_t minimumRingSize;
 	int consistentHashLBType;
 };
@@ -34,7 +36,6 @@ struct hash_config {
 struct service_lb {
 	int loadBalancerType;
 	struct hash_config consistentHashLBConfig;
-	bool has_hash;
 	int64_t warmupDuration;
 	bool enable;
 	struct balance balance;           /* by prepare() */
@@ -64,9 +65,8 @@ static bool check_cookie_path(struct str path, struct problem *why)
 }
 
 static const struct field cookie_fields[] = {
-	TEXT(struct hash_cookie, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name),
-	     EXAMPLE("\"session-id\""),
-	     DOC("Name of the cookie.")),
+	TEXT(struct hash_cookie, name, RANGE(0, 256), FORMAT(format_header_name), EXAMPLE("\"session-id\""),
+	     DOC("Name of the cookie; required for COOKIE.")),
 	TEXT(struct hash_cookie, path, RANGE(0, 1024), FORMAT(check_cookie_path), EXAMPLE("\"/\""),
 	     DOC("Path of a cookie the gateway sets.")),
 	TEXT(struct hash_cookie, ttl, RANGE(0, 32), FORMAT(format_duration), EXAMPLE("\"3600s\""),
@@ -78,28 +78,27 @@ static const struct field cookie_fields[] = {
 static const struct field hash_fields[] = {
 	TEXT(struct hash_config, parameterName, RANGE(0, 256), FORMAT(format_name), EXAMPLE("\"user-id\""),
 	     DOC("Name of the header or query parameter; required for HEADER and QUERY_PARAMETER.")),
-	OBJECT(struct hash_config, httpCookie, cookie_fields, PRESENT(struct hash_config, has_cookie),
-	       DOC("The cookie; required for COOKIE.")),
-	INT(struct hash_config, minimumRingSize, RANGE(1, 8388608), DEFAULT("1024"),
-	    DOC("Least number of points on the hash ring.")),
-	CHOICE(struct hash_config, consistentHashLBType, hash_keys, REQUIRED, DOC("What is hashed.")),
+	OBJECT(struct hash_config, httpCookie, cookie_fields, DOC("The cookie; required for COOKIE.")),
+	INT(struct hash_config, minimumRingSize, RANGE(0, 8388608), DEFAULT("1024"),
+	    DOC("Least number of points on the hash ring; at least 1 with CONSISTENT_HASH.")),
+	CHOICE(struct hash_config, consistentHashLBType, hash_keys, DOC("What is hashed; required for "
+	       "CONSISTENT_HASH.")),
 	FIELDS_END
 };
 
 static const struct field fields[] = {
 	CHOICE(struct service_lb, loadBalancerType, balancers, REQUIRED, DOC("How an endpoint is chosen.")),
-	OBJECT(struct service_lb, consistentHashLBConfig, hash_fields, PRESENT(struct service_lb, has_hash),
-	       WHEN("loadBalancerType", BALANCER_HASH), DOC("The key of CONSISTENT_HASH; not used "
-	       "otherwise.")),
+	OBJECT(struct service_lb, consistentHashLBConfig, hash_fields, WHEN("loadBalancerType", BALANCER_HASH),
+	       DOC("The key of CONSISTENT_HASH; not used otherwise.")),
 	INT(struct service_lb, warmupDuration, RANGE(0, 3600), UNIT("s"), DEFAULT("0"), EXAMPLE("60"),
 	    DOC("How long a new endpoint's share grows to the full one, with ROUND_ROBIN and LEAST_CONN.")),
 	BOOL(struct service_lb, enable, REQUIRED, DOC("Whether the policy acts; when false, ROUND_ROBIN.")),
 	FIELDS_END
 };
 
-static bool check_hash(const struct hash_config *hash, struct problem *why)
+static bool check_key(const struct hash_config *hash, struct problem *why)
 {
-	switch (hash->consistentHashLBType) {
+	switch ((enum hash_key)hash->consistentHashLBType) {
 	case HASH_HEADER:
 		if (hash->parameterName.n && !format_header_name(hash->parameterName, why)) {
 			problem_prefix(why, "parameterName");
@@ -112,11 +111,23 @@ static bool check_hash(const struct hash_config *hash, struct problem *why)
 		       problem(why, "parameterName", "is required when consistentHashLBType is "
 		       "QUERY_PARAMETER");
 	case HASH_COOKIE:
-		return hash->has_cookie || problem(why, "httpCookie.name", "is required when "
+		return hash->httpCookie.name.n > 0 || problem(why, "httpCookie.name", "is required when "
 			"consistentHashLBType is COOKIE");
-	default:
+	case HASH_SOURCE_IP:
 		return true;
+	case HASH_NONE:
+		break;
 	}
+	return problem(why, "consistentHashLBType", "is required when loadBalancerType is CONSISTENT_HASH");
+}
+
+/* Asked of CONSISTENT_HASH alone: with another type clients send what they do not use empty, or zero. */
+static bool check_hash(const struct hash_config *hash, struct problem *why)
+{
+	if (!check_key(hash, why))
+		return false;
+	return hash->minimumRingSize > 0 ||
+	       problem(why, "minimumRingSize", "must be an integer between 1 and 8388608, not 0");
 }
 
 static bool check(const void *conf, struct problem *why)
@@ -165,7 +176,7 @@ static int64_t duration_s(struct str ttl)
 
 static void prepare_hash(const struct hash_config *hash, struct balance *b)
 {
-	b->key = (enum balance_key)hash->consistentHashLBType;
+	b->key = keys[hash->consistentHashLBType];
 	b->ring_points = (uint32_t)hash->minimumRingSize;
 	b->name = hash->parameterName;
 	if (b->key == BALANCE_KEY_HEADER)

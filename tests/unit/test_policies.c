@@ -166,6 +166,18 @@ static const struct test_case cases[] = {
 		"responseContentBody" },
 	{ "1.2 JSON body", &rate_limit, "{'bodyEncoding':1}", NULL },
 	{ "1.2 empty JSON body", &rate_limit, "{'bodyEncoding':1,'responseContentBody':null}", NULL },
+	{ "1.2 redirect to a place in a page", &rate_limit,
+		"{'behaviorType':1,'responseRedirectUrl':'https://h/#/busy?a=1'}", NULL },
+	{ "1.2 redirect to a place in a page of this host", &rate_limit,
+		"{'behaviorType':1,'responseRedirectUrl':'/busy#now'}", NULL },
+	{ "1.2 redirect to a fragment alone", &rate_limit, "{'behaviorType':1,'responseRedirectUrl':'#now'}",
+		"responseRedirectUrl" },
+	{ "1.2 redirect with two fragments", &rate_limit, "{'behaviorType':1,'responseRedirectUrl':'/a#b#c'}",
+		"responseRedirectUrl" },
+	{ "1.2 redirect with a blank in the fragment", &rate_limit,
+		"{'behaviorType':1,'responseRedirectUrl':'/a#b c'}", "responseRedirectUrl" },
+	{ "1.2 redirect to //host with a fragment", &rate_limit,
+		"{'behaviorType':1,'responseRedirectUrl':'//h#b'}", "responseRedirectUrl" },
 	{ "C6 URL without redirect", &rate_limit, "{'responseRedirectUrl':'whatever'}", NULL },
 	{ "1.2 disabled", &rate_limit, "{'enable':false}", NULL },
 
@@ -534,6 +546,16 @@ static const struct test_case cases[] = {
 	{ "19 warm-up negative", &service_lb, "{'warmupDuration':-1}", "warmupDuration" },
 	{ "19 warm-up above an hour", &service_lb, "{'warmupDuration':3601}", "warmupDuration" },
 	{ "C6 hash ignored with RANDOM", &service_lb, "{'loadBalancerType':'RANDOM'}", NULL },
+	{ "C6 empty hash with ROUND_ROBIN", &service_lb, "{'consistentHashLBConfig':{}}", NULL },
+	{ "C6 hash of empty members with ROUND_ROBIN", &service_lb,
+		"{'consistentHashLBConfig':{'parameterName':'','httpCookie':{'name':'','path':'','ttl':''},"
+		"'minimumRingSize':0,'consistentHashLBType':''}}", NULL },
+	{ "C6 hash of another type with ROUND_ROBIN", &service_lb,
+		"{'consistentHashLBConfig':{'minimumRingSize':'0'}}", "consistentHashLBConfig.minimumRingSize" },
+	{ "C6 empty cookie with HEADER", &service_lb,
+		HASH("'consistentHashLBType':'HEADER','parameterName':'a','httpCookie':{'name':''}"), NULL },
+	{ "19 hash with an empty type", &service_lb, HASH("'consistentHashLBType':''"),
+		"consistentHashLBConfig.consistentHashLBType" },
 };
 
 /* ' becomes ", ` becomes \". */
