@@ -428,11 +428,25 @@ static void enter(struct exchange *x, const struct step *s, const struct lane *l
 	policy_count(s, lane ? TO_LANE : TO_BASELINE);
 }
 
+/* The first one that is not empty. Of several lines one stays: the hops behind must not read another. */
+static struct str inbound_tag(struct message *req)
+{
+	const struct header *first = message_find(req, HEADER_X_MSE_TAG), *h = first;
+	struct str tag;
+
+	while (h && h->value.n == 0)
+		h = message_find_next(req, h);
+	tag = h ? h->value : (struct str){ NULL, 0 };
+	if (h && UNLIKELY(h != first || message_find_next(req, h)))
+		message_set_id(req, HEADER_X_MSE_TAG, tag);
+	return tag;
+}
+
 /* A tag that came with the request: another hop has decided. */
 static bool keep_tag(struct exchange *x, const struct step *s)
 {
 	const struct dynamic_route *route = s->conf;
-	struct str tag = message_value(exchange_request(x), HEADER_X_MSE_TAG);
+	struct str tag = inbound_tag(exchange_request(x));
 
 	if (tag.n == 0)
 		return false;

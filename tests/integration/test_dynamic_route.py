@@ -175,6 +175,15 @@ def test_ex8_tag_of_the_client(gw, site, pair, b, c):
 	assert ask(gw, site, {"x-mse-tag": TAG}) == (c, TAG)
 
 
+def test_of_several_tags_the_first_is_the_only_one(gw, site, pair, b, c):
+	"""Whoever reads the header behind the gateway finds the lane that the gateway used."""
+	pair(lane(predicate()))
+	assert ask(gw, site, [("x-mse-tag", TAG), ("x-mse-tag", "elsewhere")]) == (c, TAG)
+	assert ask(gw, site, [("x-mse-tag", "elsewhere"), ("x-env", "test"), ("x-mse-tag", TAG)]) == (b, "elsewhere")
+	assert ask(gw, site, [("x-mse-tag", ""), ("x-mse-tag", TAG)]) == (c, TAG)
+	assert ask(gw, site, [("x-mse-tag", ""), ("x-env", "test"), ("x-mse-tag", "")]) == (c, TAG)
+
+
 # ---- operators ----
 
 @pytest.mark.parametrize("condition, more, fits, fits_not", [
