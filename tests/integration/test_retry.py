@@ -111,6 +111,15 @@ def test_ex5_limit_of_one_try(gw, protocol):
 		assert gw.wait_record(path=path)["flag"] == "UT"
 
 
+def test_limit_of_one_try_is_over_with_its_head(gw, protocol):
+	"""The body may take longer, of the first try and of a later one."""
+	with upstream(protocol, Stream(b"a", b"b", b"c", pause=0.4), HANG, Stream(b"a", b"b", b"c", pause=0.4)) as up:
+		path, _, service = place(gw, up, ("Retry", retry(1, "reset", perTryTimeout=0.8)))
+		assert gw.get(path).body == b"abc" and len(up.hits) == 1
+		assert gw.get(path).body == b"abc" and len(up.hits) == 3
+		assert metric(gw, "sluice_upstream_timeouts_total", service=service.name, limit="try") == 1
+
+
 def test_ex6_post(gw, protocol):
 	with upstream(protocol, Reply(503), Reply(200, b"good")) as up:
 		path, _, _ = place(gw, up, ("Retry", retry(2, "5xx")))
