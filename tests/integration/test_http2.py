@@ -475,7 +475,7 @@ def flood(site, data, times, reason, code=ENHANCE_YOUR_CALM, prepare=None):
 		h.socket.settimeout(5)
 		h.send(data * times)
 		assert h.ended(5) in (code, "closed")
-		assert time.monotonic() - start < 6
+		assert time.monotonic() - start < 15
 		assert good.get("/echo").status == 200
 	assert ends(site, reason) > counted
 	assert site.rss_kb() - before < (30000 if IS_SANITIZED else 5000)
@@ -528,7 +528,7 @@ def test_rapid_reset(site):
 				assert good.get("/echo").status == 200
 		assert h.ended() in (ENHANCE_YOUR_CALM, "closed"), h.goaways
 		assert good.get("/echo").status == 200
-	assert time.monotonic() - start < 10
+	assert time.monotonic() - start < 30
 	assert ends(site, "resets") > counted
 	assert site.rss_kb() - before < (60000 if IS_SANITIZED else 20000)
 
@@ -567,7 +567,7 @@ def test_closed_windows_end_the_connection(site):
 	with H2(site.port, refill=False, window=0) as h:
 		for _ in range(20):
 			h.start(path="/size/100000")
-		assert h.ended(10) == ENHANCE_YOUR_CALM, h.frames
+		assert h.ended(20) == ENHANCE_YOUR_CALM, h.frames
 	assert ends(site, "write_stall") > counted
 
 
@@ -575,20 +575,22 @@ def test_slow_head(site):
 	with H2(site.port) as h:
 		h.send(frame(HEADERS, END_STREAM, 1, block(head())))
 		start = time.monotonic()
-		assert h.ended(10) == ENHANCE_YOUR_CALM, h.frames
-		assert 1 < time.monotonic() - start < 6
+		assert h.ended(20) == ENHANCE_YOUR_CALM, h.frames
+		assert 1 < time.monotonic() - start < 15
 	assert ends(site, "header_timeout") >= 1
 
 
-def test_timer_that_was_set_before_a_slow_head(site):
+def test_timer_that_was_set_before_a_slow_head(backend_process):
 	"""It fires while the head is under way: that is no slow body, and the rest of the head still finds its place."""
-	with H2(site.port) as h:
-		time.sleep(0.8)    # of the 1.5 s until the timer of the new connection fires
-		data = block(head(more=[("x-a", "b" * 3000)]))
-		h.send(frame(HEADERS, END_STREAM, 1, data[:40]))
-		time.sleep(1)
-		h.send(frame(CONTINUATION, END_HEADERS, 1, data[40:]))
-		assert h.answer(1).status == 200, h.frames
+	with Gateway(header_timeout_ms=4000) as gw:
+		gw.route("/", backend_process)
+		with H2(gw.port) as h:
+			time.sleep(2.5)    # of the 4 s until the timer of the new connection fires
+			data = block(head(more=[("x-a", "b" * 3000)]))
+			h.send(frame(HEADERS, END_STREAM, 1, data[:40]))
+			time.sleep(2)
+			h.send(frame(CONTINUATION, END_HEADERS, 1, data[40:]))
+			assert h.answer(1).status == 200, h.frames
 
 
 def test_slow_body(site):
@@ -602,7 +604,7 @@ def test_slow_body(site):
 def test_idle_connection(site):
 	with H2(site.port) as h:
 		assert h.get("/echo").status == 200
-		assert h.ended(10) == NO_ERROR
+		assert h.ended(20) == NO_ERROR
 
 
 def test_silent_connection_is_closed(site):
