@@ -4,6 +4,7 @@
 #include "control/rest.h"
 #include "core/crypto.h"
 #include "core/log.h"
+#include "core/mem.h"
 #include "http/uri.h"
 
 /* ---------- answers ---------- */
@@ -47,6 +48,7 @@ void api_answer(struct api_call *call, int status, const struct json *body)
 	call->status = status;
 	call->answer = arena_copy(call->arena, sbuf_str(&text));
 	call->type = (struct str){ NULL, 0 };
+	mem_wipe(text.p, text.n);             /* a made key may be in it */
 	sbuf_free(&text);
 }
 

@@ -37,6 +37,7 @@ static struct stream *open_stream(struct server_connection *c)
 	struct api_request *r = MEM_NEW(struct api_request);
 
 	(void)c;
+	r->arena.wipes = true;
 	r->stream.arena = &r->arena;
 	list_init(&r->node);
 	return &r->stream;
@@ -91,14 +92,17 @@ static void execute(struct api_request *r)
 	loop_defer(c->loop, &c->flush);
 }
 
-static bool take_body(struct api_request *r, const char *data, size_t n)
+/* Bodies may hold secrets: where they were received nothing of them stays. */
+static bool take_body(struct api_request *r, char *data, size_t n)
 {
 	struct problem why;
+	bool fits = r->body.n + n <= API_BODY_MAX;
 
-	if (r->body.n + n <= API_BODY_MAX) {
+	if (fits)
 		sbuf_add(&r->body, (struct str){ data, n });
+	mem_wipe(data, n);
+	if (fits)
 		return true;
-	}
 	problem_of(&why, PROBLEM_TOO_LARGE, "body", "must have at most %d bytes", API_BODY_MAX);
 	api_fail(&r->call, &why);
 	r->stream.close_after = true;

@@ -201,7 +201,7 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 			"the store has a %.*s, which this build does not know; use the version that wrote it",
 			STR_FMT(row->kind));
 	struct resource *r = resource_new(kind, row->id);
-	struct arena scratch = { 0 };
+	struct arena scratch = { .wipes = true };
 	struct json *doc = json_parse(&scratch, row->doc, why);
 
 	if (doc && secrets_unseal(&l->control->secrets, r, doc, &scratch, why)) {

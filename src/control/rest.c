@@ -134,7 +134,7 @@ static struct str new_id(const struct resource_class *class, char out[40])
 static struct resource *draft_resource(struct write *w, struct resource *before, const struct rest_input *in,
                                        struct problem *why)
 {
-	struct arena scratch = { 0 };
+	struct arena scratch = { .wipes = true };
 	char id_text[40];
 	struct str chosen = in->class->chooses_id ? json_text(in->body, in->class->id_field) : STR("");
 	struct str id = before ? before->id : in->id.p ? in->id : chosen.n ? chosen : new_id(in->class, id_text);

@@ -66,6 +66,12 @@ static void give_block(struct arena_block *block)
 	mem_free(block);
 }
 
+static void wipe_block(struct arena_block *block)
+{
+	UNPOISON(block + 1, block->size - sizeof(*block));
+	mem_wipe(block + 1, block->size - sizeof(*block));
+}
+
 /* `size` bytes (rounded) do not fit any more. The block with more room left is where the next ones come from. */
 static void *take_from_new_block(struct arena *a, size_t size)
 {
@@ -167,9 +173,11 @@ void arena_free(struct arena *a)
 
 	for (struct arena_block *block = a->blocks; block; block = next) {
 		next = block->next;
+		if (a->wipes)
+			wipe_block(block);
 		give_block(block);
 	}
-	*a = (struct arena){ .is_small = a->is_small };
+	*a = (struct arena){ .is_small = a->is_small, .wipes = a->wipes };
 }
 
 size_t arena_size(const struct arena *a)

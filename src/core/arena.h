@@ -2,7 +2,7 @@
  * arena.h -- memory that dies together. Nothing in an arena is freed singly.
  *
  * Blocks come from a cache per thread, so an exchange's arena costs no call into the allocator once warm. An arena
- * belongs to one thread at a time. Zero-initialise a struct arena (but for is_small) to make one.
+ * belongs to one thread at a time. Zero-initialise a struct arena (but for is_small and wipes) to make one.
  */
 #pragma once
 #include <stddef.h>
@@ -13,6 +13,7 @@ struct arena {
 	struct arena_defer *defers;
 	char *next, *end;                  /* free space in the newest block */
 	bool is_small;                     /* one of many that live long: its first blocks are small */
+	bool wipes;                        /* secrets go through it: nothing of them stays in the memory that is freed */
 };
 
 /* Work to do when the arena dies, newest first. Embedded by its owner. */

@@ -9,6 +9,7 @@
  */
 #include "core/clock.h"
 #include "core/crypto.h"
+#include "core/mem.h"
 #include "http/message.h"
 #include "policy/authentication_parts.h"
 #include "policy/password_check.h"
@@ -129,5 +130,8 @@ enum verdict authenticate_password(struct exchange *x, const struct step *s)
 	if (!split(x, encoded, &both, &user, &password))
 		return fail_late(x, s);
 	state->who = consumers_by_user(exchange_consumers(x), user);
-	return check(x, s, both, password);
+	enum verdict verdict = check(x, s, both, password);
+
+	mem_wipe((char *)(uintptr_t)both.p, both.n);
+	return verdict;
 }
