@@ -18,7 +18,8 @@
 #include <cmocka.h>
 
 #define URL STR("https://issuer.test/jwks?x=1")
-#define SET(kid) "{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"" kid "\",\"x\":\"11qYAycMLhBSwdJqVnDIJHz_hSLJGFe2vB-4lT5FNAo\"}]}"
+#define SET(kid) "{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"" kid "\"," \
+	"\"x\":\"11qYAycMLhBSwdJqVnDIJHz_hSLJGFe2vB-4lT5FNAo\"}]}"
 
 /* ---------- the worker and its calls, played here ---------- */
 
