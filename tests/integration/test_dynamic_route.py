@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from gw import numbers
 from policy_kit import as_text, check_error, headers, op, outcomes, raw_get, seen
+from tries import Reply, upstream
 from wire import wait_until
 
 TAG = "lane-v2"
@@ -245,6 +246,12 @@ def test_lane_that_is_switched_off_takes_nobody(gw, site, pair, b):
 	assert {ask(gw, site, {"x-env": "test"}) for _ in range(6)} == {(b, None)}
 
 
+def test_lane_that_is_switched_off_keeps_its_version(gw, site, b, c):
+	"""The version that a lane is named after is no place for everybody, whether or not anybody is sent there."""
+	serve(gw, site, [b, {"address": c, "version": TAG}], lane(predicate(), enable=False))
+	assert {ask(gw, site, {"x-env": "test"}) for _ in range(6)} == {(b, None)}
+
+
 def test_no_lanes_at_all(gw, site, pair, b):
 	"""The policy without lanes still keeps everybody's requests from tagged endpoints."""
 	pair()
@@ -348,6 +355,17 @@ def test_lane_that_refuses_connections_is_retried_at_the_baseline(gw, site, back
 
 
 # ---- with others ----
+
+def test_lane_is_retried_where_the_baseline_is_down(gw, site):
+	"""The lane's only endpoint failed, and is the only one that is up."""
+	with upstream("h1", Reply(503), Reply(200, b"lane")) as up:
+		check = {"enable": True, "protocol": "TCP", "interval": 1, "timeout": 1, "healthyThreshold": 1, "unhealthyThreshold": 1}
+		service = serve(gw, site, [f"127.0.0.9:{up.port}", tagged(up.address)], lane(predicate()), healthCheckConfig=check)
+		gw.attach("Retry", {"attempts": 1, "retryOn": ["5xx"]}, to=service)
+		wait_until(lambda: gw.records(path="/", flag="UH") or gw.get("/", site=site).status == 0, 10, "a baseline that is down")
+		answer = gw.get("/", {"x-env": "test"}, site=site)
+		assert (answer.status, answer.body, len(up.hits)) == (200, b"lane", 2)
+
 
 def test_lane_is_chosen_by_the_clients_own_headers(gw, site, pair, b, c):
 	"""HeaderModify comes later: it sees the tag and changes nothing of the choice."""

@@ -1,13 +1,14 @@
 """Fallback on live traffic. A dead address is one where nobody listens: connections to it are refused at once."""
 import hashlib
 import os
+import socket
 import time
 
 import pytest
 from gw import Gateway, free_port, numbers
 from policy_kit import check_error, is_enforced, phase, rest_api
 from scripted import Scripted
-from tries import HANG, RESET, Reply, metric, upstream
+from tries import HANG, Http1, RESET, Reply, metric, upstream
 from wire import wait_until
 
 
@@ -128,6 +129,22 @@ def test_ex7_a_version_of_the_service(gw, backend):
 	assert {record.address for record in backend.requests()} == {backend.peers[0]}
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_ex7_a_version_without_endpoints(gw, backend, backup, n):
+	"""Also where the service has one endpoint only, of another version."""
+	addresses = [{"address": address, "version": "v1"} for address in backend.peers[:n]]
+	service = gw.service([], addresses=addresses, versions=[{"name": name, "labels": {"a": name}} for name in ("v1", "v2")])
+	version = {"serviceId": service.id, "serviceVersion": "v2"}
+	path, _ = place(gw, empty(gw), version, backup.service(gw))
+	assert gw.get(path).body == b"backup"
+	path, _ = place(gw, empty(gw), version)
+	assert gw.get(path).status == 503
+	path = f"/version-{next(numbers)}"
+	gw.route(path, {"scene": "SingleService", "services": [{"serviceId": service.id, "version": "v2"}]})
+	assert gw.get(path).status == 503
+	assert not backend.requests()
+
+
 def test_ex8_disabled_at_the_route_over_one_of_the_service(gw, backup):
 	primary = empty(gw)
 	path = f"/fallback-{next(numbers)}"
@@ -151,10 +168,17 @@ def test_the_route_beats_the_service(gw, backup):
 
 
 def test_it_is_not_recursive(gw, backup):
+	"""Neither the first nor a further destination of the fallback service's own list is used."""
 	first = dead(gw)
-	gw.attach("Fallback", fallback(backup.service(gw)), to=first)
-	path, _ = place(gw, empty(gw), first)
-	assert gw.get(path).status == 503 and not backup.hits
+	gw.attach("Fallback", fallback(backup.service(gw), backup.service(gw)), to=first)
+	for primary in (empty(gw), dead(gw)):
+		path, _ = place(gw, primary, first)
+		assert gw.get(path).status == 503 and not backup.hits
+		service = empty(gw)
+		gw.attach("Fallback", fallback(first), to=service)
+		path = f"/fallback-{next(numbers)}"
+		gw.route(path, service)
+		assert gw.get(path).status == 503 and not backup.hits
 
 
 def test_shape_of_the_request_is_kept(gw, backup):
@@ -173,6 +197,8 @@ def test_settings_of_the_fallback_service_act(gw):
 		limit = {"threshold": 2, "behaviorType": 0, "bodyEncoding": 0, "responseStatusCode": 429, "enable": True}
 		gw.attach("Timeout", {"unitNum": 60, "timeUnit": "s", "enable": True}, to=primary)
 		gw.attach("Timeout", {"unitNum": 0.3, "timeUnit": "s", "enable": True}, to=second)
+		# What was tried at the primary does not use up the retries of the second.
+		gw.attach("Retry", {"attempts": 1, "retryOn": ["connect-failure"], "enable": True}, to=primary)
 		gw.attach("Retry", {"attempts": 1, "retryOn": ["5xx"], "enable": True}, to=second)
 		gw.attach("RateLimit", limit, to=second)
 		path, _ = place(gw, primary, second)
@@ -198,6 +224,21 @@ def test_a_try_that_had_a_connection_rules_it_out(gw, backup):
 		gw.attach("Retry", {"attempts": 5, "retryOn": ["connect-failure", "reset"], "enable": True}, to=route)
 		assert gw.get(path).status == 503
 		assert not backup.hits
+
+
+def test_an_answer_rules_it_out(gw, backup):
+	"""The only endpoint answers 503 and is gone: the retry finds nobody, but the request was processed."""
+	class Leaving(Http1):
+		def hit(self, *what):
+			self.listener.shutdown(socket.SHUT_RDWR)
+			self.listener.close()
+			return super().hit(*what)
+
+	with Leaving(Reply(503, fields=[("Connection", "close")])) as up:
+		path, route = place(gw, up.service(gw), backup.service(gw))
+		gw.attach("Retry", {"attempts": 1, "retryOn": ["5xx"], "enable": True}, to=route)
+		assert gw.get(path).status == 503
+		assert len(up.hits) == 1 and not backup.hits
 
 
 def test_weighted_services_are_judged_one_by_one(gw, backup):
@@ -305,6 +346,36 @@ def test_rejects_at_attach(gw, backup):
 
 def test_is_enforced(gw):
 	assert is_enforced(gw, "Fallback")
+
+
+class Swallowing:
+	"""A port whose queue of connections is full: who connects gets no answer."""
+
+	def __enter__(self):
+		self.listener = socket.socket()
+		self.listener.bind(("127.0.0.1", 0))
+		self.listener.listen(0)
+		self.port = self.listener.getsockname()[1]
+		self.waiting = []
+		while not self.waiting or self.waiting[-1].connect_ex(self.listener.getsockname()) == 0:
+			self.waiting.append(socket.socket())
+			self.waiting[-1].settimeout(0.3)
+		return self
+
+	def __exit__(self, *_):
+		for one in (*self.waiting, self.listener):
+			one.close()
+
+
+def test_the_routes_timeout_goes_on_at_the_fallback():
+	"""What the primary took of it is gone."""
+	with Gateway(connect_timeout_ms=2000) as gw, Swallowing() as primary, upstream("h1", HANG) as up:
+		path, route = place(gw, gw.service([f"127.0.0.1:{primary.port}"]), up.service(gw))
+		gw.attach("Timeout", {"unitNum": 3, "timeUnit": "s", "enable": True}, to=route)
+		start = time.monotonic()
+		assert gw.get(path).status == 504
+		assert 2.9 < time.monotonic() - start < 4.8
+		assert len(up.hits) == 1 and up.hits[0].at - start > 1.9
 
 
 def test_trap_a_primary_that_never_answers_connections():

@@ -478,6 +478,32 @@ def test_stale_connections_do_not_use_up_attempts(gw, backend):
 	assert counts(gw, service) == (0, 0, 0, 0)
 
 
+def test_after_a_broken_connection_comes_a_new_one():
+	"""All kept connections are as stale as the first: the one retry of a POST does not meet the next of them."""
+	class Stale(Http1):
+		"""Answers one request of each connection."""
+		served = set()
+
+		def hit(self, *what):
+			super().hit(*what)
+			if threading.current_thread() in self.served:
+				return RESET
+			self.served.add(threading.current_thread())
+			return Reply(200, b"good", delay=0.3)
+
+	with Gateway(workers=1) as gw, Stale(Reply()) as up:
+		path, _, _ = place(gw, up, ("Retry", retry(1, "reset", "non_idempotent")))
+		connections = [gw.connect() for _ in range(4)]
+		for connection in connections:
+			connection.start("GET", path)
+		for connection in connections:
+			assert connection.read_response().body == b"good"
+			connection.close()
+		assert up.open == 4
+		for _ in range(2):
+			assert gw.request("POST", path, body=b"x").body == b"good"
+
+
 def test_concurrent_retries_do_not_mix(gw):
 	with upstream("h1", *[Reply(503), Reply(200, b"good")] * 60) as up:
 		path, _, _ = place(gw, up, ("Retry", retry(10, "5xx", "non_idempotent")))

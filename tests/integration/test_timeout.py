@@ -59,6 +59,14 @@ def test_ex2_fractions_of_a_second(gw, protocol):
 		assert answer.status == 504 and 0.19 <= took < 3, took
 
 
+def test_less_than_a_millisecond_is_one(gw):
+	"""Rounded down it would be no limit at all."""
+	with upstream("h1", Reply(200, delay=5)) as up:
+		path, _, _ = place(gw, up, **timeout(0.0001))
+		answer, took = timed(lambda: gw.get(path))
+		assert answer.status == 504 and took < 3, took
+
+
 def test_ex3_zero_waits_without_limit(gw, protocol):
 	with upstream(protocol, Reply(200, b"late", delay=1.5)) as up:
 		path, _, _ = place(gw, up, **timeout(0))
