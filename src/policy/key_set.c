@@ -4,6 +4,8 @@
 #include "core/mem.h"
 #include "policy/jwks.h"
 
+#define VALUES_MAX 20000
+
 /* A member that holds bytes. Both alphabets are read, as issuers write them. */
 static struct str member(const struct json *jwk, const char *name, struct arena *a)
 {
@@ -55,8 +57,24 @@ static bool add_key(struct key_set *s, const struct json *jwk, bool is_inline, s
 	return true;
 }
 
+/*
+ * Whether the text holds more values than any set needs: a tree of a million numbers would be a hundred times as large,
+ * and is read on a worker's thread.
+ */
+static bool is_crowded(struct str text)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < text.n; i++)
+		n += text.p[i] == ',' || text.p[i] == '[' || text.p[i] == '{';
+	return n > VALUES_MAX;
+}
+
 static bool read_keys(struct key_set *s, struct str text, bool is_inline, struct problem *why)
 {
+	if (is_crowded(text))
+		return problem(why, "", "has more than %d values", VALUES_MAX);
+
 	struct arena scratch = { 0 };
 	const struct json *set = json_parse(&scratch, text, why), *keys = set ? json_get(set, "keys") : NULL;
 	bool ok = false;
