@@ -48,6 +48,16 @@ void crypto_sha256(struct str data, uint8_t out[32])
 	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha256(), NULL) != 1);
 }
 
+void crypto_sha384(struct str data, uint8_t out[48])
+{
+	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha384(), NULL) != 1);
+}
+
+void crypto_sha512(struct str data, uint8_t out[64])
+{
+	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha512(), NULL) != 1);
+}
+
 void crypto_sha1(struct str data, uint8_t out[20])
 {
 	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha1(), NULL) != 1);

@@ -7,6 +7,8 @@
 
 void crypto_random(void *out, size_t n);                       /* from the kernel; cannot fail */
 void crypto_sha256(struct str data, uint8_t out[32]);
+void crypto_sha384(struct str data, uint8_t out[48]);
+void crypto_sha512(struct str data, uint8_t out[64]);
 void crypto_sha1(struct str data, uint8_t out[20]);             /* where a protocol asks for it; proves nothing */
 void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[32]);
 /*

@@ -412,6 +412,8 @@ void exchange_send_response(struct exchange *x)
 	bool is_head = x->stream.req.method == METHOD_HEAD;
 
 	x->phase = EXCHANGE_SENDING;
+	for (const struct cookie_line *c = x->cookies; UNLIKELY(c != NULL); c = c->next)
+		message_add_id(&x->res, HEADER_SET_COOKIE, c->value);
 	if (x->is_local) {
 		if (x->call_open)
 			exchange_end_call(x);
@@ -512,6 +514,16 @@ const struct ip *exchange_client_ip(const struct exchange *x)
 const struct ip *exchange_peer_ip(const struct exchange *x)
 {
 	return &x->peer_ip;
+}
+
+void exchange_set_cookie(struct exchange *x, struct str value)
+{
+	struct cookie_line *line = NEW(&x->arena, struct cookie_line), **end = &x->cookies;
+
+	line->value = value;
+	while (*end)
+		end = &(*end)->next;
+	*end = line;
 }
 
 bool exchange_is_tls(const struct exchange *x)

@@ -65,6 +65,11 @@ struct attempt;
 struct retained;
 struct worker;
 
+struct cookie_line {
+	struct cookie_line *next;
+	struct str value;
+};
+
 struct exchange {
 	struct stream stream;             /* first: the server hands this back */
 	struct arena arena;
@@ -102,6 +107,7 @@ struct exchange {
 	/* response */
 	struct str res_body;              /* of a local reply */
 	struct str set_cookie;            /* what an upstream's response gets after its policies; absent = nothing */
+	struct cookie_line *cookies;      /* exchange_set_cookie(): what any response gets then; NULL = nothing */
 	bool is_local;                    /* the response is ours */
 	bool must_close;                  /* reply_close: no byte may be sent */
 	bool claim_taken;                 /* the policies of x->claimed were asked */

@@ -330,6 +330,11 @@ uint32_t exchange_random(struct exchange *x);             /* fast, not for secre
 struct lane_names;
 void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_names *lanes);
 bool exchange_is_tls(const struct exchange *x);
+/*
+ * Request leg: a Set-Cookie value that goes to the client with the response, whoever makes it, after the response leg.
+ * It must live as long as the exchange.
+ */
+void exchange_set_cookie(struct exchange *x, struct str value);
 /* Of a `claimed` hook: one step for each policy that claims this path, older attachments first; s is the first. */
 const struct step *exchange_claims(const struct exchange *x, unsigned *n);
 /*
