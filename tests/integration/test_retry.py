@@ -9,7 +9,7 @@ import pytest
 from gw import Gateway, free_port, numbers
 from h2wire import H2, head
 from policy_kit import check_error, is_enforced, phase, raw_get, rest_api
-from scripted import Scripted, UPGRADE
+from scripted import Scripted, UPGRADE, read_request
 from tries import GARBAGE, HANG, Http1, REFUSE, RESET, Reply, Stream, metric, upstream
 from wire import Closed, wait_until
 
@@ -195,6 +195,14 @@ def test_refused_streams(gw):
 		assert [hit.body for hit in up.hits] == [b"x"] * 5
 
 
+def test_refused_streams_use_up_attempts(gw):
+	"""A policy that speaks of them decides about them: nothing is tried beside it."""
+	with upstream("h2", REFUSE) as up:
+		path, _, service = place(gw, up, ("Retry", retry(1, "refused-stream")))
+		assert gw.get(path).status == 503 and len(up.hits) == 2
+		assert counts(gw, service) == (0, 1, 1, 0)
+
+
 @pytest.mark.parametrize("method, again", [("GET", True), ("HEAD", True), ("OPTIONS", True), ("TRACE", True), ("PUT", True),
 	("DELETE", True), ("POST", False), ("PATCH", False), ("LOCK", False)])
 def test_methods(gw, method, again):
@@ -283,7 +291,7 @@ def test_an_upgrade_may_be_refused_and_tried_again_but_no_tunnel(gw):
 	seen = []
 
 	def serve(connection):
-		from scripted import read_request, switch
+		from scripted import switch
 		lines = read_request(connection)
 		seen.append(lines)
 		if len(seen) == 1:
@@ -301,6 +309,23 @@ def test_an_upgrade_may_be_refused_and_tried_again_but_no_tunnel(gw):
 			connection.send(b"x")
 			assert connection.is_closed(5)
 		assert len(seen) == 2
+
+
+def test_nothing_is_repeated_after_an_interim_answer(gw):
+	"""A byte of this try's answer is with the client."""
+	seen = []
+
+	def serve(connection):
+		while connection.buffer or connection.fill():
+			seen.append(read_request(connection))
+			connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno")
+
+	with Scripted(serve) as server:
+		path, _, _ = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx", "reset")))
+		with gw.connect() as connection:
+			answer = connection.get(path)
+		assert (answer.status, answer.body, [one.status for one in answer.interim]) == (503, b"no", [103])
+		assert len(seen) == 1
 
 
 # ---- budget ----
@@ -389,7 +414,7 @@ def test_body_under_way_is_continued(gw, protocol):
 		assert up.hits[1].body == body
 
 
-def test_chunks_and_trailers_are_sent_again(gw, protocol):
+def test_chunks_are_sent_again(gw, protocol):
 	with upstream(protocol, Reply(503), Reply(200, b"good")) as up:
 		path, _, _ = place(gw, up, ("Retry", retry(2, "5xx")))
 		with gw.connect() as connection:
@@ -398,6 +423,29 @@ def test_chunks_and_trailers_are_sent_again(gw, protocol):
 			connection.send("6\r\n world\r\n0\r\n\r\n")
 			assert connection.read_response().body == b"good"
 		assert [hit.body for hit in up.hits] == [b"hello world"] * 2
+
+
+@pytest.mark.parametrize("pieces", [["5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 11\r\n\r\n"], ["5\r\nhello\r\n", "6\r\n world\r\n0\r\nX-Sum: 11\r\n\r\n"]])
+def test_trailers_are_sent_again(gw, pieces):
+	seen = []
+
+	def serve(connection):
+		while connection.buffer or connection.fill():
+			read_request(connection)
+			body = b"".join(iter(connection.read_chunk, b""))
+			seen.append((body, connection.read_trailers()))
+			connection.send(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % (503 if len(seen) < 3 else 200))
+
+	with Scripted(serve) as server:
+		path, _, _ = place(gw, gw.service(server.port), ("Retry", retry(2, "5xx")))
+		with gw.connect() as connection:
+			connection.send(f"PUT {path} HTTP/1.1\r\nHost: gw.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n")
+			for piece in pieces:
+				time.sleep(0.05)
+				connection.send(piece)
+			assert connection.read_response().status == 200
+		assert [(body, [(name.lower(), value) for name, value in trailers]) for body, trailers in seen] == \
+			[(b"hello world", [("x-sum", "11")])] * 3
 
 
 def test_expect_continue_is_answered_once(gw, protocol):
