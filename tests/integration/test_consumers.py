@@ -3,15 +3,15 @@ change counts."""
 import json
 import os
 import pathlib
-import re
 import threading
-import time
 
 import pytest
-from backends import Backend
+from backends import ROOT, Backend
 from consumer_kit import Signer, allow, basic, bearer, change, consumer, key, keys
 from gw import Gateway, numbers
-from policy_kit import check_error, headers, op, raw_get
+from policy_kit import check_error, raw_get
+from shell import START, STOP, run_blocks
+from test_quickstart import fits, read_blocks
 from wire import wait_until
 
 PATH = "/api/v1/consumers"
@@ -361,3 +361,16 @@ def test_keys_and_passwords_are_not_kept_in_memory():
 			assert own.get("/key-auth", bearer("some other key")).status == 401
 			found = [canary for block in memory_of(own.process.pid) for canary in canaries if canary.encode() in block]
 			assert found == []
+
+
+# ---- the guide ----
+
+def test_the_guide_prints_what_it_says(tmp_path):
+	"""docs/guide/consumers.md, literally."""
+	page = (ROOT / "docs/guide/consumers.md").read_text()
+	blocks = [block for block in read_blocks(page) if block[0].strip() != "make run"]
+	outputs = run_blocks([START, *(commands for commands, _ in blocks), STOP], tmp_path)[1:-1]
+	assert len(blocks) == len(outputs) >= 4
+	for (commands, expected), output in zip(blocks, outputs):
+		want, have = expected.rstrip().split("\n"), output.rstrip().split("\n")
+		assert len(want) == len(have) and all(map(fits, want, have)), f"{commands}\nprinted\n{output}\nand not\n{expected}"
