@@ -272,6 +272,33 @@ static void insert_step(struct step *steps, unsigned n, struct step s)
 	steps[n] = s;
 }
 
+static bool wants_body(const struct policy_class *class, enum leg leg)
+{
+	return (class->wants & WANTS_REQUEST_BODY) && !class->body && (leg == LEG_REQUEST || leg == LEG_SERVICE);
+}
+
+static struct step make_step(struct policies *p, const struct entry *e, const struct bearer *on, enum leg leg)
+{
+	return (struct step){
+		.class = e->class,
+		.conf = e->conf->conf,
+		.cell = e->cell ? e->cell->memory : NULL,
+		.series = e->tally->series,
+		.policy_id = e->conf->policy_id,
+		.policy_name = e->conf->policy_name,
+		.attachment_id = arena_copy(&p->arena, e->attachment->id),
+		.needs_body = wants_body(e->class, leg),
+		.order = (uint8_t)policy_order(e->class, leg),
+		.level = (uint8_t)on->level,
+		.class_index = (uint8_t)policy_class_index(e->class),
+	};
+}
+
+static bool has_body_step(const struct entry *e, const struct bearer *on, enum leg leg)
+{
+	return leg == LEG_REQUEST && on->level != LEVEL_SERVICE && e->class->body;
+}
+
 static struct chain make_chain(struct policies *p, const struct entries *all, const struct bearer *on, enum leg leg)
 {
 	struct step *steps = NULL;
@@ -281,27 +308,25 @@ static struct chain make_chain(struct policies *p, const struct entries *all, co
 
 	for (unsigned i = 0; i < all->n; i++) {
 		const struct entry *e = &all->list[i];
+		bool runs = policy_hook(e->class, on->level, leg, &run), reads = has_body_step(e, on, leg);
+		struct step step;
 
-		if (!e->conf->enable || !policy_hook(e->class, on->level, leg, &run))
+		if (!e->conf->enable || !(runs || reads))
 			continue;
 		if (!steps) {
-			steps = NEW_N(&p->arena, struct step, all->n - i);
+			steps = NEW_N(&p->arena, struct step, 2 * (all->n - i));
 			resource_id = arena_copy(&p->arena, on->id);
 		}
-		insert_step(steps, n++, (struct step){
-			.class = e->class,
-			.run = run,
-			.conf = e->conf->conf,
-			.cell = e->cell ? e->cell->memory : NULL,
-			.series = e->tally->series,
-			.policy_id = e->conf->policy_id,
-			.policy_name = e->conf->policy_name,
-			.attachment_id = arena_copy(&p->arena, e->attachment->id),
-			.resource_id = resource_id,
-			.order = (uint8_t)policy_order(e->class, leg),
-			.level = (uint8_t)on->level,
-			.class_index = (uint8_t)policy_class_index(e->class),
-		});
+		step = make_step(p, e, on, leg);
+		step.resource_id = resource_id;
+		step.run = run;
+		if (runs)
+			insert_step(steps, n++, step);
+		step.run = e->class->body;
+		step.order = (uint8_t)e->class->body_stage;
+		step.needs_body = true;
+		if (reads)
+			insert_step(steps, n++, step);
 	}
 	return (struct chain){ steps, n };
 }

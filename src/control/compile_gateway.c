@@ -117,8 +117,10 @@ static void read_attempts(const struct compiler *c, struct gateway *g)
 	const struct json *buffer = feature_value(c->model, g->id, "retryBufferBytes");
 	const struct json *idle = feature_value(c->model, g->id, "streamIdleTimeoutMs");
 	const struct json *tells = feature_value(c->model, g->id, "attemptCountHeader");
+	const struct json *body = feature_value(c->model, g->id, "maxBufferedBodyBytes");
 
 	g->retry_buffer_bytes = buffer && buffer->type == JSON_INT ? (size_t)buffer->integer : 0;
+	g->body_buffer_bytes = body && body->type == JSON_INT ? (size_t)body->integer : 0;
 	g->stream_idle_ms = idle && idle->type == JSON_INT ? idle->integer : 0;
 	g->tells_attempts = tells && tells->type == JSON_BOOL && tells->boolean;
 }

@@ -17,6 +17,9 @@ const struct feature features[] = {
 		"as the peer's. Those that do not are closed. Of all gateways of a port when one of them sets it." },
 	{ "retryBufferBytes", FEATURE_INT, 0, 16777216, NULL, "1048576", false, true,
 		"How much of a request body is kept for a retry or a copy." },
+	{ "maxBufferedBodyBytes", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, true,
+		"How long a request body may be that a policy has to read whole; longer ones get 413. Other bodies "
+		"have no limit." },
 	{ "attemptCountHeader", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
 		"Whether the upstream is told which attempt a request is (x-envoy-attempt-count)." },
 	{ "streamIdleTimeoutMs", FEATURE_INT, 0, 86400000, NULL, "300000", false, true,

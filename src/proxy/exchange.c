@@ -4,6 +4,7 @@
 #endif
 #include "proxy/exchange.h"
 #include "proxy/attempt.h"
+#include "proxy/body.h"
 #include "proxy/claim.h"
 #include "core/clock.h"
 #include "core/log.h"
@@ -307,7 +308,7 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 		return;
 	}
 	pipeline_start(x, LEG_REQUEST);
-	if (x->call_open || x->phase > EXCHANGE_UPSTREAM)
+	if (x->call_open || x->phase > EXCHANGE_UPSTREAM || (x->body && x->body->is_reading))
 		return;
 	/* Waiting for something: the bytes must outlive the receive buffer, and no more may come. */
 	x->held = arena_copy(&x->arena, x->held);
@@ -319,6 +320,10 @@ static void take_body(struct stream *s, char *data, size_t n, bool end)
 {
 	struct exchange *x = of(s);
 
+	if (UNLIKELY(x->body && x->body->is_reading)) {
+		body_take(x, (struct str){ data, n }, end);
+		return;
+	}
 	if (!x->call_open)
 		return;                    /* answered already: what still comes is thrown away */
 	if (UNLIKELY(x->attempt || x->retained))
@@ -407,6 +412,21 @@ void exchange_begin_response(struct exchange *x)
 	pipeline_start(x, LEG_RESPONSE);
 }
 
+/* The head, then what is there of the body by way of the data hooks. */
+static void send_in_pieces(struct exchange *x)
+{
+	struct str first = x->part;
+
+	pieces_open(x);
+	stream_send(&x->stream, &x->res, (struct str){ 0 }, false);
+	if (first.n > 0 || x->part_end)
+		pieces_take(x, first, x->part_end);
+	else if (x->call_open)
+		call_resume(&x->call);
+	if (x->hold)
+		hold_free(x);
+}
+
 void exchange_send_response(struct exchange *x)
 {
 	bool is_head = x->stream.req.method == METHOD_HEAD;
@@ -426,12 +446,18 @@ void exchange_send_response(struct exchange *x)
 	if (UNLIKELY(x->set_cookie.n > 0))
 		message_add_id(&x->res, HEADER_SET_COOKIE, x->set_cookie);
 	x->stream.trailers = x->res.trailers;
+	if (UNLIKELY(pieces_are_wanted(x))) {
+		send_in_pieces(x);
+		return;
+	}
 	bool is_taken = stream_send(&x->stream, &x->res, x->part, x->part_end);
 	if (x->call_open && !is_taken)
 		call_pause(&x->call);
 	else if (x->call_open)
 		call_resume(&x->call);     /* paused while a step of the response leg waited */
 	x->part = (struct str){ 0 };
+	if (UNLIKELY(x->hold != NULL))
+		hold_free(x);
 }
 
 /* ---------- end ---------- */
@@ -440,7 +466,8 @@ static void drained(struct stream *s)
 {
 	struct exchange *x = of(s);
 
-	if (x->call_open)
+	/* A data hook that waits holds the upstream back, whatever the client takes. */
+	if (x->call_open && !x->wait)
 		call_resume(&x->call);
 }
 

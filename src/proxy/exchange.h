@@ -62,6 +62,9 @@ struct name_lookup {
 };
 
 struct attempt;
+struct body;
+struct hold;
+struct pieces;
 struct retained;
 struct worker;
 
@@ -125,6 +128,9 @@ struct exchange {
 	struct name_lookup *lookup;       /* of the endpoint's name, when it has one */
 	struct attempt *attempt;          /* of Timeout, Retry and Fallback; NULL when none acts here */
 	struct retained *retained;        /* the request body; NULL when nobody asked for it */
+	struct body *body;                /* a request body that a policy wants whole (body.h), or NULL */
+	struct hold *hold;                /* the beginning of a response body that a policy wants, or NULL */
+	struct pieces *pieces;            /* data hooks look at the response body, or NULL */
 	const struct endpoint **tried;    /* those whose try failed: others are preferred */
 	unsigned n_tried;
 	unsigned attempts;

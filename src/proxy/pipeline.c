@@ -6,6 +6,7 @@
  * from the moment a step is entered.
  */
 #include "core/clock.h"
+#include "proxy/body.h"
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
@@ -102,11 +103,17 @@ static void make_room(struct exchange *x)
 	x->owed_room = room;
 }
 
+/* Steps of one attachment on one resource, in different legs or at different stages. */
+static bool are_of_one(const struct step *a, const struct step *b)
+{
+	return a == b || (a->conf && a->conf == b->conf && a->level == b->level && a->cell == b->cell);
+}
+
 /* The result is good until the next call. */
 static struct owed *owe(struct exchange *x, const struct step *s)
 {
 	for (unsigned i = x->n_owed; i-- > 0;)
-		if (x->owed[i].step == s)
+		if (are_of_one(x->owed[i].step, s))
 			return &x->owed[i];
 	if (x->n_owed == x->owed_room)
 		make_room(x);
@@ -140,8 +147,10 @@ static void leg_done(struct exchange *x)
 	case LEG_RESPONSE:
 		exchange_send_response(x);
 		return;
-	case LEG_CONNECT:
 	case LEG_DATA:
+		pieces_pass(x);
+		return;
+	case LEG_CONNECT:
 	case LEG_COUNT:
 		break;
 	}
@@ -184,6 +193,45 @@ static bool take_claim(struct exchange *x)
 	return true;
 }
 
+/* The head is sent: what a data hook will not let pass ends the connection. */
+static void cut(struct exchange *x)
+{
+	if (x->reason == REASON_COMPLETED)
+		x->reason = x->broken ? REASON_POLICY_FAILED : REASON_POLICY_REPLY;
+	x->answered_by = x->step;
+	if (x->call_open)
+		exchange_end_call(x);
+	stream_abort(&x->stream);
+}
+
+/* The hook would not let the request or the response pass. True: the leg goes on all the same. */
+static bool refused(struct exchange *x, enum verdict verdict)
+{
+	if (UNLIKELY(x->walk.leg == LEG_DATA)) {
+		if (verdict == FAIL && x->step->class->fails_open)
+			return true;
+		cut(x);
+		return false;
+	}
+	if (verdict == FAIL && pipeline_may_pass(x))
+		return true;
+	if (x->walk.leg != LEG_RESPONSE) {
+		replied(x);
+		return false;
+	}
+	/* In the response leg the reply replaces the response and the later steps shape it. */
+	if (verdict == REPLY)
+		x->answered_by = x->step;
+	return true;
+}
+
+static enum verdict enter(struct exchange *x, const struct step *s)
+{
+	if (s->class->done)
+		owe(x, s);
+	return s->run(x, s);
+}
+
 static void run(struct exchange *x)
 {
 	hook *fn = x->then;
@@ -195,6 +243,8 @@ static void run(struct exchange *x)
 				leg_done(x);
 				return;
 			}
+			if (UNLIKELY(x->step->needs_body) && !body_is_there(x, enter))
+				return;
 			fn = x->step->run;
 			if (x->step->class->done)
 				owe(x, x->step);
@@ -206,21 +256,13 @@ static void run(struct exchange *x)
 		case WAIT:
 			return;
 		case FAIL:
-			if (pipeline_may_pass(x))
-				break;
-			if (x->walk.leg != LEG_RESPONSE) {
-				replied(x);
+			if (!refused(x, FAIL))
 				return;
-			}
 			break;
 		case REPLY:
-			/* In the response leg the reply replaces the response and the later steps shape it. */
-			if (x->walk.leg == LEG_RESPONSE) {
-				x->answered_by = x->step;
-				break;
-			}
-			replied(x);
-			return;
+			if (!refused(x, REPLY))
+				return;
+			break;
 		}
 		fn = NULL;
 	}

@@ -197,8 +197,24 @@ struct policy_class {
 	void (*apply)(const void *conf, struct settings *settings);
 	connect_hook *connect;
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
+	/*
+	 * A second hook of the request leg, at body_stage: it has the request body whole (exchange_request_body). With
+	 * WANTS_REQUEST_BODY and no such hook, `request` and `service` have it.
+	 */
+	hook *body;
+	enum stage body_stage;
+	/*
+	 * Whether this request's body is read for the hook; *most is the gateway's bound and may be changed. Beyond it
+	 * the client gets 413. NULL: always, within the gateway's bound.
+	 */
+	bool (*wants_body)(struct exchange *x, const struct step *s, size_t *most);
 	bool suits_bytes;                 /* what apply() sets holds for connections of TCP gateways too */
-	hook *request, *service, *attempt, *response, *data;
+	hook *request, *service, *attempt, *response;
+	/*
+	 * Each piece of an upstream's response body on its way to the client (exchange_piece). May wait, with the
+	 * upstream paused. The head is sent already: a REPLY, or a FAIL that may not pass, cuts the connection.
+	 */
+	hook *data;
 	/*
 	 * Paths that the policy answers itself, whatever routes there are (the callback of a login): on the gateway of
 	 * the attachment, whatever it is attached to. Requests for them run the steps of STAGE_IP of the gateway and
@@ -236,6 +252,7 @@ struct step {
 	void *cell;                       /* NULL when the class has none */
 	struct series *const *series;     /* POLICY_OUTCOMES entries, then the class's gauge */
 	struct str policy_id, policy_name, attachment_id, resource_id;
+	bool needs_body;                  /* the request body is read before it runs, if its class says so */
 	uint8_t order;                    /* enum stage or enum response_stage of this chain */
 	uint8_t level;
 	uint8_t class_index;
@@ -294,8 +311,25 @@ void exchange_note(struct exchange *x, const char *format, ...) PRINTF(2, 3);
 /* Of an explain hook that cannot tell, and why (static text): the dry run goes on as if the step had passed. */
 enum verdict cannot_judge(struct exchange *x, const char *why);
 
+/* --- bodies (body.h) --- */
+/* The whole request body, in one piece, for hooks that have it; absent where it was not read. */
+struct str exchange_request_body(const struct exchange *x);
+/* Takes its place; copied. Length and framing of the request follow. Only for hooks that have the body. */
+void exchange_replace_request_body(struct exchange *x, struct str body);
+/*
+ * For hooks of the response leg: `then` runs when the upstream's body is there whole, or `most` bytes of it; the head
+ * waits for that. At once where there is nothing to wait for. What is held goes on to the client after the leg.
+ */
+enum verdict await_response_body(struct exchange *x, size_t most, hook *then);
+struct str exchange_response_body(const struct exchange *x, bool *is_whole);      /* in `then` */
+/* For `data` hooks: the piece, which may be empty when it is the last one. */
+struct str exchange_piece(const struct exchange *x, bool *is_last);
+void exchange_replace_piece(struct exchange *x, struct str piece);        /* must live until it was sent */
+/* Response leg: pieces will be replaced, so that the length the upstream promised does not hold. */
+void exchange_drop_length(struct exchange *x);
+
 /* --- what a hook may ask and say --- */
-/* zeroed state_size bytes of this step, made on first use */
+/* zeroed state_size bytes of this policy, made on first use: the same ones in all its hooks */
 void *exchange_state(struct exchange *x, const struct step *s);
 void policy_count(const struct step *s, unsigned outcome);
 void policy_gauge(const struct step *s);  /* what the cell shows has changed */

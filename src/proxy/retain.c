@@ -125,6 +125,68 @@ void retain_add(struct exchange *x, struct str data, bool end)
 		r->is_whole = true;
 		r->trailers = x->stream.req.trailers;
 	}
+	retain_tell(r);
+}
+
+/* ---------- bodies in one piece ---------- */
+
+/* Room for n bytes at least. Grows by half, but no further than what is expected, so that little is promised early. */
+static struct retain_chunk *widen(struct retained *r, size_t n, size_t expected)
+{
+	struct retain_chunk *chunk = r->first;
+	size_t room = chunk ? chunk->room + chunk->room / 2 : CHUNK_BYTES;
+
+	if (room > expected && expected >= n)
+		room = expected;
+	if (room < n)
+		room = n;
+	if (!chunk)
+		return add_chunk(r, room);
+	budget_add((int64_t)room - (int64_t)chunk->room);
+	chunk = mem_resize(chunk, sizeof *chunk + room);
+	chunk->room = room;
+	r->first = r->last = chunk;
+	return chunk;
+}
+
+void retain_gather(struct retained *r, struct str data, size_t expected)
+{
+	struct retain_chunk *chunk = r->first;
+
+	if (!chunk || chunk->room - chunk->n < data.n)
+		chunk = widen(r, r->n + data.n, expected);
+	if (data.n > 0)
+		memcpy(chunk->data + chunk->n, data.p, data.n);
+	chunk->n += data.n;
+	r->n += data.n;
+}
+
+struct str retain_whole(const struct retained *r)
+{
+	return r->first ? (struct str){ r->first->data, r->first->n } : STR("");
+}
+
+void retain_renew(struct exchange *x)
+{
+	struct retained *r = x->retained;
+
+	if (r->refs == 1) {
+		free_chunks(r);
+		r->n = 0;
+		return;
+	}
+	x->retained = NULL;
+	retain_body(x, r->limit);
+	while (!list_is_empty(&r->watchers)) {
+		struct list *watcher = r->watchers.next;
+
+		list_remove(watcher);
+		list_append(&x->retained->watchers, watcher);
+	}
+}
+
+void retain_tell(struct retained *r)
+{
 	LIST_EACH(node, &r->watchers) {
 		struct retain_watch *w = CONTAINER(node, struct retain_watch, node);
 

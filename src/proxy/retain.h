@@ -42,6 +42,17 @@ size_t retain_limit(const struct exchange *x);
 struct retained *retain_hold(struct retained *r);         /* one more holder; returns r */
 void retain_drop(struct retained *r);
 
+/*
+ * For bodies that are read before they are sent (body.h): more of it, behind what is there, in one piece that may move.
+ * `expected`: bytes in all, as far as it is known; 0 = unknown. retain_whole(): the piece.
+ */
+void retain_gather(struct retained *r, struct str data, size_t expected);
+struct str retain_whole(const struct retained *r);
+/* x->retained begins anew, for a body that is replaced before it is sent. Who holds what was there keeps it. */
+void retain_renew(struct exchange *x);
+/* Somebody has the body who did not fill it: tells the watchers. */
+void retain_tell(struct retained *r);
+
 /* A place in the body. Zero but for `of`: its beginning. */
 struct retain_reader {
 	struct retained *of;

@@ -179,6 +179,7 @@ struct gateway {
 	bool tells_attempts;              /* x-envoy-attempt-count */
 	unsigned key_generation;          /* exchange_key_generation() */
 	size_t retry_buffer_bytes;        /* of a request body, kept for retries and copies */
+	size_t body_buffer_bytes;         /* of a request body that a policy wants whole */
 	int64_t stream_idle_ms;           /* silence of a stream (events, gRPC, WebSocket); 0 = without limit */
 	struct traffic traffic;           /* of requests that match no route */
 	struct arena arena;

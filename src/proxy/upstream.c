@@ -12,6 +12,7 @@
 #include "proxy/attempt.h"
 #include "proxy/attempt_rules.h"
 #include "proxy/balance.h"
+#include "proxy/body.h"
 #include "proxy/exchange.h"
 #include "proxy/upstream_tls.h"
 #include "proxy/worker.h"
@@ -71,7 +72,7 @@ void exchange_dispatch(struct exchange *x)
 
 static bool is_held_whole(const struct exchange *x)
 {
-	return x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
+	return x->body ? x->body->is_whole : x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
 }
 
 /*
@@ -143,6 +144,10 @@ static void send_request(struct exchange *x)
 		attempt_keep_body(x);
 	if (UNLIKELY(x->attempt && attempt_begin_replay(x))) {
 		resend(x);
+		return;
+	}
+	if (UNLIKELY(x->body && x->body->is_whole)) {
+		body_send(x);
 		return;
 	}
 	data = take_held(x);
@@ -352,7 +357,10 @@ static void response(struct call *c, char *data, size_t n, bool end)
 		exchange_end_call(x);
 		return;
 	}
-	x->part = arena_copy(&x->arena, x->part);
+	if (x->hold && x->hold->is_reading)
+		return;
+	if (!x->hold)
+		x->part = arena_copy(&x->arena, x->part);
 	if (x->call_open)
 		call_pause(c);
 }
@@ -361,11 +369,19 @@ static void body(struct call *c, char *data, size_t n, bool end)
 {
 	struct exchange *x = of(c);
 
+	if (UNLIKELY(x->hold != NULL)) {
+		hold_take(x, (struct str){ data, n }, end);
+		return;
+	}
 	if (end)
 		x->stream.trailers = c->res.trailers;
 	if (end && !x->is_tunnel) {
 		exchange_end_call(x);
 		outcome_settle(x);
+	}
+	if (UNLIKELY(x->pieces != NULL)) {
+		pieces_take(x, (struct str){ data, n }, end);
+		return;
 	}
 	if (!stream_send(&x->stream, NULL, (struct str){ data, n }, end) && !end)
 		call_pause(c);
@@ -382,6 +398,8 @@ static void drained(struct call *c)
 	}
 	if (UNLIKELY(x->attempt && x->attempt->is_replaying))
 		attempt_replay(x);
+	else if (UNLIKELY(x->body && x->body->is_sending))
+		body_send_more(x);
 	else
 		stream_resume(&x->stream);
 }

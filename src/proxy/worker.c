@@ -17,7 +17,6 @@ const struct worker_settings worker_default_settings = {
 	.connect_timeout_ms = 10000,
 	.upstream_idle_ms = 300000,
 	.drain_ms = 30000,
-	.body_buffer_bytes = 10 << 20,
 	.overload_lag_ms = 100,
 	.memory_bytes = 256 << 20,
 	.access_log = true,

@@ -20,7 +20,6 @@ struct worker_settings {
 	int64_t connect_timeout_ms;       /* 10,000 */
 	int64_t upstream_idle_ms;         /* no byte from an upstream for so long: 300,000 */
 	int64_t drain_ms;                 /* at the end: 30,000 */
-	size_t body_buffer_bytes;         /* of a request body that a policy wants whole: 10 MiB */
 	int64_t overload_lag_ms;          /* requests that wait longer for their turn mean overload: 100; 0 = never */
 	int64_t memory_bytes;             /* held for peers; when spent, no new requests: 256 MiB; 0 = no limit */
 	bool access_log;
