@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from gw import Gateway, free_port, numbers
+from gw import IS_SANITIZED, Gateway, free_port, numbers
 from pki import Authority
 from policy_kit import gauge, outcomes, phase, raw_get
 from side_services import SideService, plain
@@ -96,7 +96,7 @@ def test_ex4_down_from_the_start_and_then_there(gw, backend):
 	assert (record["flag"], record["policy"]) == ("PF", "JWTAuth")
 	assert outcomes(gw, attachment)[route.name, "unavailable"] == 1
 	assert phase(gw, attachment) == "Degraded"
-	with Issuer(key(), address=("127.0.0.1", port)):
+	with Issuer(key(), address=("127.0.0.1", port)):    # whatever the path
 		# By itself, within 5 s and a tick.
 		wait_until(lambda: phase(gw, attachment) == "Active", 20, "Active")
 		assert ask(gw, base, key().sign()).status == 200
@@ -111,7 +111,7 @@ def test_JWT9_is_fetched_before_the_first_request(gw, backend):
 		wait_until(lambda: issuer.asked, 10, "a fetch")
 		wait_until(lambda: [e for e in gw.events("keys.fetched") if e["url"] == issuer.jwks], 10, "an event")
 		assert ask(gw, base, key().sign()).status == 200
-		assert [(one.method, one.target) for one in issuer.asked] == [("GET", "/jwks")]
+		assert [(one.method, one.target) for one in issuer.asked] == [("GET", issuer.path)]
 		assert "json" in issuer.last.header("Accept")
 
 
@@ -240,7 +240,7 @@ def test_JWT9_follows_redirects(gw, backend):
 			return plain(302, [("Location", "/end" if n == 2 else f"/hop{n}")])
 		issuer.answer = serve
 		assert ask(gw, guarded(gw, backend, issuer), key().sign()).status == 200
-		assert [one.target for one in issuer.asked] == ["/jwks", "/hop0", "/hop1", "/end"]
+		assert [one.target for one in issuer.asked] == [issuer.path, "/hop0", "/hop1", "/end"]
 
 
 def test_JWT9_https_is_verified(backend):
@@ -321,7 +321,7 @@ def test_hostile_issuers_from_the_start(gw, backend):
 	gw.route(calm, backend)
 	try:
 		before = gw.rss_kb()
-		bases = {name: (guarded(gw, backend, f"{service.url}/jwks"), guarded.attachment) for name, service in services.items()}
+		bases = {name: (guarded(gw, backend, f"{service.url}/jwks{next(numbers)}"), guarded.attachment) for name, service in services.items()}
 		stop, slowest = threading.Event(), []
 
 		def watch():
@@ -337,7 +337,7 @@ def test_hostile_issuers_from_the_start(gw, backend):
 		watcher.join()
 		assert [name for name, answer in answers.items() if not is_unavailable(answer)] == []
 		assert max(slowest) < 8 and len(slowest) > 20
-		assert gw.rss_kb() - before < 100_000
+		assert gw.rss_kb() - before < (400_000 if IS_SANITIZED else 60_000)
 		for name, (_, attachment) in bases.items():
 			status = status_of(gw, attachment)
 			assert (status["phase"], status["reason"]) == ("Degraded", "the key set cannot be fetched"), name
@@ -372,15 +372,16 @@ def test_a_set_of_many_keys(gw, backend):
 def test_any_content_type_is_read(gw, backend):
 	for kind in ("text/plain", "application/octet-stream", "application/jwk-set+json; charset=utf-8"):
 		with SideService(plain(200, [("Content-Type", kind)], TEXT)) as service:
-			assert ask(gw, guarded(gw, backend, f"{service.url}/jwks"), key().sign()).status == 200
+			assert ask(gw, guarded(gw, backend, f"{service.url}/jwks{next(numbers)}"), key().sign()).status == 200
 
 
 def test_a_query_of_the_url_is_not_logged(gw, backend):
 	with SideService(plain(500)) as service:
-		base = guarded(gw, backend, f"{service.url}/jwks?client_secret=canary-7719")
+		path = f"/jwks{next(numbers)}"
+		base = guarded(gw, backend, f"{service.url}{path}?client_secret=canary-7719")
 		assert is_unavailable(ask(gw, base, key().sign()))
-		assert service.asked[0].target == "/jwks?client_secret=canary-7719"
-		wait_until(lambda: [e for e in gw.events("keys.fetch_failed") if e["url"] == f"{service.url}/jwks"], 5, "an event")
+		assert service.asked[0].target == f"{path}?client_secret=canary-7719"
+		wait_until(lambda: [e for e in gw.events("keys.fetch_failed") if e["url"] == service.url + path], 5, "an event")
 		assert "canary-7719" not in gw.stderr()
 		assert "canary-7719" not in raw_get(gw, "/metrics")[1]
 

@@ -3,6 +3,7 @@ import base64
 import functools
 import hashlib
 import hmac
+import itertools
 import json
 import pathlib
 import re
@@ -116,13 +117,18 @@ def key_set(*jwks):
 	return {"keys": [one.jwk() if isinstance(one, Key) else one for one in jwks]}
 
 
+issuers = itertools.count(1)
+
+
 class Issuer(SideService):
-	"""Serves a key set at /jwks. `keys`: Keys or JWKs, may be changed; `fields`: of the answer. `asked`: fetches so far."""
+	"""Serves a key set at `jwks`, a URL that no other has: a port may come back. `keys`: Keys or JWKs, may be changed; `fields`: of the
+	answer. `asked`: fetches so far."""
 
 	def __init__(self, *keys, fields=(), **options):
 		self.keys, self.fields = list(keys), fields
 		super().__init__(self.serve_keys, **options)
-		self.jwks = f"{self.url}/jwks"
+		self.path = f"/jwks/{next(issuers)}"
+		self.jwks = self.url + self.path
 
 	def serve_keys(self, request, connection):
 		body = json.dumps(key_set(*self.keys)).encode()
