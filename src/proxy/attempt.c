@@ -6,6 +6,8 @@
 #include "proxy/balance.h"
 #include "proxy/worker.h"
 
+#define DRAIN_BYTES 65536                 /* of a dropped answer; more costs more than a new connection */
+
 static void count(const struct exchange *x, enum service_count what)
 {
 	if (x->service && x->service->counts[what])
@@ -25,7 +27,7 @@ static void expire_all(struct timer *t)
 	struct exchange *x = CONTAINER(t, struct attempt, total)->x;
 
 	count(x, SERVICE_TIMEOUT_TOTAL);
-	if (x->call_open && x->phase == EXCHANGE_UPSTREAM)
+	if (x->call_open && x->phase == EXCHANGE_UPSTREAM && !x->attempt->is_draining)
 		exchange_report_try(x, CALL_TIMEOUT);
 	exchange_end_call(x);
 	exchange_fail_upstream(x, REASON_UPSTREAM_TIMEOUT);
@@ -39,6 +41,7 @@ static void step(struct timer *t)
 
 	if (a->is_pausing) {
 		a->is_pausing = false;
+		exchange_end_try(x);
 		pipeline_start(x, LEG_ATTEMPT);
 		return;
 	}
@@ -370,13 +373,31 @@ static bool may_retry(struct exchange *x, enum call_failure what)
 	return true;
 }
 
+/* Of a connection that can be used again: the request is sent, and the answer is neither long nor ends with it. */
+static bool is_worth_draining(const struct call *c)
+{
+	if (!c->connection || c->over_h2 || !c->request_done || c->res.framing == FRAMING_CLOSE)
+		return false;
+	return c->res.framing != FRAMING_LENGTH || c->res.content_length <= DRAIN_BYTES;
+}
+
+void attempt_drain(struct exchange *x, size_t n, bool end)
+{
+	x->attempt->drained += n;
+	if (end || x->attempt->drained > DRAIN_BYTES)
+		exchange_end_try(x);
+}
+
 /* After a random pause. Nothing more is read of the client meanwhile. */
 static void plan(struct exchange *x)
 {
 	struct attempt *a = x->attempt;
 	int64_t limit_ms = retry_pause_limit_ms(++a->retries);
 
-	exchange_end_try(x);
+	a->is_draining = x->call_open && is_worth_draining(&x->call);
+	a->drained = 0;
+	if (!a->is_draining)
+		exchange_end_try(x);
 	if (!a->request_done)
 		stream_pause(&x->stream);
 	x->upstream_head_us = 0;

@@ -9,7 +9,8 @@
  *                            └───────── attempt_goes_on ◄───────┴────────────────┴─► failure ◄──────────────┘
  *
  * Invariants: no try follows once a byte of a response went to the client. A try has ended (its connection is closed
- * or back in the pool) before the next one begins. The clock of the Timeout starts once, when the whole request is
+ * or back in the pool) before the next one begins: the body of a dropped answer is read in the pause, so that
+ * connections outlive the refusals of a service in trouble. The clock of the Timeout starts once, when the whole request is
  * there and a try is under way; it runs through pauses and retries, and ends with the last byte from the upstream.
  */
 #pragma once
@@ -29,9 +30,11 @@ struct attempt {
 	unsigned retries;                 /* made */
 	unsigned next_target;             /* of the fallback */
 	unsigned tried_room;
+	unsigned drained;                 /* bytes */
 	bool has_own_timeout;             /* the Timeout is the route's: a fallback service does not change it */
 	bool is_timed;                    /* the clock was started */
 	bool is_pausing;                  /* between two tries */
+	bool is_draining;                 /* meanwhile what is left of a dropped answer is read */
 	bool request_done;                /* the whole request is here */
 	bool body_is_kept;                /* x->held is what came first of the body, sent or not */
 	bool body_went_on;                /* more than that was sent */
@@ -80,6 +83,8 @@ void attempt_repeat(struct exchange *x);
 bool attempt_goes_on(struct exchange *x, enum call_failure what);
 /* x->res is the head of an answer. True: it is dropped for another try. Else the client gets it. */
 bool attempt_refuses(struct exchange *x);
+/* n bytes of the body of a dropped answer came; `end`: the last ones. */
+void attempt_drain(struct exchange *x, size_t n, bool end);
 /* No other try follows this one, whatever becomes of it. */
 void attempt_settle(struct exchange *x);
 /* The exchange with the upstream is over, whatever became of it. May be called again. */

@@ -298,6 +298,8 @@ void exchange_end_try(struct exchange *x)
 		resolver_cancel(&x->lookup->query);
 	}
 	x->lookup = NULL;
+	if (x->attempt)
+		x->attempt->is_draining = false;
 	if (x->call_open) {
 		x->call_open = false;
 		call_cancel(&x->call);
@@ -365,10 +367,20 @@ static void response(struct call *c, char *data, size_t n, bool end)
 		call_pause(c);
 }
 
+/* What comes is of an answer that nobody gets. */
+static bool is_draining(const struct exchange *x)
+{
+	return UNLIKELY(x->attempt != NULL) && x->attempt->is_draining;
+}
+
 static void body(struct call *c, char *data, size_t n, bool end)
 {
 	struct exchange *x = of(c);
 
+	if (is_draining(x)) {
+		attempt_drain(x, n, end);
+		return;
+	}
 	if (UNLIKELY(x->hold != NULL)) {
 		hold_take(x, (struct str){ data, n }, end);
 		return;
@@ -391,6 +403,8 @@ static void drained(struct call *c)
 {
 	struct exchange *x = of(c);
 
+	if (is_draining(x))
+		return;
 	/* The first time of a TCP connection: the upstream is there. */
 	if (x->is_tcp && x->phase == EXCHANGE_UPSTREAM) {
 		x->phase = EXCHANGE_SENDING;
@@ -496,6 +510,10 @@ static void failed(struct call *c, enum call_failure what)
 	struct exchange *x = of(c);
 	const struct addr to = c->addr;
 
+	if (is_draining(x)) {
+		exchange_end_try(x);
+		return;
+	}
 	if (what == CALL_RESET && is_worth_repeating(x)) {
 		x->call_open = false;
 		if (x->attempt)

@@ -552,6 +552,80 @@ def test_after_a_broken_connection_comes_a_new_one():
 			assert gw.request("POST", path, body=b"x").body == b"good"
 
 
+class Refusing(Scripted):
+	"""Answers 503 in these pieces, a millisecond apart, None = a reset; every fourth (`good`) request gets 200."""
+
+	def __init__(self, *pieces, good=4):
+		super().__init__(self.talk)
+		self.pieces, self.good, self.hits, self.ended = pieces, good, 0, 0
+
+	def talk(self, connection):
+		while connection.buffer or connection.fill():
+			read_request(connection)
+			self.hits += 1
+			if self.good and self.hits % self.good == 0:
+				connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+				continue
+			for piece in self.pieces:
+				if piece is None:
+					connection.reset()
+					return
+				connection.send(piece)
+				time.sleep(0.001)
+		self.ended += 1
+
+
+def test_the_rest_of_a_dropped_answer_is_read(gw):
+	"""The connection is used again, though the answer was not whole when the next try was decided: mostly, for a pause may be short."""
+	for pieces in ((b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n", b"over", b"loade"),
+			(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nover\r\n", b"0\r\n\r\n")):
+		with Refusing(*pieces) as server:
+			path, _, _ = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx")))
+			for _ in range(10):
+				assert gw.get(path).body == b"good"
+			assert server.hits == 40 and len(server.connections) <= 20
+
+
+@pytest.mark.parametrize("pieces", [
+	(b"HTTP/1.1 503 No\r\nContent-Length: 100000\r\n\r\n", b"x" * 1000),             # longer than is worth it
+	(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"11170\r\n" + b"x" * 70000),
+	(b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n", b"over"),                       # does not come
+	(b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n", b"over", None),                 # is cut
+	(b"HTTP/1.0 503 No\r\n\r\n", b"over"),                                            # ends with the connection
+])
+def test_what_is_not_read_of_a_dropped_answer(gw, pieces):
+	"""Nobody waits for it and nobody sees it; the next try has another connection."""
+	with Refusing(*pieces) as server:
+		path, _, service = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx")))
+		for _ in range(3):
+			start = time.monotonic()
+			assert gw.get(path).body == b"good"
+			assert time.monotonic() - start < 5
+		assert server.hits == 12
+		if None not in pieces:
+			wait_until(lambda: server.ended + len(server.errors) >= 9, 5, "the end of connections with the rest of an answer")
+		assert counts(gw, service) == (3, 6, 0, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 0.15])
+def test_a_dropped_answer_ends_with_its_request(gw, limit):
+	"""The client leaves, or the Timeout is over, in a pause: what was being read of the last answer ends too."""
+	with Refusing(b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n", b"over", good=0) as server:
+		path, route, service = place(gw, gw.service(server.port), ("Retry", retry(10, "5xx")))
+		gw.attach("Timeout", {"unitNum": limit, "timeUnit": "s", "enable": True}, to=route)
+		for _ in range(5):
+			hits = server.hits
+			with gw.connect() as connection:
+				connection.start("GET", path)
+				if limit:
+					assert connection.read_response().status == 504
+				else:
+					wait_until(lambda hits=hits: server.hits > hits + 2)
+					connection.reset()
+		wait_until(lambda: server.ended + len(server.errors) == server.hits == len(server.connections), 5, "the end of all connections")
+		assert metric(gw, "sluice_upstream_timeouts_total", service=service.name, limit="total") == (5 if limit else 0)
+
+
 def test_concurrent_retries_do_not_mix(gw):
 	with upstream("h1", *[Reply(503), Reply(200, b"good")] * 60) as up:
 		path, _, _ = place(gw, up, ("Retry", retry(10, "5xx", "non_idempotent")))
