@@ -10,8 +10,9 @@
  *
  * Invariants: no try follows once a byte of a response went to the client. A try has ended (its connection is closed
  * or back in the pool) before the next one begins: the body of a dropped answer is read in the pause, so that
- * connections outlive the refusals of a service in trouble. The clock of the Timeout starts once, when the whole request is
- * there and a try is under way; it runs through pauses and retries, and ends with the last byte from the upstream.
+ * connections outlive the refusals of a service in trouble. The clock of the Timeout starts once, when the whole
+ * request is there and a try is under way; it runs through pauses and retries, and ends with the last byte from the
+ * upstream.
  */
 #pragma once
 #include "core/timer.h"
