@@ -155,7 +155,8 @@ def test_endpoints_take_turns(gw):
 		for _ in range(6):
 			with gw.connect(site) as connection:
 				got.append(connection.take(1))
-	assert sorted(got) == [b"a"] * 3 + [b"b"] * 3
+	# In turns at each worker, which start where they like.
+	assert abs(got.count(b"a") - got.count(b"b")) <= gw.settings["workers"], got
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
