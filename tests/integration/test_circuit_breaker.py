@@ -155,6 +155,32 @@ def test_ex5_lost_probe(gw, upstream):
 	assert ask(gw, 5, path) == [200] * 5
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_lease_of_a_probe_is_the_timeout_when_that_is_longer(gw, upstream, several):
+	"""A probe may take as long as the Timeout lets it, the longest one where the breaker's route has several services."""
+	path = Path(f"/breaker-{next(numbers)}")
+	services = [gw.service(upstream.port) for _ in range(2)]
+	path.route = gw.route(path, [(service, 50) for service in services] if several else services[0])
+	path.attachment = gw.attach("CircuitBreaker", breaker(recoveryTimeoutSec=1), to=path.route)
+	gw.attach("Timeout", {"unitNum": 4, "timeUnit": "s", "enable": True}, to=services[0])
+	gw.attach("Timeout", {"unitNum": 0.5, "timeUnit": "s", "enable": True}, to=services[1])
+	trip(gw, path, upstream)
+	upstream.status = 200
+	upstream.hold()
+	wait_millis(1100)    # the circuit's own clock
+	probe = gw.connect()
+	probe.start("GET", path)
+	wait_until(lambda: upstream.hits == 11, 5, "the probe at the upstream")
+	began = time.monotonic()
+	probe.close()
+	refused = 0
+	while time.monotonic() - began < 2.5:
+		refused += gw.get(path).text == "open"
+	assert refused > 2 and upstream.hits == 11, "1 s is over, 4 s are not"
+	upstream.release()
+	assert wait_for_probe(gw, path).status == 200
+
+
 def test_ex6_slow_calls(gw, upstream):
 	path = guarded(gw, upstream.port, strategy=0, maxAllowedMs=100, minRequestAmount=5, triggerRatio=100)
 	upstream.delay = 0.2

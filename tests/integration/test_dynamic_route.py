@@ -252,6 +252,12 @@ def test_lane_that_is_switched_off_keeps_its_version(gw, site, b, c):
 	assert {ask(gw, site, {"x-env": "test"}) for _ in range(6)} == {(b, None)}
 
 
+def test_tag_of_no_lane_keeps_from_versions_of_lanes(gw, site, b, c):
+	"""A request whose tag nobody carries is served by the baseline, of which the lane's version is no part."""
+	serve(gw, site, [b, {"address": c, "version": TAG}], lane(predicate()))
+	assert {ask(gw, site, {"x-mse-tag": "elsewhere"}) for _ in range(6)} == {(b, "elsewhere")}
+
+
 def test_no_lanes_at_all(gw, site, pair, b):
 	"""The policy without lanes still keeps everybody's requests from tagged endpoints."""
 	pair()

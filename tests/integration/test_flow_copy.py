@@ -312,6 +312,24 @@ def test_the_answer_of_the_copy_is_dropped(gw, backend, shadow):
 
 # ---- what is not ----
 
+def test_the_cookie_of_the_targets_balancing_is_not_the_clients(gw, backend, shadow):
+	"""ServiceLb of the target places the copy; what it would tell its own clients stays unsaid, and the primary's is said."""
+	def sticky(name):
+		return {"loadBalancerType": "CONSISTENT_HASH",
+			"consistentHashLBConfig": {"consistentHashLBType": "COOKIE", "httpCookie": {"name": name, "ttl": "60"}}}
+
+	base = copied(gw, backend, shadow)
+	gw.attach("ServiceLb", sticky("copy"), to=copied.service)
+	assert gw.get(base).all("Set-Cookie") == []
+	primary = gw.service(backend)
+	gw.attach("ServiceLb", sticky("own"), to=primary)
+	base = f"/copy-{next(numbers)}"
+	route = gw.route(base, primary)
+	gw.attach("FlowCopy", {"targetServiceId": copied.service.id}, to=route)
+	assert [value.split("=")[0] for value in gw.get(base).all("Set-Cookie")] == ["own"]
+	wait_asked(shadow, 2)
+
+
 def test_answers_of_the_gateway_are_not_copied(gw, backend, shadow):
 	base = copied(gw, backend, shadow)
 	attachment = gw.attach("DirectResponse", direct(), to=copied.route)
