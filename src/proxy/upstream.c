@@ -72,7 +72,9 @@ void exchange_dispatch(struct exchange *x)
 
 static bool is_held_whole(const struct exchange *x)
 {
-	return x->body ? x->body->is_whole : x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
+	if (x->body)
+		return x->body->is_whole;
+	return x->held_end && x->held.n <= REPLAY_BYTES && x->stream.received == x->held.n;
 }
 
 /*

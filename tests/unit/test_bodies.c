@@ -203,7 +203,8 @@ static void add_step(struct arena *a, struct policies *p, enum leg leg, const st
 {
 	struct step *s = NEW(a, struct step);
 
-	*s = (struct step){ .class = class, .run = run, .conf = class, .needs_body = class->wants & WANTS_REQUEST_BODY };
+	*s = (struct step){ .class = class, .run = run, .conf = class };
+	s->needs_body = class->wants & WANTS_REQUEST_BODY;
 	p->legs[leg] = (struct chain){ s, 1 };
 }
 
