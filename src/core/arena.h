@@ -13,7 +13,7 @@ struct arena {
 	struct arena_defer *defers;
 	char *next, *end;                  /* free space in the newest block */
 	bool is_small;                     /* one of many that live long: its first blocks are small */
-	bool wipes;                        /* secrets go through it: nothing of them stays in the memory that is freed */
+	bool wipes;                        /* secrets go through it: what is freed is zeroed before */
 };
 
 /* Work to do when the arena dies, newest first. Embedded by its owner. */

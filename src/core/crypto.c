@@ -13,6 +13,7 @@
 #include <openssl/hmac.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <pthread.h>
 #include <sys/random.h>
 #include "core/mem.h"
 
@@ -43,9 +44,19 @@ void crypto_random(void *out, size_t n)
 	}
 }
 
+static EVP_MD *sha256;                     /* looked up once: OpenSSL would do it for each digest */
+static pthread_once_t sha256_found = PTHREAD_ONCE_INIT;
+
+static void find_sha256(void)
+{
+	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	BUG_ON(!sha256);
+}
+
 void crypto_sha256(struct str data, uint8_t out[32])
 {
-	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, EVP_sha256(), NULL) != 1);
+	pthread_once(&sha256_found, find_sha256);
+	BUG_ON(EVP_Digest(bytes_of(data), data.n, out, NULL, sha256, NULL) != 1);
 }
 
 void crypto_sha384(struct str data, uint8_t out[48])

@@ -38,7 +38,8 @@ static const char *api_keys(const char *one, const char *two, const char *source
 #define HEADER_PLACE ",'source':{'source':'Header','value':'X-Key'}"
 #define USER(name) "'basic':{'username':'" name "','passwordHash':'$y$'}"
 #define TOKEN(claim, value, more) \
-	"'jwt':{'jwks':'{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\",\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIz\\\"}]}'," \
+	"'jwt':{'jwks':'{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\"," \
+	"\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIz\\\"}]}'," \
 	"'jwtPayloadConfig':{'payloadKeyName':'" claim "','payloadKeyValue':'" value "'}" more "}"
 #define TO_HEADER ",'claimsToHeadersConfigs':[{'claim':'role','header':'X-Role'}]"
 

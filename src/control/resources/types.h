@@ -236,7 +236,8 @@ struct consumer_identities {
 		struct str jwks;          /* JSON text */
 		struct { struct str uri; } remoteJwks;
 		int secretType;           /* enum secret_type */
-		struct { int position; struct str key, prefix; bool pass; } jwtTokenConfig;   /* enum credential_place */
+		/* position: enum credential_place */
+		struct { int position; struct str key, prefix; bool pass; } jwtTokenConfig;
 		struct { struct str payloadKeyName, payloadKeyValue; } jwtPayloadConfig;
 		struct items claimsToHeadersConfigs;   /* struct claim_to_header */
 		bool has_remoteJwks, has_jwtTokenConfig;
