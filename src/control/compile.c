@@ -147,6 +147,7 @@ static bool feature_change(struct compiler *c, const struct change *change, stru
 	if (!identity_change(c, change, why))
 		return false;
 	gateway_mark(c, gateway_get(c, json_text(r->doc, "gatewayId")), false);
+	attachments_rebind(c, json_text(r->doc, "gatewayId"));
 	return true;
 }
 

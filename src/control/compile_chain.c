@@ -14,6 +14,7 @@ struct entry {
 	const struct policy_class *class;
 	struct conf *conf;
 	struct cell *cell;                /* NULL = the class has none */
+	struct part *bound;
 	struct tally *tally;
 };
 
@@ -283,6 +284,7 @@ static struct step make_step(struct policies *p, const struct entry *e, const st
 		.class = e->class,
 		.conf = e->conf->conf,
 		.cell = e->cell ? e->cell->memory : NULL,
+		.bound = e->bound,
 		.series = e->tally->series,
 		.policy_id = e->conf->policy_id,
 		.policy_name = e->conf->policy_name,
@@ -390,6 +392,11 @@ static void take_entry(struct compiler *c, struct policies *p, struct entry *e, 
 		e->cell = cell_get(c, e, on);
 		p->held[p->n_held++] = &e->cell->kept.part;
 	}
+	if (class->bind) {
+		e->bound = attachment_bind(c, e->attachment, e->cell ? e->cell->memory : NULL);
+		if (e->bound)
+			p->held[p->n_held++] = e->bound;
+	}
 	e->tally = tally_get(c, e, on);
 	p->held[p->n_held++] = &e->tally->kept.part;
 	/* The cell may be another one than the series told of. */
@@ -417,7 +424,7 @@ struct policies *policies_compile(struct compiler *c, const struct bearer *on)
 		p = MEM_NEW(struct policies);
 		p->part = (struct part){ 1, destroy_policies };
 		p->arena.is_small = true;
-		p->held = mem_alloc(3 * all.n * sizeof(struct part *));
+		p->held = mem_alloc(4 * all.n * sizeof(struct part *));
 		for (unsigned i = 0; i < all.n; i++)
 			take_entry(c, p, &all.list[i], on);
 		for (unsigned leg = 0; leg < LEG_COUNT; leg++)

@@ -196,6 +196,16 @@ static const struct attachment_state *find_rival(const struct compiler *c, const
 	return NULL;
 }
 
+struct part *attachment_bind(struct compiler *c, const struct attachment_state *a, void *cell)
+{
+	const struct attach_target target = {
+		.scope = a->scope, .gateway_id = a->gateway_id, .find = find_document, .setting = find_setting,
+		.arg = c,
+	};
+
+	return a->policy->class->bind(a->policy->conf->conf, cell, &target);
+}
+
 static bool check_target(struct compiler *c, const struct attachment_link *link, struct problem *why)
 {
 	const struct attachment_state *a = link->attachment, *rival = find_rival(c, link);
@@ -478,6 +488,18 @@ static bool recheck_user(void *arg, struct resource *r)
 	LIST_EACH(node, &p->attachments)
 		recheck(c, CONTAINER(node, struct attachment_state, of_policy));
 	return true;
+}
+
+void attachments_rebind(struct compiler *c, struct str gateway_id)
+{
+	struct map_entry *e;
+
+	for (size_t i = 0; (e = map_next(&c->attachment_states, &i));) {
+		const struct attachment_state *a = e->value;
+
+		if (a->policy->class && a->policy->class->bind && str_equal(a->gateway_id, gateway_id))
+			mark_attachment(c, a);
+	}
 }
 
 void attachments_recheck_gateway(struct compiler *c, struct str gateway_id)

@@ -1,4 +1,6 @@
 #include "core/offload.h"
+#include <sys/resource.h>
+#include <unistd.h>
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/thread.h"
@@ -44,6 +46,9 @@ static void *serve(void *arg)
 {
 	struct offload *o = arg;
 
+	/* Of a thread, here: where it is not allowed it stays as it is. */
+	if (o->nice > 0)
+		setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, (id_t)gettid()) + o->nice);
 	pthread_mutex_lock(&o->lock);
 	for (;;) {
 		while (list_is_empty(&o->queue) && !o->is_stopping)

@@ -42,6 +42,7 @@ struct offload {
 	const char *name;                 /* of its threads */
 	unsigned threads;                 /* 0: one for each CPU but one, at least 1, at most OFFLOAD_THREADS_MAX */
 	unsigned queue_max;               /* jobs that wait */
+	int nice;                         /* of its threads, above the process's: 0 .. 19 */
 	/* private */
 	pthread_mutex_t lock;
 	pthread_cond_t work, idle;

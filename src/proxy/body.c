@@ -6,9 +6,15 @@
 
 #define SEND_BYTES 65536                  /* handed to the upstream's connection at a time */
 
-static void refuse_long(struct exchange *x)
+/* It is too long. True: it goes on all the same. */
+static bool pass_long(struct exchange *x)
 {
+	if (x->body && x->body->may_pass) {
+		x->body->is_given_up = true;
+		return true;
+	}
 	exchange_reply_reason(x, 413, REASON_BODY_TOO_LARGE, "ErrRequestTooLarge");
+	return false;
 }
 
 /* False: it is too long, or there is no memory for it. The request is answered then. */
@@ -17,10 +23,8 @@ static bool gather(struct exchange *x, struct str data)
 	const struct message *req = &x->stream.req;
 	struct body *b = x->body;
 
-	if (data.n > b->most - x->retained->n) {
-		refuse_long(x);
+	if (data.n > b->most - x->retained->n && !pass_long(x))
 		return false;
-	}
 	if (data.n > 0 && budget_is_spent()) {
 		exchange_reply_reason(x, 503, REASON_OVERLOADED, "ErrOverloaded");
 		return false;
@@ -28,6 +32,19 @@ static bool gather(struct exchange *x, struct str data)
 	if (data.n > 0)
 		retain_gather(x->retained, data, req->framing == FRAMING_LENGTH ? (size_t)req->content_length : 0);
 	return true;
+}
+
+/* What was read is sent as if nobody had wanted it. */
+static void give_back(struct exchange *x, bool end)
+{
+	x->body->is_reading = false;
+	x->held = arena_copy(&x->arena, retain_whole(x->retained));
+	x->held_end = end;
+	retain_renew(x);
+	if (x->retained->limit == 0)
+		x->retained = NULL;
+	if (!end)
+		stream_pause(&x->stream);
 }
 
 /* The body goes on with the length it has, unless fields follow it, for which there is no place then. */
@@ -85,36 +102,43 @@ bool body_is_there(struct exchange *x, hook *then)
 	const struct step *s = x->step;
 	const struct message *req = &x->stream.req;
 	size_t most = x->site->gateway->body_buffer_bytes;
+	enum body_wish wish = BODY_WHOLE;
 
-	if ((x->body && x->body->is_whole) || is_gone(x))
+	if ((x->body && (x->body->is_whole || x->body->is_given_up)) || is_gone(x))
 		return true;
-	if (s->class->wants_body && !s->class->wants_body(x, s, &most))
+	if (s->class->wants_body)
+		wish = s->class->wants_body(x, s, &most);
+	if (wish == BODY_UNWANTED)
 		return true;
-	if (req->framing == FRAMING_LENGTH && req->content_length > most) {
-		refuse_long(x);
-		return false;
-	}
 	x->body = NEW(&x->arena, struct body);
 	x->body->most = most;
+	x->body->may_pass = wish == BODY_SHORT;
+	if (req->framing == FRAMING_LENGTH && req->content_length > most)
+		return pass_long(x);
 	retain_body(x, 0);
 	if (!gather(x, x->held))
 		return false;
-	if (x->held_end)
+	if (x->body->is_given_up)
+		give_back(x, x->held_end);
+	else if (x->held_end)
 		finish(x);
 	else
 		read_on(x, then);
-	return x->held_end;
+	return !x->body->is_reading;
 }
 
 void body_take(struct exchange *x, struct str data, bool end)
 {
 	struct body *b = x->body;
 
-	if (data.n > b->most - x->retained->n || (data.n > 0 && budget_is_spent()))
+	if ((data.n > b->most - x->retained->n && !b->may_pass) || (data.n > 0 && budget_is_spent()))
 		pipeline_abort(x);
-	if (!gather(x, data) || !end)
+	if (!gather(x, data) || (!end && !b->is_given_up))
 		return;
-	finish(x);
+	if (b->is_given_up)
+		give_back(x, end);
+	else
+		finish(x);
 	/* What the client took to send it is none of the policy's waiting. */
 	x->wait_start_us = clock_us();
 	wait_done(&b->wait);
@@ -123,6 +147,11 @@ void body_take(struct exchange *x, struct str data, bool end)
 struct str exchange_request_body(const struct exchange *x)
 {
 	return x->body && x->body->is_whole ? retain_whole(x->retained) : (struct str){ NULL, 0 };
+}
+
+struct retained *exchange_retained(const struct exchange *x)
+{
+	return x->retained;
 }
 
 void exchange_replace_request_body(struct exchange *x, struct str body)

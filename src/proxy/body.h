@@ -20,6 +20,8 @@ struct body {
 	size_t most;                      /* bytes that may come */
 	size_t sent;                      /* of this try, so far */
 	bool is_reading, is_whole;
+	bool may_pass;                    /* BODY_SHORT */
+	bool is_given_up;                 /* it was too long for that: it goes on unread */
 	bool is_sending;                  /* the upstream has the head and takes the rest as it can */
 };
 

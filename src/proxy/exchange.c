@@ -558,6 +558,21 @@ bool exchange_is_tls(const struct exchange *x)
 	return x->tls_record.n > 0;
 }
 
+bool exchange_is_h2(const struct exchange *x)
+{
+	return x->stream.carrier != NULL;
+}
+
+struct str exchange_route_id(const struct exchange *x)
+{
+	return x->route ? x->route->id : (struct str){ NULL, 0 };
+}
+
+struct str exchange_api_id(const struct exchange *x)
+{
+	return x->route ? x->route->api_id : (struct str){ NULL, 0 };
+}
+
 uint32_t exchange_random(struct exchange *x)
 {
 	return worker_random(x->worker);

@@ -32,7 +32,8 @@ const char *const stage_names[STAGE_COUNT] = {
 };
 
 const char *const response_stage_names[RESPONSE_STAGE_COUNT] = {
-	[RESPONSE_NONE] = "", [RESPONSE_AI] = "ai", [RESPONSE_HEADERS] = "headers", [RESPONSE_CORS] = "cors",
+	[RESPONSE_NONE] = "", [RESPONSE_WAF] = "waf", [RESPONSE_AI] = "ai", [RESPONSE_HEADERS] = "headers",
+	[RESPONSE_CORS] = "cors",
 };
 
 static const struct {

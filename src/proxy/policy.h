@@ -49,7 +49,9 @@ enum stage {
 extern const char *const stage_names[STAGE_COUNT];
 
 /* Order of the response leg. */
-enum response_stage { RESPONSE_NONE, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS, RESPONSE_STAGE_COUNT };
+enum response_stage {
+	RESPONSE_NONE, RESPONSE_WAF, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS, RESPONSE_STAGE_COUNT
+};
 extern const char *const response_stage_names[RESPONSE_STAGE_COUNT];
 
 enum scope {                              /* attachResourceType; bit set */
@@ -73,6 +75,9 @@ enum combine {
 };
 
 enum wants { WANTS_REQUEST_BODY = 1, WANTS_CHAT = 2, WANTS_RESPONSE_BODY = 4, WANTS_SSE = 8 };
+
+/* Of a request body. SHORT: up to the bound; a longer one goes on unread, where WHOLE answers 413. */
+enum body_wish { BODY_UNWANTED, BODY_WHOLE, BODY_SHORT };
 
 /* What an attachment points at, for checks at attach time. */
 struct attach_target {
@@ -106,7 +111,10 @@ struct fallback_rules {
 	unsigned n;
 };
 
-/* How to speak TLS to a service or its port (PROTOCOL: as if nothing was said); what it refers to is looked up when the service is compiled. */
+/*
+ * How to speak TLS to a service or its port (PROTOCOL: as if nothing was said); what it refers to is looked up when the
+ * service is compiled.
+ */
 struct tls_wish {
 	enum { TLS_WISH_PROTOCOL, TLS_WISH_PLAIN, TLS_WISH_SERVER, TLS_WISH_MUTUAL, TLS_WISH_WORKLOAD } mode;
 	struct str certificate_id;        /* MUTUAL: what is shown */
@@ -175,6 +183,12 @@ struct policy_class {
 	 * "attachResourceType".
 	 */
 	bool (*attach)(const void *conf, const struct attach_target *t, struct problem *why);
+	/*
+	 * Control thread, whenever a chain is made with it, and anew after a change of the gateway's settings: what a
+	 * step needs of them beyond its config (t->setting), as one reference to a part that the chain holds
+	 * (step->bound). May be NULL, which the hooks have to bear.
+	 */
+	struct part *(*bind)(const void *conf, void *cell, const struct attach_target *t);
 	void (*cell_init)(void *cell, const void *conf);      /* zeroed before */
 	/* Control thread, when nothing uses the cell any more: gives back what it holds. */
 	void (*cell_free)(void *cell);
@@ -204,10 +218,10 @@ struct policy_class {
 	hook *body;
 	enum stage body_stage;
 	/*
-	 * Whether this request's body is read for the hook; *most is the gateway's bound and may be changed. Beyond it
-	 * the client gets 413. NULL: always, within the gateway's bound.
+	 * Whether this request's body is read for the hook; *most is the gateway's bound and may be changed. NULL:
+	 * always, within the gateway's bound.
 	 */
-	bool (*wants_body)(struct exchange *x, const struct step *s, size_t *most);
+	enum body_wish (*wants_body)(struct exchange *x, const struct step *s, size_t *most);
 	bool suits_bytes;                 /* what apply() sets holds for connections of TCP gateways too */
 	hook *request, *service, *attempt, *response;
 	/*
@@ -250,6 +264,7 @@ struct step {
 	hook *run;                        /* of this chain's leg; NULL in connect and done chains */
 	const void *conf;
 	void *cell;                       /* NULL when the class has none */
+	struct part *bound;               /* of the class's bind; NULL when it has none */
 	struct series *const *series;     /* POLICY_OUTCOMES entries, then the class's gauge */
 	struct str policy_id, policy_name, attachment_id, resource_id;
 	bool needs_body;                  /* the request body is read before it runs, if its class says so */
@@ -314,6 +329,9 @@ enum verdict cannot_judge(struct exchange *x, const char *why);
 /* --- bodies (body.h) --- */
 /* The whole request body, in one piece, for hooks that have it; absent where it was not read. */
 struct str exchange_request_body(const struct exchange *x);
+/* What it lies in, for jobs that outlive the exchange (retain_hold, retain_whole). */
+struct retained;
+struct retained *exchange_retained(const struct exchange *x);
 /* Takes its place; copied. Length and framing of the request follow. Only for hooks that have the body. */
 void exchange_replace_request_body(struct exchange *x, struct str body);
 /*
@@ -381,6 +399,9 @@ struct str exchange_scheme(const struct exchange *x);             /* "https" or 
 struct str exchange_host(const struct exchange *x);
 struct str exchange_path(const struct exchange *x);
 struct str exchange_query(const struct exchange *x);
+struct str exchange_route_id(const struct exchange *x);           /* absent when no route matched */
+struct str exchange_api_id(const struct exchange *x);             /* of the API that the route is an operation of */
+bool exchange_is_h2(const struct exchange *x);                    /* the client speaks HTTP/2 */
 struct str exchange_domain_id(const struct exchange *x);          /* absent when no domain matched */
 /*
  * What of that path the route fixes: all of it (Exact), its first *n bytes (Prefix, and the base path of an API's
@@ -396,8 +417,8 @@ const char *exchange_flag(const struct exchange *x);              /* what exchan
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
 void exchange_keep_broken(struct exchange *x, const char *what);  /* for the record: a dependency that did not work */
 /*
- * The consumer that an authentication policy found: its name goes to the upstream as X-Mse-Consumer and into the record,
- * also when it is refused afterwards. id: of the resource, absent when only a name is known (an authorization service
+ * The consumer that an authentication policy found: its name goes to the upstream as X-Mse-Consumer and into the
+ * record, also when it is refused afterwards. id: of the resource, absent when only a name is known (an authorization service
  * said it). Both must live as long as the exchange. The last one counts. Absent: nobody said.
  */
 void exchange_set_consumer(struct exchange *x, struct str id, struct str name);
