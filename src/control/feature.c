@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "control/resource.h"
 #include "core/cidr.h"
+#include "policy/waf_rules.h"
 
 /* FEATURE names: the settings file has the same ones. */
 const struct feature features[] = {
@@ -47,13 +48,33 @@ const struct feature features[] = {
 		"Its secret; never returned." },
 	{ "ai.guard.security_token", FEATURE_TEXT, 0, 8192, NULL, "\"\"", true, false,
 		"Temporary token for the guard; never returned." },
-	{ "waf.mode", FEATURE_WORD, 0, 0, "on|detection", "\"on\"", false, false,
-		"Whether Waf refuses requests or only reports them." },
-	{ "waf.rules", FEATURE_TEXT, 0, 4096, NULL, "\"\"", false, false, "Path of the rule set on the node." },
-	{ "waf.exclusions", FEATURE_TEXTS, 0, 1024, NULL, "[]", false, false,
-		"Rules left out: \"ROUTE_ID RULE_ID\", or \"* RULE_ID\"." },
-	{ "waf.log_data", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-		"Whether matched data stand in the log." },
+	{ "waf.mode", FEATURE_WORD, 0, 0, "block|detect", "\"block\"", false, true,
+		"Whether Waf refuses requests or only tells of them." },
+	{ "waf.rules", FEATURE_TEXT, 0, 4096, NULL, "\"\"", false, true,
+		"Path of the rule set on the node: a file of ModSecurity directives, or a folder with *.conf. \"\": "
+		"the OWASP Core Rule Set where Debian's package modsecurity-crs puts it." },
+	{ "waf.rules_version", FEATURE_TEXT, 0, 256, NULL, "\"\"", false, true,
+		"Any text. A new one has the rule files read again." },
+	{ "waf.paranoia", FEATURE_INT, 1, 4, NULL, "1", false, true,
+		"Paranoia level of the Core Rule Set: more rules, and more requests that are refused without need." },
+	{ "waf.inbound_threshold", FEATURE_INT, 1, 1000, NULL, "5", false, true,
+		"Anomaly score from which a request is refused." },
+	{ "waf.outbound_threshold", FEATURE_INT, 1, 1000, NULL, "4", false, true,
+		"Anomaly score from which a response is replaced." },
+	{ "waf.inspect_responses", FEATURE_BOOL, 0, 0, NULL, "true", false, true,
+		"Whether responses are inspected. Upstreams are asked for bodies that are not compressed then." },
+	{ "waf.body_limit", FEATURE_INT, 1024, 104857600, NULL, "13107200", false, true,
+		"How long an inspected multipart body may be; longer ones get 413." },
+	{ "waf.body_nofiles_limit", FEATURE_INT, 1024, 104857600, NULL, "131072", false, true,
+		"How long other inspected bodies and the fields of a multipart one may be; longer ones get 413." },
+	{ "waf.budget_ms", FEATURE_INT, 1, 10000, NULL, "100", false, true,
+		"CPU that the rules may take for one request and its response. After it the score so far decides." },
+	{ "waf.exclusions", FEATURE_EXCLUSIONS, 0, 1024, NULL, "[]", false, true,
+		"Rules left out: \"RESOURCE RULES\" or \"RESOURCE RULES TARGET\". RESOURCE is the id of a route, API "
+		"or operation, or *; RULES a number, a range or a tag; TARGET what alone they leave out, such as "
+		"ARGS:text." },
+	{ "waf.log_data", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
+		"Whether what matched stands in the log: data of clients." },
 	{ NULL, FEATURE_BOOL, 0, 0, NULL, NULL, false, false, NULL },
 };
 
@@ -90,6 +111,8 @@ static bool check_item(const struct feature *f, const struct json *v, struct pro
 
 	if (v->type != JSON_STRING || !v->string.n || v->string.n > ITEM_BYTES_MAX)
 		return problem(why, "", "must be a string of 1 to %d bytes", ITEM_BYTES_MAX);
+	if (f->type == FEATURE_EXCLUSIONS)
+		return waf_exclusion_check(v->string, why);
 	if (f->type == FEATURE_CIDRS && !cidr_parse(v->string, &ip, &prefix))
 		return problem(why, "", "must be an address or CIDR such as 10.0.0.0/8");
 	return true;
@@ -131,7 +154,7 @@ bool feature_check(const struct feature *f, const struct json *v, struct problem
 		return problem(why, "", "must be a string of at most %lld bytes", (long long)f->max);
 	case FEATURE_WORD:
 		return check_word(f, v, why);
-	case FEATURE_CIDRS: case FEATURE_TEXTS:
+	case FEATURE_CIDRS: case FEATURE_TEXTS: case FEATURE_EXCLUSIONS:
 		return check_list(f, v, why);
 	}
 	return false;

@@ -14,7 +14,10 @@
 
 struct feature {
 	const char *name;
-	enum { FEATURE_BOOL, FEATURE_INT, FEATURE_TEXT, FEATURE_WORD, FEATURE_CIDRS, FEATURE_TEXTS } type;
+	enum {
+		FEATURE_BOOL, FEATURE_INT, FEATURE_TEXT, FEATURE_WORD, FEATURE_CIDRS, FEATURE_TEXTS,
+		FEATURE_EXCLUSIONS        /* texts that waf_exclusion_check() accepts */
+	} type;
 	int64_t min, max;                 /* INT: value; TEXT: bytes; lists: items */
 	const char *words;                /* WORD: "open|closed" */
 	const char *fallback;             /* as JSON */

@@ -335,7 +335,7 @@ static void test_what_cannot_act_says_so(void **state)
 	(void)state;
 	put_gateway("gw-1", "['*']", "['127.0.0.1']");
 	put_route("route-1", PATH("Prefix", "/a"));
-	put_policy("policy-1", "Waf", "{\\\"enable\\\":true}");
+	put_policy("policy-1", "AiStatistics", "{\\\"enable\\\":true}");
 	attach("pr-1", "policy-1", "Route", "route-1");
 	assert_int_equal(status_of("pr-1").phase, PHASE_DEGRADED);
 	assert_string_equal(status_of("pr-1").reason.p, "not enforced by this build");

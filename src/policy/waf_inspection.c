@@ -1,0 +1,281 @@
+#include "policy/waf_inspection.h"
+#include <time.h>
+#include "core/budget.h"
+#include "core/clock.h"
+#include "core/mem.h"
+#include "http/message.h"
+#include "proxy/side_call.h"
+#include "proxy/worker.h"
+
+#define QUEUE_US 2000000                  /* a job that waits longer is not run */
+#define LOOK_MS 10                        /* between looks at a job that takes long, at least */
+#define LOGGING 5
+#define BIT(phase) (1u << (phase))
+
+/* Below the loops: they serve others while these compute. */
+static struct offload pool = { .name = "waf", .nice = 10, .queue_max = 1024, .lock = PTHREAD_MUTEX_INITIALIZER,
+			       .work = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+
+/* ---------- on a thread of the pool ---------- */
+
+static int64_t read_clock_us(clockid_t clock)
+{
+	struct timespec t;
+
+	return clock_gettime(clock, &t) == 0 ? (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 : 0;
+}
+
+static bool run_phase(struct inspection *in, unsigned phase)
+{
+	struct str none = { NULL, 0 };
+
+	switch (phase) {
+	case 1:
+		in->transaction = waf_begin(in->rules, &in->report);
+		return in->transaction && waf_request_head(in->transaction, &in->request);
+	case 2:
+		return waf_request_body(in->transaction, in->body ? retain_whole(in->body) : none);
+	case 3:
+		return waf_response_head(in->transaction, &in->response);
+	default:
+		return waf_response_body(in->transaction, in->page);
+	}
+}
+
+static void end_transaction(struct inspection *in)
+{
+	if (in->transaction)
+		waf_end(in->transaction);
+	in->transaction = NULL;
+}
+
+/* What is denied goes no further, but is logged. */
+static void run(struct offload_job *j)
+{
+	struct inspection *in = CONTAINER(j, struct inspection, job);
+	clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
+	int64_t began_us;
+
+	pthread_getcpuclockid(pthread_self(), &clock);
+	began_us = read_clock_us(clock);
+	atomic_store_explicit(&in->began_us, began_us, memory_order_relaxed);
+	atomic_store_explicit(&in->thread_clock, clock, memory_order_release);
+	for (unsigned phase = 1; phase < LOGGING; phase++)
+		if ((in->phases & BIT(phase)) && !in->has_failed && !in->report.is_blocked)
+			in->has_failed = !run_phase(in, phase);
+	if (in->has_failed || in->report.is_blocked || (in->phases & BIT(LOGGING)))
+		end_transaction(in);
+	in->job_us = read_clock_us(clock) - began_us;
+	atomic_store_explicit(&in->has_ended, true, memory_order_release);
+}
+
+/* ---------- on the loop ---------- */
+
+static void free_inspection(struct inspection *in)
+{
+	if (in->body)
+		retain_drop(in->body);
+	budget_add(-(int64_t)in->page_room);
+	mem_free((char *)(uintptr_t)in->page.p);
+	waf_rules_drop(in->rules);
+	arena_free(&in->arena);
+	mem_free(in);
+}
+
+/* The exchange goes on. */
+static void tell(struct inspection *in, enum inspection_end end)
+{
+	in->is_told = true;
+	in->end = end;
+	in->is_over = end != INSPECTION_DONE || !in->transaction;
+	wait_done(&in->wait);
+}
+
+/* Nobody waits for it any more. */
+static void finish(struct inspection *in);
+
+static void over(struct offload_job *j)
+{
+	struct inspection *in = CONTAINER(j, struct inspection, job);
+
+	in->is_running = false;
+	in->used_us += in->job_us;
+	timer_disarm(&in->clock);
+	if (in->is_closed)
+		finish(in);
+	else if (!in->is_told)
+		tell(in, j->end != OFFLOAD_RAN ? INSPECTION_FULL :
+		     in->has_failed ? INSPECTION_FAILED : INSPECTION_DONE);
+}
+
+/* The job takes long: is it still waiting for its turn, does it compute, or is the machine busy with others? */
+static void look(struct timer *t)
+{
+	struct inspection *in = CONTAINER(t, struct inspection, clock);
+	int clock = atomic_load_explicit(&in->thread_clock, memory_order_acquire);
+	int64_t left_us = in->budget_us - in->used_us;
+
+	if (atomic_load_explicit(&in->has_ended, memory_order_acquire))
+		return;
+	if (clock)
+		left_us -= read_clock_us(clock) - atomic_load_explicit(&in->began_us, memory_order_relaxed);
+	else
+		left_us = in->queued_us + QUEUE_US - clock_now_us();
+	if (left_us > 0) {
+		loop_arm(worker_loop(in->worker), t, left_us / 1000 > LOOK_MS ? left_us / 1000 : LOOK_MS);
+		return;
+	}
+	offload_cancel(&in->job);
+	tell(in, clock ? INSPECTION_LATE : INSPECTION_FULL);
+}
+
+static bool submit(struct inspection *in, unsigned phases)
+{
+	int64_t left_us = in->budget_us - in->used_us;
+
+	in->phases = phases;
+	in->job.run = run;
+	in->job.over = over;
+	in->job_us = 0;
+	in->is_told = false;
+	in->queued_us = clock_now_us();
+	atomic_store_explicit(&in->thread_clock, 0, memory_order_relaxed);
+	atomic_store_explicit(&in->has_ended, false, memory_order_relaxed);
+	in->wait = (struct wait){ 0 };
+	in->is_running = offload_submit(&pool, &in->job, worker_loop(in->worker));
+	if (!in->is_running) {
+		in->end = INSPECTION_FULL;
+		in->is_over = true;
+		return false;
+	}
+	if (!in->is_closed)
+		loop_arm(worker_loop(in->worker), &in->clock, left_us / 1000 > LOOK_MS ? left_us / 1000 : LOOK_MS);
+	return true;
+}
+
+static void finish(struct inspection *in)
+{
+	if (in->transaction && submit(in, BIT(LOGGING)))
+		return;
+	end_transaction(in);
+	free_inspection(in);
+}
+
+void inspection_close(struct inspection *in)
+{
+	in->is_closed = true;
+	timer_disarm(&in->clock);
+	if (in->is_running)
+		offload_cancel(&in->job);
+	else
+		finish(in);
+}
+
+struct inspection *inspection_open(struct exchange *x, struct waf_rules *rules, int64_t budget_us)
+{
+	struct inspection *in = MEM_NEW(struct inspection);
+
+	in->worker = exchange_worker(x);
+	in->rules = waf_rules_hold(rules);
+	in->budget_us = budget_us;
+	timer_init(&in->clock, look);
+	return in;
+}
+
+/* ---------- what the phases get ---------- */
+
+static const char *copy_text(struct inspection *in, struct str s)
+{
+	return arena_copy(&in->arena, s).p;
+}
+
+static struct str property(struct exchange *x, const char *name)
+{
+	struct str value = exchange_property(x, str_of(name));
+
+	return value.p ? value : STR("");
+}
+
+/* Everything the client sent, framing fields included, and what policies before took away. */
+static struct waf_field *copy_fields(struct inspection *in, const struct message *m, unsigned *n)
+{
+	struct waf_field *fields = NEW_N(&in->arena, struct waf_field, m->n + 1);
+
+	for (*n = 0; *n < m->n; ++*n)
+		fields[*n] = (struct waf_field){
+			arena_copy(&in->arena, m->headers[*n].name), arena_copy(&in->arena, m->headers[*n].value)
+		};
+	return fields;
+}
+
+static void add_host(struct inspection *in, const struct message *req)
+{
+	struct waf_field *fields = (struct waf_field *)(uintptr_t)in->request.fields;
+
+	if (!message_find(req, HEADER_HOST))
+		fields[in->request.n++] = (struct waf_field){ STR("Host"), arena_copy(&in->arena, req->authority) };
+}
+
+/* As it came, so that what is normalised away is seen; never of another form than path and query. */
+static const char *copy_target(struct inspection *in, const struct message *req)
+{
+	if (req->target.n > 0 && req->target.p[0] == '/')
+		return copy_text(in, req->target);
+	if (!req->query.p)
+		return copy_text(in, req->path);
+	return arena_printf(&in->arena, "%.*s?%.*s", STR_FMT(req->path), STR_FMT(req->query)).p;
+}
+
+bool inspection_request(struct inspection *in, struct exchange *x, bool is_whole)
+{
+	const struct message *req = exchange_request(x);
+	uint64_t port = 0;
+
+	if (!str_to_u64(property(x, "client.port"), 65535, &port))
+		port = 0;
+	in->request = (struct waf_request){
+		.client = copy_text(in, property(x, "client.ip")),
+		.client_port = (int)port,
+		.method = copy_text(in, req->method_name),
+		.target = copy_target(in, req),
+		.version = exchange_is_h2(x) ? "2.0" : req->minor == 0 ? "1.0" : "1.1",
+	};
+	in->request.fields = copy_fields(in, req, &in->request.n);
+	add_host(in, req);
+	return submit(in, is_whole ? BIT(1) | BIT(2) : BIT(1));
+}
+
+bool inspection_body(struct inspection *in, struct exchange *x)
+{
+	if (exchange_request_body(x).n > 0)
+		in->body = retain_hold(exchange_retained(x));
+	return submit(in, BIT(2));
+}
+
+static void copy_response(struct inspection *in, struct exchange *x)
+{
+	const struct message *res = exchange_response(x);
+
+	in->response.status = res->status;
+	if (!in->response.fields)
+		in->response.fields = copy_fields(in, res, &in->response.n);
+}
+
+bool inspection_response(struct inspection *in, struct exchange *x)
+{
+	copy_response(in, x);
+	return submit(in, BIT(3) | BIT(4) | BIT(LOGGING));
+}
+
+bool inspection_page(struct inspection *in, struct exchange *x, struct str page)
+{
+	char *copy = mem_alloc(page.n + 1);
+
+	copy_response(in, x);
+	budget_add((int64_t)page.n + 1);
+	in->page_room = page.n + 1;
+	if (page.n > 0)
+		memcpy(copy, page.p, page.n);
+	in->page = (struct str){ copy, page.n };
+	return submit(in, BIT(3) | BIT(4) | BIT(LOGGING));
+}
