@@ -52,8 +52,10 @@ struct offload {
 	pthread_t ids[OFFLOAD_THREADS_MAX];
 	struct offload *next;             /* of all that were started */
 };
-#define OFFLOAD_POOL(name_, threads_, queue_max_) { .name = (name_), .threads = (threads_), .queue_max = (queue_max_), \
-	.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER }
+/* More members may follow: .nice = 5 */
+#define OFFLOAD_POOL(name_, threads_, queue_max_, ...) { .name = (name_), .threads = (threads_), \
+	.queue_max = (queue_max_), .lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, \
+	.idle = PTHREAD_COND_INITIALIZER, __VA_ARGS__ }
 
 /* False: the queue is full, or the pool is stopping; nothing was taken. run, over and deadline_us are set. */
 bool offload_submit(struct offload *o, struct offload_job *j, struct loop *l);

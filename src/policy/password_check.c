@@ -15,7 +15,7 @@ struct password_check {
 	char password[PASSWORD_BYTES_MAX], hash[PASSWORD_HASH_MAX];
 };
 
-static struct offload pool = OFFLOAD_POOL("passwords", 0, PASSWORD_QUEUE_MAX);
+static struct offload pool = OFFLOAD_POOL("passwords", 0, PASSWORD_QUEUE_MAX, .nice = 5);
 static _Thread_local struct list pending;          /* of this worker */
 
 static void compare(struct offload_job *j)
