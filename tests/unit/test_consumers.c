@@ -346,6 +346,7 @@ static void test_any_changes_end_like_a_fresh_start(void **state)
 /* ---------- workers that read meanwhile ---------- */
 
 static atomic_bool stop;
+static atomic_uint total_found;
 
 static void let_them(void *arg, unsigned worker)
 {
@@ -381,6 +382,7 @@ static void *read_on(void *arg)
 	current = snapshot_adopt(current, box, NULL, NULL);
 	if (current)
 		snapshot_unpin(current, NULL, box);
+	atomic_fetch_add(&total_found, found);
 	return NULL;
 }
 
@@ -403,6 +405,7 @@ static void test_workers_read_while_control_changes(void **state)
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < WORKERS; i++)
 		pthread_join(threads[i], NULL);
+	assert_true(atomic_load(&total_found) > 0);
 	compile_reap(node.compiler);
 }
 
