@@ -7,7 +7,7 @@ from test_cost import PROGRAM, count_instructions
 import test_cost
 
 KEY = "the-key-of-one-consumer"
-FEW, MANY = 10, 4000
+FEW, MANY = 10, 2000
 SAME = 1.01
 KEY_COST = 7_500                          # most of it the digest, without the SHA instructions that valgrind does not know
 
@@ -28,8 +28,8 @@ def make(folder, kind, n):
 
 
 def each_request(data):
-	few, few_served = count_instructions(data, 2000)
-	many, many_served = count_instructions(data, 8000)
+	few, few_served = count_instructions(data, 1000)
+	many, many_served = count_instructions(data, 5000)
 	return (many - few) / (many_served - few_served)
 
 
