@@ -141,6 +141,19 @@ def test_short_keys_are_warned_about(gw):
 	assert record["field"] == "identities.apiKey.credentials[0]" and k not in gw.stderr()
 
 
+def test_keys_of_tokens_change_between_inline_and_fetched(gw):
+	signer, user = Signer(), f"u{next(numbers)}"
+	who = consumer(gw, jwt=signer.identity(user))
+	payload = {"jwtPayloadConfig": {"payloadKeyValue": user}}
+	fetched = {**payload, "remoteJwks": {"uri": "https://id.test/keys"}}
+	refuse(gw, 400, "identities.jwt.jwks", {"jwt": {**fetched, "jwks": Signer().jwks}}, "PUT", who.path, who.name)
+	for identity, is_fetched in ((payload, False), (fetched, True), ({**payload, "jwks": signer.jwks}, False)):
+		gw.ask("PUT", who.path, {"name": who.name, "identities": {"jwt": identity}})
+		assert ("remoteJwks" in gw.ask("GET", who.path)["identities"]["jwt"]) == is_fetched
+	gw.ask("PUT", who.path, {"name": who.name, "identities": {"jwt": fetched}})
+	refuse(gw, 400, "identities.jwt.jwks", {"jwt": payload}, "PUT", who.path, who.name)
+
+
 # ---- one credential, one consumer ----
 
 def test_what_one_has_is_refused_to_others(gw):

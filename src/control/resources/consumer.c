@@ -214,8 +214,8 @@ static bool check_token_identity(const struct jwt_identity *in, struct problem *
 {
 	const char *at = "identities.jwt.jwtTokenConfig.key";
 
-	if (!in->jwks.n == !in->has_remoteJwks)
-		return problem(why, "identities.jwt.jwks", "must be given, or remoteJwks, and not both");
+	if (!in->jwks.n && !in->has_remoteJwks)
+		return problem(why, "identities.jwt.jwks", "must be given, or remoteJwks");
 	if (!check_claim_headers(&in->claimsToHeadersConfigs, why))
 		return false;
 	if (!in->has_jwtTokenConfig || in->jwtTokenConfig.position == KEY_DEFAULT)
@@ -406,9 +406,23 @@ static void settle_password(const struct draft *d)
 	put_hash(basic, password, d->arena);
 }
 
+/* Inline keys that were only kept, not given, make room for those that are fetched from now on. */
+static bool settle_token_keys(const struct draft *d, struct problem *why)
+{
+	struct json *jwt = json_get(json_get(d->doc, "identities"), "jwt");
+	const struct json *before = d->before ? json_get(json_get(d->before->doc, "identities"), "jwt") : NULL;
+
+	if (!json_get(jwt, "jwks") || !json_get(jwt, "remoteJwks"))
+		return true;
+	if (!before || json_get(before, "remoteJwks") || !json_equal(json_get(jwt, "jwks"), json_get(before, "jwks")))
+		return problem(why, "identities.jwt.jwks", "must be given, or remoteJwks, and not both");
+	json_drop(jwt, "jwks");
+	return true;
+}
+
 static bool complete(struct draft *d, struct problem *why)
 {
-	if (!settle_keys(d, why))
+	if (!settle_token_keys(d, why) || !settle_keys(d, why))
 		return false;
 	settle_password(d);
 	return true;
