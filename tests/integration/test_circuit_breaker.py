@@ -132,7 +132,7 @@ def test_ex4_bad_probe_opens_again(gw, upstream):
 
 def test_ex5_lost_probe(gw, upstream):
 	"""The probe's client leaves while the backend hangs: the lease ends, and another request probes."""
-	path = guarded(gw, upstream.port, recoveryTimeoutSec=1)
+	path = guarded(gw, upstream.port, recoveryTimeoutSec=2)
 	trip(gw, path, upstream)
 	upstream.status = 200
 	upstream.hold()
@@ -140,12 +140,12 @@ def test_ex5_lost_probe(gw, upstream):
 	def starts_probe():
 		connection = gw.connect()
 		connection.start("GET", path)
-		if upstream.hits == 11 or not connection.is_closed(0.05) and not connection.buffer:
+		wait_until(lambda: upstream.hits == 11 or connection.is_closed(0.01) or connection.buffer, 5, "either")
+		if upstream.hits == 11:
 			return connection
 		connection.close()
 		return None
 	probe = wait_until(starts_probe, 10, "a probe that hangs")
-	wait_until(lambda: upstream.hits == 11, 5, "the probe at the upstream")
 	began = time.monotonic()
 	probe.close()
 	assert gw.get(path).text == "open", "the lease still runs"
