@@ -1,6 +1,7 @@
 """OIDCAuth on live traffic: the acceptance examples of its contract. test_ex<n> are the examples."""
 import base64
 import hashlib
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -548,3 +549,37 @@ def test_a_session_that_grew_or_shrank_leaves_no_cookies_behind(gw, backend, pro
 	provider.claims = {}
 	assert browser.get(app.path).status == 200
 	assert len(browser.session) == 1 and "_0" not in list(browser.session)[0][-2:]
+
+
+def test_the_longest_session_that_fits(gw, backend, provider, app):
+	provider.claims, provider.token_answer = {"groups": "g" * 9300}, {"access_token": "a" * 9000, "refresh_token": "r" * 900}
+	provider.claims["at_hash"] = b64(hashlib.sha256(b"a" * 9000).digest()[:16])
+	browser = app.browser()
+	assert browser.login(provider, app.path).status == 200    # the access token had to go
+	assert len(browser.session) == 5
+	assert len(backend.last().header("Authorization")) > 13000
+	done = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--http2-prior-knowledge", "-H", f"Host: {app.host}",
+		"-H", f"Cookie: {browser.cookie_field()}", f"http://127.0.0.1:{gw.port}{app.path}"], capture_output=True, text=True, timeout=60)
+	assert done.stdout == "200", done
+
+
+@pytest.mark.parametrize("answer", [{"refresh_token": "r" * 9000}, {"refresh_token": "r" * 60000}])
+def test_a_session_that_does_not_fit_is_refused_and_said_so(gw, backend, provider, app, answer):
+	provider.claims, provider.token_answer = {"groups": "g" * 9700}, answer
+	browser = app.browser()
+	result = browser.come_back(provider, browser.begin(app.path))
+	assert result.status == 502
+	assert "too long to be kept" in result.text
+	assert browser.cookies == {}
+	policy_id = app.attachment.policy.id
+	found = wait_until(lambda: [r for r in gw.events("oidc.session_too_large") if r["policyId"] == policy_id], 5, "a line in the log")
+	assert found[0]["bytes"] > 13000
+
+
+def test_a_refresh_that_makes_it_too_long_fails_closed(gw, backend, provider, app):
+	expire(provider)
+	browser = app.browser()
+	browser.come_back(provider, browser.begin(app.path))
+	provider.token_answer = {"refresh_token": "r" * 20000}
+	assert browser.get(app.path).status == 503
+	assert backend.requests() == []
