@@ -400,6 +400,7 @@ static struct place *list_places(struct arena *a, const struct map *from, unsign
 	const struct map_entry *e;
 
 	for (size_t i = 0; (e = map_next(from, &i));) {
+		BUG_ON(e->key.n == 0);
 		struct str text = arena_copy(a, e->key), rest = { text.p + 1, text.n - 1 }, name;
 		struct place *p = &out[(*n)++];
 

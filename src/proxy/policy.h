@@ -418,8 +418,8 @@ bool exchange_is_upstream_response(const struct exchange *x);     /* response le
 void exchange_keep_broken(struct exchange *x, const char *what);  /* for the record: a dependency that did not work */
 /*
  * The consumer that an authentication policy found: its name goes to the upstream as X-Mse-Consumer and into the
- * record, also when it is refused afterwards. id: of the resource, absent when only a name is known (an authorization service
- * said it). Both must live as long as the exchange. The last one counts. Absent: nobody said.
+ * record, also when it is refused afterwards. id: of the resource, absent when only a name is known (an authorization
+ * service said it). Both must live as long as the exchange. The last one counts. Absent: nobody said.
  */
 void exchange_set_consumer(struct exchange *x, struct str id, struct str name);
 struct str exchange_consumer(const struct exchange *x);           /* its name */
