@@ -71,6 +71,7 @@ static void run_tick(struct timer *t)
 
 	if (c->compiler)
 		compile_reap(c->compiler);
+	mem_give_back();
 	/* Not while changes of this turn may still be undone. */
 	if (c->compiler && c->is_started && batch_is_empty(c) && compile_retry(c->compiler))
 		compile_publish(c->compiler);

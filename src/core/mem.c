@@ -49,6 +49,18 @@ void mem_free(void *p)
 	free(p);
 }
 
+/*
+ * jemalloc's, where it is linked: it gives pages back while memory is taken and freed, and after a peak nobody does. 4096
+ * stands for all arenas (MALLCTL_ARENAS_ALL).
+ */
+extern int mallctl(const char *name, void *old, size_t *old_size, void *new, size_t new_size) __attribute__((weak));
+
+void mem_give_back(void)
+{
+	if (mallctl)
+		mallctl("arena.4096.decay", NULL, NULL, NULL, 0);
+}
+
 void mem_wipe(void *p, size_t size)
 {
 	if (size)

@@ -25,14 +25,14 @@ def cpu_seconds(gw):
 	return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def bench(gw, upstream, seconds=1.0):
+def bench(gw, upstream, seconds=1.0, rate=RATE, path="/b/1024"):
 	"""Starts good traffic: some hundred requests a second."""
-	return subprocess.Popen([BENCH, f"--port={gw.port}", f"--upstream={upstream}", "--connections=8", f"--rate={RATE}", f"--seconds={seconds}",
-		"--path=/b/1024"], stdout=subprocess.PIPE, text=True)
+	return subprocess.Popen([BENCH, f"--port={gw.port}", f"--upstream={upstream}", "--connections=8", f"--rate={rate}", f"--seconds={seconds}",
+		f"--path={path}"], stdout=subprocess.PIPE, text=True)
 
 
-def result(process):
-	text, _ = process.communicate(timeout=60)
+def result(process, seconds=60):
+	text, _ = process.communicate(timeout=seconds)
 	assert process.returncode == 0
 	return json.loads(text)
 
