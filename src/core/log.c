@@ -401,13 +401,15 @@ static void write_line(struct str line, bool is_urgent)
 		wake_writer();
 }
 
-void log_event(enum log_level level, const char *event, const struct log_field *fields)
+static bool is_wanted(enum log_level level)
+{
+	return (int)level >= atomic_load_explicit(&least_level, memory_order_relaxed);
+}
+
+static void write_event(enum log_level level, const char *event, const struct log_field *fields, uint32_t suppressed)
 {
 	struct sbuf line = { 0 };
-	uint32_t suppressed;
 
-	if ((int)level < atomic_load_explicit(&least_level, memory_order_relaxed) || !admit(event, &suppressed))
-		return;
 	SBUF_LIT(&line, "{\"time\":\"");
 	sbuf_reserve(&line, LOG_TIME_SIZE);
 	log_time(line.p + line.n);
@@ -421,4 +423,18 @@ void log_event(enum log_level level, const char *event, const struct log_field *
 	SBUF_LIT(&line, "}\n");
 	write_line(sbuf_str(&line), level == LOG_ERROR);
 	sbuf_free(&line);
+}
+
+void log_event(enum log_level level, const char *event, const struct log_field *fields)
+{
+	uint32_t suppressed;
+
+	if (is_wanted(level) && admit(event, &suppressed))
+		write_event(level, event, fields, suppressed);
+}
+
+void log_every(enum log_level level, const char *event, const struct log_field *fields)
+{
+	if (is_wanted(level))
+		write_event(level, event, fields, 0);
 }

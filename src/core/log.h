@@ -33,6 +33,8 @@ struct log_field {
 void log_start(int fd, enum log_level least);
 void log_stop(void);                               /* flushes and joins it; the other threads have stopped writing */
 void log_event(enum log_level level, const char *event, const struct log_field *fields);
+/* The same without the limit: for what is to be told of each request that it happens to. */
+void log_every(enum log_level level, const char *event, const struct log_field *fields);
 /*
  * Space for one whole line (with its '\n') of at most `max` bytes in this thread's ring, or NULL when full (counted).
  * The caller writes the line there and commits its real length: access records cost no copy.

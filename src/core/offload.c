@@ -8,6 +8,8 @@
 /* Pools that have threads; never taken while a pool's own lock is held. */
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static struct offload *started;
+/* The loop of this thread that is about to end, or NULL: who posted to it later would meet freed memory. */
+static _Thread_local const struct loop *ending;
 
 static void finish(struct post *p)
 {
@@ -116,6 +118,8 @@ bool offload_submit(struct offload *o, struct offload_job *j, struct loop *l)
 {
 	bool taken = false, has_threads;
 
+	if (l == ending)
+		return false;
 	list_init(&j->node);
 	j->loop = l;
 	atomic_store_explicit(&j->is_cancelled, false, memory_order_relaxed);
@@ -180,6 +184,7 @@ static void settle(struct offload *o, const struct loop *l)
 
 void offload_settle(struct loop *l)
 {
+	ending = l;
 	pthread_mutex_lock(&registry);
 	for (struct offload *o = started; o; o = o->next)
 		settle(o, l);

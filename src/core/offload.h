@@ -64,7 +64,7 @@ void offload_cancel(struct offload_job *j);
 bool offload_is_cancelled(const struct offload_job *j);
 /*
  * Before a loop ends, on its thread: drops what it has in the queues of all pools and waits until nothing of it runs.
- * `over` of all these comes with the loop's next turn.
+ * `over` of all these comes with the loop's next turn; nothing more is taken from the loop.
  */
 void offload_settle(struct loop *l);
 void offload_stop_all(void);                      /* at the end of the process, after the loops */

@@ -140,7 +140,7 @@ static void tell(struct exchange *x, const struct step *s, enum outcome outcome,
 	describe(in, state->n_told, texts);
 	for (unsigned i = state->n_told; i < in->report.n; i++)
 		metric_add(metrics.hits[in->report.hits[i].tag], 1);
-	log_event(outcome == PASSED ? LOG_INFO : LOG_WARN, "waf.matched", LOG_FIELDS(
+	log_every(outcome == PASSED ? LOG_INFO : LOG_WARN, "waf.matched", LOG_FIELDS(
 		F_TEXT("action", outcome_names[outcome]), F_INT("phase", phase),
 		F_INT("score", is_inbound ? in->report.score_in : in->report.score_out),
 		F_STR("rules", sbuf_str(&texts[0])), F_STR("variables", sbuf_str(&texts[1])),
@@ -183,8 +183,8 @@ static enum verdict decide(struct exchange *x, const struct step *s, bool is_inb
 	unsigned phase = !is_inbound ? 4 : in->report.phase == 1 ? 1 : 2;
 	enum outcome outcome = PASSED;
 
-	if (in->report.is_blocked && in->report.n > 0)
-		phase = in->report.hits[in->report.n - 1].phase;
+	if (in->report.is_blocked)
+		phase = in->report.blocked_in;
 	if (plan->detects)
 		outcome = has_news && is_over_threshold(in, plan, state->n_told, is_inbound) ? DETECTED : PASSED;
 	else if (in->report.is_blocked)
@@ -207,11 +207,11 @@ static enum verdict decide_late(struct exchange *x, const struct step *s, bool i
 
 	metric_add(metrics.timeouts, 1);
 	log_warn("waf.timeout", F_INT("score", score), F_INT("phase", phase), F_STR("path", exchange_path(x)),
-		 F_TEXT("action", is_bad && !plan->detects ? "blocked" : "passed"),
+		 F_TEXT("action", (is_bad || plan->closes_late) && !plan->detects ? "blocked" : "passed"),
 		 F_STR("routeId", exchange_route_id(x)), F_STR("policyId", s->policy_id),
 		 F_STR("requestId", exchange_property(x, STR("request.id"))));
 	count(s, TIMEOUT, phase);
-	if (!is_bad || plan->detects)
+	if (!(is_bad || plan->closes_late) || plan->detects)
 		return next();
 	count(s, BLOCKED, phase);
 	return block(x, s, 403);
@@ -323,6 +323,8 @@ static enum verdict inspect_head(struct exchange *x, const struct step *s)
 	/* Without a route the body goes nowhere. */
 	state->reads_body = route.p && kind_of_body(exchange_request(x)) != KIND_OTHER;
 	state->inspection = inspection_open(x, rules, plan->budget_us);
+	if (!plan->detects)
+		state->inspection->fields_max = plan->fields_bytes;
 	is_begun = inspection_request(state->inspection, x, !state->reads_body);
 	if (plan->inspects_responses)
 		message_set_id(exchange_request(x), HEADER_ACCEPT_ENCODING, STR("identity"));

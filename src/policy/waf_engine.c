@@ -157,13 +157,14 @@ static enum waf_tag tag_of(struct str rest, uint32_t rule)
 {
 	struct str name;
 
+	/* The number says more: rules about Java and PHP share tags with others. */
+	for (unsigned i = 1; i < WAF_TAG_COUNT; i++)
+		if (rule >= tag_ranges[i].from && rule <= tag_ranges[i].to)
+			return (enum waf_tag)i;
 	while ((name = take_value(&rest, STR(" [tag \""))).p)
 		for (unsigned i = 1; i < WAF_TAG_COUNT; i++)
 			if (str_equal(name, str_of(waf_tag_names[i])))
 				return (enum waf_tag)i;
-	for (unsigned i = 1; i < WAF_TAG_COUNT; i++)
-		if (rule >= tag_ranges[i].from && rule <= tag_ranges[i].to)
-			return (enum waf_tag)i;
 	return WAF_TAG_OTHER;
 }
 
@@ -224,10 +225,13 @@ static void add_hit(struct waf_report *r, struct str line)
 		r->n_more++;
 }
 
+/* The logging phase says again what the others said. */
 static void hear(void *arg, const void *text)
 {
-	if (arg && text)
-		add_hit(arg, str_of(text));
+	struct waf_report *r = arg;
+
+	if (r && text && r->phase <= 4)
+		add_hit(r, str_of(text));
 }
 
 /* ---------- the library ---------- */
@@ -255,6 +259,13 @@ static bool start_engine(struct problem *why)
 	return true;
 }
 
+static bool tell_missing(struct problem *why)
+{
+	const char *error = dlerror();
+
+	return problem(why, "", "apt-get install libmodsecurity3 modsecurity-crs (%.160s)", error ? error : LIBRARY);
+}
+
 bool waf_engine_open(struct problem *why)
 {
 	if (lib.engine)
@@ -262,8 +273,7 @@ bool waf_engine_open(struct problem *why)
 	if (!lib.handle)
 		lib.handle = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
 	if (!lib.handle)
-		return problem(why, "", "%s is not installed (Debian: apt-get install libmodsecurity3 modsecurity-crs)",
-			       LIBRARY);
+		return tell_missing(why);
 	return find_symbols(why) && start_engine(why);
 }
 
@@ -280,6 +290,7 @@ static bool tell_error(const char *error, struct problem *why)
 	char text[240];
 
 	put_text(text, sizeof text, str_of(error ? error : "unknown"));
+	mem_free((char *)(uintptr_t)error);
 	return problem(why, "", "%s", text);
 }
 
@@ -356,16 +367,14 @@ static bool settle(struct waf_transaction *t, int result)
 {
 	struct intervention i = { .status = 200 };
 	struct waf_report *r = t->report;
-	struct waf_hit hit = { 0 };
 
 	if (result != 1)
 		return false;
 	lib.msc_intervention(t->it, &i);
 	if (i.disruptive && !r->is_blocked) {
 		r->is_blocked = true;
+		r->blocked_in = r->phase;
 		r->status = i.status >= 400 && i.status < 600 ? i.status : 403;
-		if (i.log && waf_parse_hit(str_of(i.log), str_of(lib.mark), &hit))
-			r->blocked_by = hit.rule;
 		if (i.log)
 			add_hit(r, str_of(i.log));
 	}

@@ -48,8 +48,8 @@ struct waf_report {
 	/* Sum of the points so far: may be read while a phase runs. */
 	atomic_int score_in, score_out;
 	bool is_blocked;                  /* a rule denied */
+	uint8_t blocked_in;               /* phase */
 	int status;                       /* what it asked for */
-	uint32_t blocked_by;
 };
 
 /* ---------- control thread ---------- */

@@ -29,6 +29,7 @@ struct inspection {
 	enum inspection_end end;          /* of what was run last */
 	struct waf_report report;
 	bool is_over;                     /* no more phases */
+	size_t fields_max;                /* bytes of a multipart body that are no files: more is 413; 0 = any number */
 	/* private */
 	struct offload_job job;
 	struct timer clock;
@@ -45,6 +46,7 @@ struct inspection {
 	struct waf_request request;
 	struct waf_response response;
 	struct retained *body;            /* of the request, held */
+	struct str multipart;             /* its content type, where it is one of parts */
 	struct str page;                  /* beginning of the response's */
 	size_t page_room;
 	struct arena arena;

@@ -30,7 +30,14 @@ static const char before_rules[] =
 	"SecPcreMatchLimit 100000\n"
 	"SecAuditEngine Off\n"
 	"SecDebugLogLevel 0\n"
-	"SecRule REQUEST_HEADERS:Content-Type \"^(?:application(?:/soap\\+|/)|text/)xml\" "
+	/* The logging phase adds these up, also of what was denied before they were set; the library leaks where one is
+	 * not there. */
+	"SecAction \"id:9590009,phase:1,t:none,pass,nolog,"
+		"setvar:tx.anomaly_score_pl1=0,setvar:tx.anomaly_score_pl2=0,setvar:tx.anomaly_score_pl3=0,"
+		"setvar:tx.anomaly_score_pl4=0,setvar:tx.outbound_anomaly_score_pl1=0,"
+		"setvar:tx.outbound_anomaly_score_pl2=0,setvar:tx.outbound_anomaly_score_pl3=0,"
+		"setvar:tx.outbound_anomaly_score_pl4=0\"\n"
+	"SecRule REQUEST_HEADERS:Content-Type \"^(?:application/(?:[a-z0-9.+-]+\\+)?|text/)xml\" "
 		"\"id:9590000,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=XML\"\n"
 	"SecRule REQUEST_HEADERS:Content-Type \"^application/(?:[a-z0-9.+-]+\\+)?json\" "
 		"\"id:9590001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON\"\n"
@@ -50,14 +57,21 @@ static const char before_rules[] =
 	"SecRule MULTIPART_UNMATCHED_BOUNDARY \"@eq 1\" "
 		"\"id:9590007,phase:2,t:none,deny,status:400,log,msg:'The multipart body has odd boundaries',"
 		"severity:2\"\n"
-	/* Calls of gRPC are looked at by their heads; the Core Rule Set's list of types has none of them. */
-	"SecAction \"id:9590010,phase:1,t:none,pass,nolog,setvar:'tx.allowed_request_content_type="
-		"|application/x-www-form-urlencoded| |multipart/form-data| |multipart/related| |text/xml| "
-		"|application/xml| |application/soap+xml| |application/x-amf| |application/json| "
-		"|application/cloudevents+json| |application/cloudevents-batch+json| |application/octet-stream| "
-		"|application/csp-report| |application/xss-auditor-report| |text/plain| |application/grpc| "
+	/* What APIs are asked with, beyond what the Core Rule Set allows; routes say which methods they take. */
+	"SecAction \"id:9590010,phase:1,t:none,pass,nolog,"
+		"setvar:'tx.allowed_methods=GET HEAD POST OPTIONS PUT PATCH DELETE',"
+		"setvar:'tx.allowed_request_content_type="
+		"|application/x-www-form-urlencoded| |multipart/form-data| |multipart/related| |multipart/mixed| "
+		"|text/xml| |application/xml| |application/soap+xml| |application/x-amf| |application/json| "
+		"|application/cloudevents+json| |application/cloudevents-batch+json| |application/scim+json| "
+		"|application/merge-patch+json| |application/json-patch+json| |application/vnd.api+json| "
+		"|application/ld+json| "
+		"|application/problem+json| |application/x-ndjson| |application/octet-stream| |application/pdf| "
+		"|application/zip| |application/gzip| |application/csp-report| |application/reports+json| "
+		"|application/xss-auditor-report| |text/plain| |text/csv| |image/png| |image/jpeg| |image/gif| "
+		"|image/webp| |application/x-protobuf| |application/protobuf| |application/grpc| "
 		"|application/grpc+proto| |application/grpc+json| |application/grpc-web| |application/grpc-web+proto| "
-		"|application/grpc-web-text|'\"\n";
+		"|application/grpc-web-text| |application/grpc-web-text+proto|'\"\n";
 
 /* Rule 901321 of the Core Rule Set opens persistent collections; the one thing of it that others need is here. */
 static const char after_rules[] =
@@ -94,6 +108,11 @@ static struct str take_word(struct str *rest)
 	return word;
 }
 
+static bool is_number(struct str s)
+{
+	return is_of(s, DIGITS) && s.n <= 9;
+}
+
 static bool is_range(struct str s)
 {
 	size_t dash = str_find(s, '-');
@@ -101,7 +120,12 @@ static bool is_range(struct str s)
 
 	if (high.n > 0)
 		high = (struct str){ high.p + 1, high.n - 1 };
-	return is_of(low, DIGITS) && low.n <= 9 && (dash == s.n || (is_of(high, DIGITS) && high.n <= 9));
+	return dash < s.n && is_number(low) && is_number(high);
+}
+
+static bool is_tag(struct str s)
+{
+	return is_of(s, LETTERS DIGITS "-_/") && is_of((struct str){ s.p, 1 }, LETTERS);
 }
 
 static bool read_exclusion(struct str text, struct exclusion *out)
@@ -113,7 +137,8 @@ static bool read_exclusion(struct str text, struct exclusion *out)
 		return false;
 	if (!str_equal(out->resource, STR("*")) && !is_of(out->resource, LETTERS DIGITS "-_"))
 		return false;
-	if (!is_range(out->rules) && !is_of(out->rules, LETTERS DIGITS "-_/"))
+	/* The library takes a target from single rules and from tags only. */
+	if (!is_number(out->rules) && !is_tag(out->rules) && (out->target.n > 0 || !is_range(out->rules)))
 		return false;
 	return out->target.n == 0 || is_of(out->target, LETTERS DIGITS "-_.:[]");
 }
@@ -125,18 +150,17 @@ bool waf_exclusion_check(struct str text, struct problem *why)
 	if (read_exclusion(text, &e))
 		return true;
 	return problem(why, "", "must be \"RESOURCE RULES\" or \"RESOURCE RULES TARGET\", such as \"* 942100\", "
-		       "\"route-1 attack-sqli\" or \"route-1 941100-941390 ARGS:text\"");
+		       "\"route-1 941100-941390\" or \"route-1 attack-xss ARGS:text\"");
 }
 
 static void add_exclusion(struct sbuf *out, const struct exclusion *e)
 {
-	bool is_number = is_range(e->rules);
+	const char *by = is_tag(e->rules) ? "Tag" : "Id";
 
 	if (e->target.n) {
-		sbuf_addf(out, "SecRuleUpdateTargetBy%s %.*s \"!%.*s\"\n", is_number ? "Id" : "Tag",
-			    STR_FMT(e->rules), STR_FMT(e->target));
+		sbuf_addf(out, "SecRuleUpdateTargetBy%s %.*s \"!%.*s\"\n", by, STR_FMT(e->rules), STR_FMT(e->target));
 	} else {
-		sbuf_addf(out, "SecRuleRemoveBy%s \"%.*s\"\n", is_number ? "Id" : "Tag", STR_FMT(e->rules));
+		sbuf_addf(out, "SecRuleRemoveBy%s %.*s\n", by, STR_FMT(e->rules));
 	}
 }
 
@@ -260,8 +284,7 @@ static struct waf_rules *load(const struct wishes *w, struct problem *why)
 	struct waf_rules *rules = NULL;
 
 	SBUF_LIT(&text, before_rules);
-	sbuf_addf(&text, "SecRequestBodyLimit %lld\nSecRequestBodyNoFilesLimit %lld\n", (long long)w->body_bytes,
-		    (long long)w->fields_bytes);
+	sbuf_addf(&text, "SecRequestBodyLimit %lld\n", (long long)w->body_bytes);
 	sbuf_addf(&text, "SecAction \"id:9590011,phase:1,t:none,pass,nolog,setvar:tx.paranoia_level=%lld,"
 		    "setvar:tx.inbound_anomaly_score_threshold=%lld,"
 		    "setvar:tx.outbound_anomaly_score_threshold=%lld\"\n",
@@ -444,8 +467,9 @@ static char *plan_key(const struct attach_target *t, const struct wishes *w)
 	const struct json *list = t->setting(t, "waf.exclusions");
 	char *base = key_of(w);
 
-	sbuf_addf(&key, "%s\n%.*s %d %d %lld\n", base, STR_FMT(text(t, "waf.mode")), is_on(t, "waf.log_data"),
-		    is_on(t, "waf.inspect_responses"), (long long)number(t, "waf.budget_ms"));
+	sbuf_addf(&key, "%s\n%.*s %.*s %d %d %lld\n", base, STR_FMT(text(t, "waf.mode")),
+		  STR_FMT(text(t, "waf.timeout_action")), is_on(t, "waf.log_data"), is_on(t, "waf.inspect_responses"),
+		  (long long)number(t, "waf.budget_ms"));
 	if (list)
 		json_canonical(&key, list);
 	mem_free(base);
@@ -468,6 +492,7 @@ static struct plan *new_plan(const struct attach_target *t, const struct wishes 
 		.part = { 1, destroy_plan },
 		.detects = str_equal(text(t, "waf.mode"), STR("detect")),
 		.logs_data = is_on(t, "waf.log_data"),
+		.closes_late = str_equal(text(t, "waf.timeout_action"), STR("block")),
 		.inspects_responses = is_on(t, "waf.inspect_responses"),
 		.threshold_in = w->threshold_in,
 		.threshold_out = w->threshold_out,

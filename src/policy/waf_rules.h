@@ -22,6 +22,7 @@ struct waf_plan {
 	bool detects;                     /* waf.mode: only tells, blocks nothing */
 	bool logs_data;
 	bool inspects_responses;
+	bool closes_late;                 /* what used up its budget is refused, whatever its score */
 	int64_t threshold_in, threshold_out;
 	int64_t budget_us;                /* CPU of one transaction */
 	size_t body_bytes, fields_bytes;  /* of request bodies: all of a multipart one, and all of any other */
@@ -47,6 +48,6 @@ struct waf_rules *waf_plan_rules(const struct waf_plan *p, struct str route_id, 
 
 /*
  * One entry of waf.exclusions: "RESOURCE RULES" or "RESOURCE RULES TARGET". RESOURCE is an id or "*"; RULES a number, a
- * range "942100-942190" or a tag "attack-sqli"; TARGET what alone is left out, such as "ARGS:comment".
+ * range "942100-942190" or a tag "attack-sqli"; TARGET what alone rules of a number or a tag leave out: "ARGS:text".
  */
 MUST_USE bool waf_exclusion_check(struct str text, struct problem *why);
