@@ -458,7 +458,7 @@ bool certificate_change(struct compiler *c, const struct change *change, struct 
 	struct renewal renewal = { c, why, true };
 	struct tls_shared *probe = NULL;
 
-	/* What can be refused is refused here, before anything is touched. At start nothing is, and a try takes a millisecond. */
+	/* What can be refused is refused here, before anything is touched. At start nothing is; a try takes 1 ms. */
 	if (change->after && !c->settings.lenient && json_text(r->doc, "privateKey").n) {
 		struct tls_material m = material_of(r, TLS_1_2, TLS_1_3);
 

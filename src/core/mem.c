@@ -50,8 +50,8 @@ void mem_free(void *p)
 }
 
 /*
- * jemalloc's, where it is linked: it gives pages back while memory is taken and freed, and after a peak nobody does. 4096
- * stands for all arenas (MALLCTL_ARENAS_ALL).
+ * jemalloc's, where it is linked: it gives pages back while memory is taken and freed, and after a peak nobody does.
+ * 4096 stands for all arenas (MALLCTL_ARENAS_ALL).
  */
 extern int mallctl(const char *name, void *old, size_t *old_size, void *new, size_t new_size) __attribute__((weak));
 
