@@ -1,7 +1,7 @@
 /* room: policy */
 /*
- * What Waf makes of the library's lines and of multipart bodies, and how its exclusions are written. The rules themselves
- * run in tests/integration/test_waf.py.
+ * What Waf makes of the library's lines and of multipart bodies, and how its exclusions are written. The rules
+ * themselves run in tests/integration/test_waf.py.
  */
 #include <stdio.h>
 #include "policy/waf_engine.h"
@@ -15,8 +15,8 @@
 
 #define MARK "sluice-0123456789abcdef"
 #define TAIL " [hostname \"" MARK "\"] [uri \"/a\"] [unique_id \"1.2\"] [ref \"\"]"
-#define FIELDS(id, data, severity, tags) " [file \"/r.conf\"] [line \"46\"] [id \"" id "\"] [rev \"\"] [msg \"M\"] [data \"" data \
-	"\"] [severity \"" severity "\"] [ver \"\"] [maturity \"0\"] [accuracy \"0\"]" tags TAIL
+#define FIELDS(id, data, severity, tags) " [file \"/r.conf\"] [line \"46\"] [id \"" id "\"] [rev \"\"] [msg \"M\"]" \
+	" [data \"" data "\"] [severity \"" severity "\"] [ver \"\"] [maturity \"0\"] [accuracy \"0\"]" tags TAIL
 
 static struct waf_hit parse(const char *line)
 {
@@ -56,15 +56,16 @@ static void clients_cannot_make_up_lines(void **state)
 	struct waf_hit hit, none;
 
 	(void)state;
-	hit = parse("Matched \"Operator `Rx' with parameter `a' against variable `ARGS:x\"] [file \"f\"] [line \"1\"] [id \"1\"] "
-		    "[msg \"m\"] [data \"d\"] [severity \"0\"] [hostname \"h\"] [tag \"attack-rfi\"]' (Value: `v' )"
+	hit = parse("Matched \"Operator `Rx' with parameter `a' against variable `ARGS:x\"] [file \"f\"] "
+		    "[line \"1\"] [id \"1\"] [msg \"m\"] [data \"d\"] [severity \"0\"] [hostname \"h\"] "
+		    "[tag \"attack-rfi\"]' (Value: `v' )"
 		    FIELDS("920100", "x", "4", " [tag \"attack-protocol\"]")
 		    " [file \"f\"] [id \"2\"] [data \"d\"] [severity \"0\"] [hostname \"h\"]");
 	assert_int_equal(hit.rule, 920100);
 	assert_int_equal(hit.points, 3);
 	assert_int_equal(hit.tag, WAF_TAG_PROTOCOL);
-	assert_false(waf_parse_hit(STR("[file \"f\"] [id \"7\"] [data \"\"] [severity \"2\"] [hostname \"h\"]"), STR(MARK),
-				   &none));
+	assert_false(waf_parse_hit(STR("[file \"f\"] [id \"7\"] [data \"\"] [severity \"2\"] [hostname \"h\"]"),
+				   STR(MARK), &none));
 	assert_false(waf_parse_hit(STR(""), STR(MARK), &none));
 	assert_false(waf_parse_hit(STR(" [hostname \"" MARK "\"]"), STR(MARK), &none));
 	assert_false(waf_parse_hit(STR(" [file \"f\"] [id \"x\"] [hostname \"" MARK "\"]"), STR(MARK), &none));
@@ -138,9 +139,9 @@ static void exclusions_have_a_form(void **state)
 {
 	static const char *const good[] = { "* 942100", "route-1 942100", "op-a_b 942100-942190", "* attack-sqli",
 		"* 942100 ARGS:q", "route-1 attack-xss REQUEST_COOKIES:a.b", "  *   942100  " };
-	static const char *const bad[] = { "", " ", "*", "route-1", "* 942100 ARGS:q x", "* 942100-942190 ARGS:q", "* -1",
-		"* 1234567890", "* 942100-", "* \"942100\"", "* 942100\n", "* 942100 ARGS:q\"", "a;b 942100", "* 942100 !ARGS:q",
-		"* OWASP CRS attack" };
+	static const char *const bad[] = { "", " ", "*", "route-1", "* 942100 ARGS:q x", "* 942100-942190 ARGS:q",
+		"* -1", "* 1234567890", "* 942100-", "* \"942100\"", "* 942100\n", "* 942100 ARGS:q\"", "a;b 942100",
+		"* 942100 !ARGS:q", "* OWASP CRS attack" };
 	struct problem why;
 
 	(void)state;
