@@ -17,7 +17,7 @@ NO_LIMIT = {"threshold": 2_147_483_647, "behaviorType": 0, "bodyEncoding": 0, "r
 EDITS = {"headerOpItems": [{"directionType": direction, "opType": "Update", "key": "X-Cost", "value": "1",
 	"policyValueGenerateMode": "Custom"} for direction in ("Request", "Response")]}
 SYSTEM_CALLS = 4.2
-INSTRUCTIONS = 8_620
+INSTRUCTIONS = 8_800
 
 
 def load(port, upstream, connections, requests, path="/r%u/b/1024", routes=1):
