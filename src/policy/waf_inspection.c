@@ -12,6 +12,7 @@
 #define LOOK_MS 10                        /* between looks at a job that takes long, at least */
 #define LOGGING 5
 #define BIT(phase) (1u << (phase))
+#define TRANSACTION_BYTES 65536           /* what the library takes for a small request */
 
 /* Below the loops: they serve others while these compute. */
 static struct offload pool = { .name = "waf", .nice = 10, .queue_max = 1024, .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -93,7 +94,7 @@ static void free_inspection(struct inspection *in)
 {
 	if (in->body)
 		retain_drop(in->body);
-	budget_add(-(int64_t)in->page_room);
+	budget_add(-(int64_t)in->held_bytes);
 	mem_free((char *)(uintptr_t)in->page.p);
 	waf_rules_drop(in->rules);
 	arena_free(&in->arena);
@@ -189,11 +190,19 @@ void inspection_close(struct inspection *in)
 		finish(in);
 }
 
+/* For the memory budget of the worker, until it is freed. */
+static void hold_bytes(struct inspection *in, size_t n)
+{
+	budget_add((int64_t)n);
+	in->held_bytes += n;
+}
+
 struct inspection *inspection_open(struct exchange *x, struct waf_rules *rules, int64_t budget_us)
 {
 	struct inspection *in = MEM_NEW(struct inspection);
 
 	in->worker = exchange_worker(x);
+	hold_bytes(in, sizeof *in + TRANSACTION_BYTES);
 	in->rules = waf_rules_hold(rules);
 	in->budget_us = budget_us;
 	timer_init(&in->clock, look);
@@ -271,6 +280,8 @@ bool inspection_body(struct inspection *in, struct exchange *x)
 		in->multipart = arena_copy(&in->arena, type);
 	if (exchange_request_body(x).n > 0)
 		in->body = retain_hold(exchange_retained(x));
+	/* The library copies it, and takes it apart into as much again. */
+	hold_bytes(in, 2 * exchange_request_body(x).n);
 	return submit(in, BIT(2));
 }
 
@@ -294,8 +305,7 @@ bool inspection_page(struct inspection *in, struct exchange *x, struct str page)
 	char *copy = mem_alloc(page.n + 1);
 
 	copy_response(in, x);
-	budget_add((int64_t)page.n + 1);
-	in->page_room = page.n + 1;
+	hold_bytes(in, 2 * page.n);
 	if (page.n > 0)
 		memcpy(copy, page.p, page.n);
 	in->page = (struct str){ copy, page.n };

@@ -48,7 +48,7 @@ struct inspection {
 	struct retained *body;            /* of the request, held */
 	struct str multipart;             /* its content type, where it is one of parts */
 	struct str page;                  /* beginning of the response's */
-	size_t page_room;
+	size_t held_bytes;                /* counted for the worker's budget */
 	struct arena arena;
 };
 
