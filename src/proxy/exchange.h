@@ -205,6 +205,8 @@ void tunnel_refused(struct exchange *x);                          /* the upstrea
 void walk_open(struct exchange *x, enum leg leg);
 const struct step *walk_next(struct exchange *x);                 /* NULL: the leg is through */
 void pipeline_start(struct exchange *x, enum leg leg);            /* runs until it waits, replies or is through */
+/* There is no route: the policy that has this path to itself answers. False: there is none, or it passed. */
+bool pipeline_ask_claim(struct exchange *x);
 void pipeline_resume(struct exchange *x);                         /* the wait is over */
 void pipeline_abort(struct exchange *x);                          /* cancels the wait */
 void pipeline_settle(struct exchange *x);                         /* settled hooks of what was entered */

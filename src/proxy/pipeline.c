@@ -180,19 +180,6 @@ bool pipeline_may_pass(struct exchange *x)
 	return false;
 }
 
-/* The request leg is through: the policy that has this path to itself answers. False: there is none, or it has. */
-static bool take_claim(struct exchange *x)
-{
-	const struct step *s = x->claimed ? x->claimed->steps : NULL;
-
-	if (LIKELY(!s) || x->walk.leg != LEG_REQUEST || x->claim_taken)
-		return false;
-	x->claim_taken = true;
-	x->walk.n = 0;
-	x->step = s;
-	return true;
-}
-
 /* The head is sent: what a data hook will not let pass ends the connection. */
 static void cut(struct exchange *x)
 {
@@ -239,7 +226,7 @@ static void run(struct exchange *x)
 	for (;;) {
 		if (!fn) {
 			x->step = next_step(x);
-			if (!x->step && !take_claim(x)) {
+			if (!x->step) {
 				leg_done(x);
 				return;
 			}
@@ -273,6 +260,18 @@ void pipeline_start(struct exchange *x, enum leg leg)
 	open_walk(x, leg);
 	x->then = NULL;
 	run(x);
+}
+
+bool pipeline_ask_claim(struct exchange *x)
+{
+	if (!x->claimed || x->claim_taken)
+		return false;
+	x->claim_taken = true;
+	x->walk.n = 0;
+	x->step = x->claimed->steps;
+	x->then = x->step->run;
+	run(x);
+	return true;
 }
 
 void pipeline_resume(struct exchange *x)
