@@ -207,6 +207,7 @@ static void stop(struct offload *o)
 
 void offload_stop_all(void)
 {
+	ending = NULL;
 	pthread_mutex_lock(&registry);
 	while (started) {
 		struct offload *o = started;

@@ -91,6 +91,20 @@ static enum verdict hold_response(struct exchange *x, const struct step *s)
 	return await_response_body(x, told.most, judge_response);
 }
 
+/* Hooks in two legs: one policy, with one memory. */
+static enum verdict note_response(struct exchange *x, const struct step *s)
+{
+	int *state = exchange_state(x, s);
+
+	*state += 10;
+	return next();
+}
+
+static const struct policy_class both = {
+	.name = "Both", .wants = WANTS_REQUEST_BODY, .state_size = sizeof(int), .request = read_body,
+	.response = note_response, .done = forget,
+};
+
 static const struct policy_class holder = { .name = "Holder", .response = hold_response };
 
 /* A timer looks whether it may go on. */
@@ -499,6 +513,21 @@ static void a_long_body_goes_out_as_the_upstream_takes_it(void **state)
 	close(upstream);
 }
 
+static void a_policy_has_one_memory_in_all_its_hooks(void **state)
+{
+	(void)state;
+	run_gateway(&both);
+	int client = dial();
+	say(client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+	int upstream = take_upstream();
+	hear(upstream, "hello");
+	say(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+	hear(client, "ok");
+	wait_for(&told.done, 11);
+	close(client);
+	close(upstream);
+}
+
 /* ---------- response bodies ---------- */
 
 static int ask(int client)
@@ -645,6 +674,7 @@ int main(void)
 		TEST(what_is_too_long_is_refused),
 		TEST(a_client_that_leaves_ends_the_reading),
 		TEST(a_long_body_goes_out_as_the_upstream_takes_it),
+		TEST(a_policy_has_one_memory_in_all_its_hooks),
 		TEST(the_head_waits_for_what_is_held),
 		TEST(the_rest_streams_behind_what_is_held),
 		TEST(what_is_held_may_still_be_refused),

@@ -38,6 +38,27 @@ static void test_routes_come_and_go(void **state)
 	assert_int_equal(pmap_count(now()->paths), 0);
 }
 
+/* A class that looks at the body has two steps in the request leg; what its rules are is bound to both. */
+static void test_a_step_for_the_head_and_one_for_the_body(void **state)
+{
+	const struct chain *chain;
+
+	(void)state;
+	put_gateway("gw-1", "['*']", "['127.0.0.1']");
+	put_route("route-1", PATH("Prefix", "/a"));
+	put_policy("policy-1", "Waf", "{\\\"enable\\\":true}");
+	attach("pr-1", "policy-1", "Route", "route-1");
+	chain = &route_of("x", "/a")->policies->legs[LEG_REQUEST];
+	assert_int_equal(chain->n, 2);
+	assert_int_equal(chain->steps[0].order, STAGE_WAF_HEAD);
+	assert_false(chain->steps[0].needs_body);
+	assert_int_equal(chain->steps[1].order, STAGE_WAF_BODY);
+	assert_true(chain->steps[1].needs_body);
+	assert_non_null(chain->steps[0].bound);
+	assert_ptr_equal(chain->steps[0].bound, chain->steps[1].bound);
+	assert_ptr_equal(chain->steps[0].cell, chain->steps[1].cell);
+}
+
 static void test_broken_route_changes_nothing(void **state)
 {
 	uint64_t version;
@@ -386,6 +407,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_routes_come_and_go),
+		TEST(test_a_step_for_the_head_and_one_for_the_body),
 		TEST(test_broken_route_changes_nothing),
 		TEST(test_more_headers_then_age),
 		TEST(test_api_and_operations),

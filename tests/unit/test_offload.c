@@ -190,6 +190,9 @@ static void test_a_loop_that_ends_gets_everything_back(void **state)
 	assert_int_equal(sums[0].result, 6);
 	for (unsigned i = 1; i < 5; i++)
 		assert_int_equal(sums[i].job.end, OFFLOAD_DROPPED);
+	/* It gives nothing more away: nobody would be there to take it back. */
+	prepare(&sums[0], 3);
+	assert_false(offload_submit(&pool, &sums[0].job, loop));
 	while (other.times_over == 0)
 		loop_run_once(second, 1000);
 	assert_int_equal(other.result, 6);
