@@ -201,17 +201,18 @@ def test_many_names_over_tls(gw, data):
 
 
 def test_memory_comes_back(gw, data):
-	"""R6: when all routes are gone, so is what they took, to within a tenth of what it was."""
+	"""R6: when the routes are gone, so is what they took, but for tables that keep their size: about a kilobyte for each at their peak. A second
+	round takes nothing more."""
 	site = gw.gateway()
 	service = gw.service(free_port(), site)
 	many = 500 if not FULL else ROUTES
-	warm = add_routes(gw, site, service, range(10))
-	for route in warm:
-		gw.delete(route)
-	before = settled_rss(gw)
-	routes = add_routes(gw, site, service, range(many))
-	most = gw.rss_kb()
-	in_parallel(gw.delete, routes)
-	after = settled_rss(gw)
-	print(f"{before / 1024:.1f} MB, {most / 1024:.1f} with {many} more routes, {after / 1024:.1f} without them")
-	assert after < before * 1.1 + (0 if FULL else 4096), f"{before} KB before, {after} after"
+	left = [settled_rss(gw)]
+	for _ in range(2):
+		routes = add_routes(gw, site, service, range(many))
+		most = gw.rss_kb()
+		in_parallel(gw.delete, routes)
+		left.append(settled_rss(gw))
+	print(f"{left[0] / 1024:.1f} MB, {most / 1024:.1f} with {many} more routes, {left[1] / 1024:.1f} without them, {left[2] / 1024:.1f} the next time")
+	slack = 0 if FULL else 4096
+	assert left[1] < left[0] * 1.05 + 1.5 * many + slack, left
+	assert left[2] < left[1] * 1.05 + slack, left
