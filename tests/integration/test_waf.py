@@ -559,7 +559,8 @@ def test_what_waits_too_long_is_refused(gw, site, backend):
 	assert {answer.status for answer in answers} == {200, 503}
 	late = next(answer for answer in answers if answer.status == 503)
 	assert (late.json["errorCode"], late.header("Retry-After")) == ("ErrPolicyUnavailable", "1")
-	assert outcomes(gw, site.guard.attachment)[site.guard.route.name, "refused"] == sum(answer.status == 503 for answer in answers)
+	refused = sum(answer.status == 503 for answer in answers)
+	wait_until(lambda: outcomes(gw, site.guard.attachment)[site.guard.route.name, "refused"] == refused, 10, "their outcomes")
 	assert site.get(base).status == 200
 
 
@@ -575,7 +576,7 @@ def test_what_takes_too_long_is_decided_by_its_score(gw, site, backend):
 	assert is_blocked(site.post(base, SLOWER))
 	site.set("mode", "detect")
 	assert site.post(base, SLOWER).status == 200
-	assert outcomes(gw, site.guard.attachment)[site.guard.route.name, "timeout"] == 3
+	wait_until(lambda: outcomes(gw, site.guard.attachment)[site.guard.route.name, "timeout"] == 3, 10, "three outcomes")
 
 
 def test_clients_that_leave_while_rules_run(gw, site, backend):
