@@ -13,10 +13,11 @@ from pki import Authority
 from policy_kit import concurrency, cors, headers, ip_list, op, rate
 from scale import FULL, sized
 from scripted import UPGRADE, Scripted, echo_frames, frame, read_frame
-from wire import pattern
+from wire import pattern, wait_until
 
 SECONDS = sized("SLUICE_SOAK_SECONDS", 12.0, 3600.0)
 STREAMS = 20
+CONCURRENT = 8 + 2 * 4 * 10            # requests of the three loads at once
 
 
 def secure_site(gw):
@@ -83,6 +84,7 @@ def test_soak():
 		gw.route("/socket", echo.port)
 		events = gw.route("/events", backend)
 		gw.attach("HttpRewrite", {"pathType": "Prefix", "path": "/"}, to=events)
+		idle = gw.descriptors()
 		quick = bench(gw, upstream, SECONDS + 1, rate=1500)
 		time.sleep(0.5)
 		loads = [h2load(f"http://127.0.0.1:{gw.port}/b/1024", SECONDS), h2load(f"https://127.0.0.1:{secure.port}/b/1024", SECONDS)]
@@ -95,6 +97,8 @@ def test_soak():
 		served = [judge_h2load(load) for load in loads]
 		seen = result(quick)
 		assert not echo.errors
+		stack.close()
+		wait_until(lambda: gw.descriptors() <= idle + 4, 90, f"{idle} descriptors again; there are {gw.descriptors()}")
 	assert seen["errors"] == 0 and seen["status"]["2xx"] == seen["requests"] > 0, seen
 	early = [row for row in rows if SECONDS / 6 < row[0] < SECONDS / 3]
 	late = [row for row in rows if row[0] > SECONDS * 5 / 6]
@@ -102,4 +106,5 @@ def test_soak():
 	descriptors = [statistics.median(row[2] for row in part) for part in (early, late)]
 	print(f"{seen['requests']} requests, {served} of HTTP/2; {memory[0] / 1024:.1f} MB, later {memory[1] / 1024:.1f}; {descriptors} descriptors")
 	assert memory[1] < memory[0] * 1.02 + (0 if FULL else 4096), memory
-	assert descriptors[1] <= descriptors[0] * 1.05 + 5, descriptors
+	# Upstream connections: as many as requests ever were under way at once, however busy the machine was.
+	assert descriptors[1] <= descriptors[0] + CONCURRENT, descriptors
