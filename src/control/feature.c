@@ -68,7 +68,7 @@ const struct feature features[] = {
 	{ "waf.body_nofiles_limit", FEATURE_INT, 1024, 104857600, NULL, "131072", false, true,
 		"How long other inspected bodies and the fields of a multipart one may be; longer ones get 413." },
 	{ "waf.budget_ms", FEATURE_INT, 1, 10000, NULL, "100", false, true,
-		"CPU that the rules may take for one request and its response." },
+		"CPU that the rules may take for one request and its response; 20 ms more for each MiB of its body." },
 	{ "waf.timeout_action", FEATURE_WORD, 0, 0, "score|block", "\"score\"", false, true,
 		"What becomes of requests that use it up: the score so far decides, or they are refused." },
 	{ "waf.exclusions", FEATURE_EXCLUSIONS, 0, 1024, NULL, "[]", false, true,

@@ -8,14 +8,15 @@
 #include "proxy/side_call.h"
 #include "proxy/worker.h"
 
-#define QUEUE_US 2000000                  /* a job that waits longer is not run */
+#define QUEUE_US 5000000                  /* a job that waits longer is not run */
 #define LOOK_MS 10                        /* between looks at a job that takes long, at least */
 #define LOGGING 5
 #define BIT(phase) (1u << (phase))
+#define PARSED_BYTES_A_US 50              /* of a body: CPU beyond the budget for what is no rule's fault */
 #define TRANSACTION_BYTES 65536           /* what the library takes for a small request */
 
 /* Below the loops: they serve others while these compute. */
-static struct offload pool = { .name = "waf", .nice = 10, .queue_max = 1024, .lock = PTHREAD_MUTEX_INITIALIZER,
+static struct offload pool = { .name = "waf", .nice = 5, .queue_max = 1024, .lock = PTHREAD_MUTEX_INITIALIZER,
 			       .work = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
 
 /* ---------- on a thread of the pool ---------- */
@@ -280,8 +281,9 @@ bool inspection_body(struct inspection *in, struct exchange *x)
 		in->multipart = arena_copy(&in->arena, type);
 	if (exchange_request_body(x).n > 0)
 		in->body = retain_hold(exchange_retained(x));
-	/* The library copies it, and takes it apart into as much again. */
+	/* The library copies it and takes it apart into as much again. Length must be no way past the rules. */
 	hold_bytes(in, 2 * exchange_request_body(x).n);
+	in->budget_us += (int64_t)exchange_request_body(x).n / PARSED_BYTES_A_US;
 	return submit(in, BIT(2));
 }
 

@@ -77,6 +77,9 @@ static const char before_rules[] =
 static const char after_rules[] =
 	"SecRuleRemoveById 901321\n"
 	"SecAction \"id:9590020,phase:1,t:none,pass,nolog,setvar:'tx.real_ip=%{remote_addr}'\"\n"
+	/* Fields of multipart bodies are arguments, and files are not looked at; the whole takes 80 ms a MiB. */
+	"SecRule REQBODY_PROCESSOR \"@streq MULTIPART\" \"id:9590022,phase:1,t:none,pass,nolog,"
+		"ctl:ruleRemoveTargetByTag=OWASP_CRS;REQUEST_BODY\"\n"
 	/* What the head alone gives away need not wait for the body. */
 	"SecRule TX:ANOMALY_SCORE_PL1 \"@ge %{tx.inbound_anomaly_score_threshold}\" "
 		"\"id:9590021,phase:1,t:none,deny,status:403,log,msg:'Anomaly score of the head exceeded',"

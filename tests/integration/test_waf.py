@@ -186,6 +186,15 @@ def test_ex5_a_file_of_a_mebibyte_passes(gw, path, backend):
 	assert len(backend.requests()) == 1
 
 
+def test_ex5_an_attack_behind_a_long_file_is_found(gw, path, backend):
+	file = b"--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a.bin\"\r\n\r\n" + b"A b<c>'d\n" * (1 << 20) + b"\r\n"
+	field = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1' UNION SELECT password FROM users--\r\n--x--\r\n"
+	before = count(gw, "sluice_waf_timeout_total")
+	assert is_blocked(post(gw, path, file + field, "multipart/form-data; boundary=x"))
+	assert count(gw, "sluice_waf_timeout_total") == before
+	assert backend.requests() == []
+
+
 def test_ex6_events_are_not_held_back(gw):
 	"""The second event is sent when the client has the first."""
 	got = threading.Event()
