@@ -3,7 +3,7 @@ import time
 
 import pytest
 from gw import free_port, numbers, wait_millis
-from policy_kit import Told, breaker, burst, concurrency, count, direct, gauge, is_enforced, outcomes, rate
+from policy_kit import Told, breaker, burst, concurrency, count, direct, gauge, outcomes, rate
 from scripted import Scripted, read_request
 from wire import wait_until
 
@@ -361,8 +361,6 @@ def test_fast_failures_are_not_slow_but_heal_nothing(gw, upstream):
 
 
 def test_retries_count_once(gw, upstream):
-	if not is_enforced(gw, "Retry"):
-		pytest.skip("Retry is not enforced by this build")
 	path = guarded(gw, upstream.port, minRequestAmount=5)
 	gw.attach("Retry", {"attempts": 2, "retryOn": ["5xx"], "httpCodes": [], "perTryTimeout": 0}, to=path.route)
 	upstream.status = 500
@@ -374,8 +372,6 @@ def test_retries_count_once(gw, upstream):
 
 
 def test_retried_to_success_is_good(gw):
-	if not is_enforced(gw, "Retry"):
-		pytest.skip("Retry is not enforced by this build")
 	turn = iter(range(1000))
 
 	def alternating(connection):
@@ -389,8 +385,6 @@ def test_retried_to_success_is_good(gw):
 
 
 def test_timeouts_count(gw, upstream):
-	if not is_enforced(gw, "Timeout"):
-		pytest.skip("Timeout is not enforced by this build")
 	path = guarded(gw, upstream.port, minRequestAmount=3)
 	gw.attach("Timeout", {"unitNum": 0.1, "timeUnit": "s"}, to=path.route)
 	upstream.hold()

@@ -141,9 +141,10 @@ def test_ex4_a_body_that_is_too_long_is_not_copied(gw, backend, shadow):
 	assert backend.last().sha256 == hashlib.sha256(body).hexdigest()
 	wait_until(lambda: abandoned(gw) == before + 2, 5, "two abandoned bodies")
 	assert counted(gw, "abandoned") == 2
-	records = [one for one in gw.events("flow_copy.abandoned") if one["resourceId"] == copied.route.id]
-	assert len(records) == 1    # said once for each route
+	records = lambda: [one for one in gw.events("flow_copy.abandoned") if one["resourceId"] == copied.route.id]
+	wait_until(records, 5, "the record")
 	settled(gw)
+	assert len(records()) == 1    # said once for each route
 	assert shadow.asked == []
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from gw import numbers
-from policy_kit import Told, as_text, check_error, cors, headers, ip_list, is_enforced, op, rate, seen
+from policy_kit import Told, as_text, check_error, cors, headers, ip_list, op, rate, seen
 from wire import Connection
 
 
@@ -173,8 +173,6 @@ def test_ten_thousand_elements_where_fewer_are_allowed(gw):
 
 
 def test_thousand_names_of_a_lane(gw, backend, site):
-	if not is_enforced(gw, "DynamicRoute"):
-		pytest.skip("DynamicRoute is not enforced by this build")
 	names = [f"user-{i}" for i in range(1000)]
 	predicate = {"type": "Header", "name": "x-user", "condition": "List", "value": "", "names": names}
 	gw.route("/", backend, site=site)
@@ -207,8 +205,6 @@ def test_lane_ids_above_2_53(gw, backend, site):
 		text = as_text({"enable": True, "dynamicRouteSwimmingLaneConfigs": [lane(424242, 1)]}).replace("424242", number, 1)
 		status, answer, _ = create(gw, "DynamicRoute", text)
 		assert status == 400, (number, answer)
-	if not is_enforced(gw, "DynamicRoute"):
-		return
 	gw.route("/", backend, site=site)
 	gw.attach("DynamicRoute", {"dynamicRouteSwimmingLaneConfigs": [
 		lane(BIG - 1, BIG, [{"type": "Header", "name": "x-env", "condition": "==", "value": "low"}]),
