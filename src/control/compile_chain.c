@@ -260,7 +260,7 @@ unsigned policy_order(const struct policy_class *class, enum leg leg)
 {
 	if (leg == LEG_SERVICE || leg == LEG_ATTEMPT)
 		return class->service_stage;
-	return leg == LEG_RESPONSE ? (unsigned)class->response_stage : (unsigned)class->stage;
+	return leg == LEG_RESPONSE || leg == LEG_DATA ? (unsigned)class->response_stage : (unsigned)class->stage;
 }
 
 /* Into `steps` (of n so far), behind its equals: entries arrive broad before narrow, older first. */

@@ -20,7 +20,12 @@ struct json {
 	enum json_type type : 8;
 	bool boolean;
 	unsigned n;                        /* members or items */
-	unsigned line, column;             /* 1-based, of the value: for settings and resource files */
+	union {
+		/* 1-based, of the value: for settings and resource files */
+		struct { unsigned line, column; };
+		/* of json_parse_spans() */
+		struct { unsigned at, length; };
+	};
 	union {
 		int64_t integer;           /* JSON_INT */
 		double real;               /* JSON_REAL */
@@ -41,6 +46,12 @@ struct json {
  * ("rules[2].x").
  */
 struct json *json_parse(struct arena *a, struct str text, struct problem *why);
+/*
+ * The same for texts of peers that are changed where they stand: at and length say where each value is in `text`, quotes
+ * and braces included. More than nodes_max values, or more than 4 GiB, are refused: a tree takes far more memory than its
+ * text.
+ */
+struct json *json_parse_spans(struct arena *a, struct str text, size_t nodes_max, struct problem *why);
 struct json *json_get(const struct json *object, const char *name);      /* NULL when absent or not an object */
 struct json *json_get_str(const struct json *object, struct str name);
 struct str json_text(const struct json *object, const char *name);       /* "" when absent or not a string */

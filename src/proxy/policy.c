@@ -15,6 +15,7 @@ const char *const stage_names[STAGE_COUNT] = {
 	[STAGE_BREAKER] = "breaker",
 	[STAGE_LANE] = "lane",
 	[STAGE_WAF_BODY] = "waf.body",
+	[STAGE_AI_CLASSIFY] = "ai.classify",
 	[STAGE_AI_STATISTICS] = "ai.statistics",
 	[STAGE_AI_CACHE] = "ai.cache",
 	[STAGE_AI_TOKEN] = "ai.token",
@@ -25,15 +26,17 @@ const char *const stage_names[STAGE_COUNT] = {
 	[STAGE_PICK] = "pick",
 	[STAGE_SERVICE_RATE] = "service.rate",
 	[STAGE_SERVICE_BREAKER] = "service.breaker",
+	[STAGE_AI_FALLBACK] = "ai.fallback",
 	[STAGE_AI_GUARD] = "ai.guard",
 	[STAGE_MIRROR] = "mirror",
+	[STAGE_AI_SHAPE] = "ai.shape",
 	[STAGE_DISPATCH] = "dispatch",
 	[STAGE_SETTING] = "setting",
 };
 
 const char *const response_stage_names[RESPONSE_STAGE_COUNT] = {
-	[RESPONSE_NONE] = "", [RESPONSE_WAF] = "waf", [RESPONSE_AI] = "ai", [RESPONSE_HEADERS] = "headers",
-	[RESPONSE_CORS] = "cors",
+	[RESPONSE_NONE] = "", [RESPONSE_CHAT] = "chat", [RESPONSE_GUARD] = "guard", [RESPONSE_WAF] = "waf",
+	[RESPONSE_AI] = "ai", [RESPONSE_HEADERS] = "headers", [RESPONSE_CORS] = "cors",
 };
 
 static const struct {

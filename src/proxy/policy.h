@@ -40,17 +40,22 @@ typedef bool connect_hook(const struct ip *peer, const struct step *s);
 enum stage {
 	STAGE_IP, STAGE_CORS, STAGE_WAF_HEAD, STAGE_AUTH_EXTERNAL, STAGE_AUTH_OIDC, STAGE_AUTH_JWT, STAGE_AUTH_CONSUMER,
 	STAGE_RATE, STAGE_CONCURRENCY, STAGE_TERMINAL, STAGE_BREAKER, STAGE_LANE,
-	STAGE_WAF_BODY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS, STAGE_AI_SEARCH,
+	STAGE_WAF_BODY, STAGE_AI_CLASSIFY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS, STAGE_AI_SEARCH,
 	STAGE_HEADERS, STAGE_REWRITE, STAGE_PICK,
-	STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_DISPATCH,
+	STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_FALLBACK, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_AI_SHAPE,
+	STAGE_DISPATCH,
 	STAGE_SETTING,                    /* has no step: its apply() writes into the settings */
 	STAGE_COUNT
 };
 extern const char *const stage_names[STAGE_COUNT];
 
-/* Order of the response leg. */
+/*
+ * Order of the response leg, and of the pieces of a body: the answer of a model is converted and read (CHAT) before
+ * guards look at it.
+ */
 enum response_stage {
-	RESPONSE_NONE, RESPONSE_WAF, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS, RESPONSE_STAGE_COUNT
+	RESPONSE_NONE, RESPONSE_CHAT, RESPONSE_GUARD, RESPONSE_WAF, RESPONSE_AI, RESPONSE_HEADERS, RESPONSE_CORS,
+	RESPONSE_STAGE_COUNT
 };
 extern const char *const response_stage_names[RESPONSE_STAGE_COUNT];
 
@@ -340,13 +345,46 @@ void exchange_replace_request_body(struct exchange *x, struct str body);
  */
 enum verdict await_response_body(struct exchange *x, size_t most, hook *then);
 struct str exchange_response_body(const struct exchange *x, bool *is_whole);      /* in `then` */
+/*
+ * In `then`, when the body is whole: `body` takes its place; it must live as long as the exchange. The length follows.
+ */
+void exchange_replace_response_body(struct exchange *x, struct str body);
 /* For `data` hooks: the piece, which may be empty when it is the last one. */
 struct str exchange_piece(const struct exchange *x, bool *is_last);
 void exchange_replace_piece(struct exchange *x, struct str piece);        /* must live until it was sent */
+/* This piece is the last one: what else the upstream has to say is not wanted, its connection is given up. */
+void exchange_end_pieces(struct exchange *x);
+/*
+ * Outside hooks (a timer, a side call that is over): the data hooks run again, with an empty piece where the upstream
+ * sent nothing meanwhile. Not after the last piece was passed.
+ */
+void exchange_poke_pieces(struct exchange *x);
+/* Of `data` hooks that hold pieces back: the upstream is not read until the next poke. */
+void exchange_hold_upstream(struct exchange *x, bool hold);
 /* Response leg: pieces will be replaced, so that the length the upstream promised does not hold. */
 void exchange_drop_length(struct exchange *x);
 
 /* --- what a hook may ask and say --- */
+/*
+ * What ai/ keeps of a request to a model (ai/chat.h); NULL: it is none. proxy/ only carries it.
+ */
+struct chat *exchange_chat(const struct exchange *x);
+void exchange_set_chat(struct exchange *x, struct chat *c);
+/* Request leg: this one of the route's services is meant, whatever their weights say. */
+void exchange_choose_target(struct exchange *x, unsigned target);
+/* From the service leg on: the service, and how many were turned to before it. */
+struct str exchange_service_id(const struct exchange *x);
+unsigned exchange_service_turn(const struct exchange *x);
+/*
+ * Service leg: these services are turned to, in their order, when this one fails, instead of those of its Fallback.
+ * `statuses`: bit i: an answer with status 400 + i is a failure too. Both must live as long as the exchange. With NULL:
+ * none.
+ */
+void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rules, const uint64_t statuses[4]);
+/* Response leg, before a byte of the answer went on: it counts as failed. False: nothing is left to turn to. */
+bool exchange_refuse_answer(struct exchange *x);
+/* A member of the access record: ,"name":value as JSON, which must live as long as the exchange. */
+void exchange_keep_member(struct exchange *x, struct str member);
 /* zeroed state_size bytes of this policy, made on first use: the same ones in all its hooks */
 void *exchange_state(struct exchange *x, const struct step *s);
 void policy_count(const struct step *s, unsigned outcome);

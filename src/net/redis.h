@@ -1,0 +1,77 @@
+/*
+ * redis.h -- commands to a Redis server: pipelined over one connection of the loop's thread, reconnected by itself.
+ *
+ *      redis_new ──► redis_send ... redis_send ──► done(command) in the order sent
+ *
+ * RESP3 (HELLO 3) where the server speaks it, else RESP2; AUTH with user and password, SELECT, TLS; MOVED and ASK of a
+ * cluster are followed to other nodes, whose connections belong to the same struct redis. Every command ends exactly
+ * once: with a reply, an error reply, or a failure at the latest when its time is over. Bounded: REDIS_PENDING_MAX
+ * commands under way, replies of at most REDIS_REPLY_MAX bytes and REDIS_DEPTH_MAX levels; a server that breaks this or
+ * the protocol loses the connection. Nothing is resent: a command whose connection broke fails.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/list.h"
+#include "core/loop.h"
+#include "core/str.h"
+#include "core/timer.h"
+
+#define REDIS_PENDING_MAX 4096
+#define REDIS_REPLY_MAX (16 * 1024 * 1024)
+#define REDIS_DEPTH_MAX 8
+
+struct redis;
+struct resolver;
+struct tls_client;
+
+struct redis_options {
+	struct str host;                  /* name or IP, without brackets */
+	uint16_t port;
+	struct str username, password;    /* absent = none */
+	unsigned database;
+	const struct tls_client *tls;     /* NULL: in the clear */
+	int64_t connect_timeout_ms;
+	int64_t idle_ms;                  /* an idle connection is closed after it; 0 = never */
+};
+
+enum redis_type { REDIS_NIL, REDIS_STRING, REDIS_ERROR, REDIS_INTEGER, REDIS_DOUBLE, REDIS_BOOL, REDIS_ARRAY };
+struct redis_reply {
+	enum redis_type type;
+	struct str text;                  /* STRING, ERROR */
+	int64_t integer;                  /* INTEGER, BOOL */
+	double real;
+	const struct redis_reply *items;  /* ARRAY (maps: keys and values in turn) */
+	size_t n;
+};
+
+enum redis_failure { REDIS_DONE, REDIS_CONNECT, REDIS_AUTH, REDIS_CLOSED, REDIS_TIMEOUT, REDIS_MALFORMED, REDIS_BUSY };
+const char *redis_failure_text(enum redis_failure f);     /* "it does not answer" */
+
+struct redis_command {
+	/* set by the owner */
+	void (*done)(struct redis_command *c);    /* never inside redis_send() */
+	void *arg;
+	/* in done; the reply is good until it returns */
+	enum redis_failure failure;
+	const struct redis_reply *reply;  /* NULL with a failure; may be REDIS_ERROR */
+	/* private */
+	struct list node;
+	struct timer limit;
+	struct redis *redis;
+	bool is_forgotten;
+	void *more;
+};
+
+struct redis *redis_new(struct loop *loop, struct resolver *resolver, const struct redis_options *o);
+/* What is under way is forgotten: no done. */
+void redis_free(struct redis *r);
+/*
+ * The arguments are copied. `key`: index of the argument that says which node of a cluster has it; -1 = any node.
+ * timeout_ms: from now to the reply.
+ */
+void redis_send(struct redis *r, struct redis_command *c, unsigned argc, const struct str *argv, int key,
+		int64_t timeout_ms);
+/* done is not called any more; the command may be freed. Its reply is thrown away when it comes. */
+void redis_cancel(struct redis_command *c);
+bool redis_is_idle(const struct redis *r);
