@@ -35,22 +35,21 @@ static void write_openai_error(struct sbuf *out, struct str type, struct str cod
 	SBUF_LIT(out, "}}");
 }
 
-struct str render_error(struct arena *a, enum ai_family family, int status, struct str code, struct str message,
-			struct str request_id)
+struct str render_error(struct arena *a, const struct render_fault *f)
 {
-	struct str type = str_of(render_error_type(status)), made;
+	struct str type = str_of(render_error_type(f->status)), made;
 	struct sbuf out = { 0 };
 
-	if (family == AI_FAMILY_OPENAI) {
-		write_openai_error(&out, type, code, message);
-	} else if (family == AI_FAMILY_ANTHROPIC) {
+	if (f->family == AI_FAMILY_OPENAI) {
+		write_openai_error(&out, type, f->code, f->message);
+	} else if (f->family == AI_FAMILY_ANTHROPIC) {
 		add_member(&out, STR("{\"type\":\"error\",\"error\":{\"type\":"), type);
-		add_member(&out, STR(",\"message\":"), message);
+		add_member(&out, STR(",\"message\":"), f->message);
 		SBUF_LIT(&out, "}}");
 	} else {
-		add_member(&out, STR("{\"code\":"), code.n ? code : type);
-		add_member(&out, STR(",\"message\":"), message);
-		add_member(&out, STR(",\"request_id\":"), request_id);
+		add_member(&out, STR("{\"code\":"), f->code.n ? f->code : type);
+		add_member(&out, STR(",\"message\":"), f->message);
+		add_member(&out, STR(",\"request_id\":"), f->request_id);
 		sbuf_addc(&out, '}');
 	}
 	made = arena_copy(a, sbuf_str(&out));
