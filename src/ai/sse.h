@@ -3,8 +3,9 @@
  *
  *      sse_give(piece) ──► sse_next ... sse_next == SSE_MORE ──► sse_give(next piece) ... sse_end
  *
- * An event that lies whole in a piece is not copied. What is kept of an incomplete one is bounded by the limit; a
- * longer one ends the reading (SSE_LONG): from then on bytes are no events any more.
+ * The raw bytes of the events in their order are the bytes of the stream, none left out. An event that lies whole in a
+ * piece is not copied. What is kept of an incomplete one is bounded by the limit; a longer one ends the reading
+ * (SSE_LONG): from then on bytes are no events any more, and sse_rest() is what has to go on unread.
  */
 #pragma once
 #include <stdbool.h>
@@ -24,12 +25,16 @@ struct sse_event {
 enum sse_result { SSE_EVENT, SSE_MORE, SSE_LONG };
 
 struct sse {                              /* zero-initialise; sse_free gives its memory back */
-	struct str piece;
+	struct str piece;                 /* what of it was not looked at */
 	char *kept, *joined;
 	size_t n_kept, kept_room, joined_room;
 	size_t limit;                     /* of one event; 0 = SSE_EVENT_MAX */
-	size_t scanned;                   /* bytes of the present event that were looked at */
-	bool line_began, skip_lf, is_long;
+	bool line_began;                  /* the line that the next byte belongs to has bytes */
+	bool skip_lf;                     /* the byte before was a CR: an LF now is part of that line end */
+	bool event_began_after_cr;        /* the same for the first byte of the present event */
+	bool has_begun;                   /* the first event, which may begin with a BOM, is over */
+	bool is_given;                    /* `kept` is an event that the caller has; the next call forgets it */
+	bool is_long;
 	size_t held;                      /* bytes counted in the memory budget */
 };
 
@@ -39,6 +44,6 @@ void sse_give(struct sse *s, struct str piece);
 enum sse_result sse_next(struct sse *s, struct sse_event *e);
 /* The stream is over: what stands there without a blank line behind it, as an event. False: nothing. */
 bool sse_end(struct sse *s, struct sse_event *e);
-/* Bytes that were given and belong to no event yet. */
+/* Bytes that were given and belong to no event yet. After SSE_LONG: until the next sse_give(). */
 struct str sse_rest(const struct sse *s);
 void sse_free(struct sse *s);
