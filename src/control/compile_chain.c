@@ -242,7 +242,7 @@ bool policy_hook(const struct policy_class *class, enum level level, enum leg le
 		*run = is_service ? class->service : NULL;
 		break;
 	case LEG_ATTEMPT:
-		*run = is_service ? class->attempt : NULL;
+		*run = level == LEVEL_ROUTE || is_service ? class->attempt : NULL;
 		break;
 	case LEG_RESPONSE:
 		*run = class->response;

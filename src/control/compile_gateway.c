@@ -118,9 +118,11 @@ static void read_attempts(const struct compiler *c, struct gateway *g)
 	const struct json *idle = feature_value(c->model, g->id, "streamIdleTimeoutMs");
 	const struct json *tells = feature_value(c->model, g->id, "attemptCountHeader");
 	const struct json *body = feature_value(c->model, g->id, "maxBufferedBodyBytes");
+	const struct json *ai = feature_value(c->model, g->id, "ai.max_request_body");
 
 	g->retry_buffer_bytes = buffer && buffer->type == JSON_INT ? (size_t)buffer->integer : 0;
 	g->body_buffer_bytes = body && body->type == JSON_INT ? (size_t)body->integer : 0;
+	g->ai_body_bytes = ai && ai->type == JSON_INT ? (size_t)ai->integer : 0;
 	g->stream_idle_ms = idle && idle->type == JSON_INT ? idle->integer : 0;
 	g->tells_attempts = tells && tells->type == JSON_BOOL && tells->boolean;
 }

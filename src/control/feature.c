@@ -31,8 +31,8 @@ const struct feature features[] = {
 	{ "sessionKeyGeneration", FEATURE_INT, 1, 1000000, NULL, "1", false, true,
 		"Which key seals the session cookies of OIDCAuth. Counting it up by one rotates the key: sessions of "
 		"the generation before go on, older ones end." },
-	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, false,
-		"How many bytes of a request the Ai* policies read." },
+	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, true,
+		"How long a request to a model or an agent may be; longer ones get 413." },
 	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,
 		"How many label combinations the Ai* metrics may have." },
 	{ "ai.fallback.on", FEATURE_TEXTS, 1, 64, NULL, "[\"4xx\",\"5xx\"]", false, false,

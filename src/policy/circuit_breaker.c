@@ -235,6 +235,7 @@ const struct policy_class circuit_breaker = {
 	.summary = "Stops calling a service whose answers are slow or wrong, and probes it later.",
 	.group = "Throttling",
 	.scopes = SCOPE_ROUTES | SCOPE_SERVICE,
+	.speaks_for_service = true,
 	.stage = STAGE_BREAKER,
 	.service_stage = STAGE_SERVICE_BREAKER,
 	.combine = COMBINE_ADD,

@@ -4,6 +4,7 @@
 #include "core/metric.h"
 #include "proxy/attempt_rules.h"
 #include "proxy/balance.h"
+#include "proxy/body.h"
 #include "proxy/worker.h"
 
 #define DRAIN_BYTES 65536                 /* of a dropped answer; more costs more than a new connection */
@@ -13,6 +14,8 @@ static void count(const struct exchange *x, enum service_count what)
 	if (x->service && x->service->counts[what])
 		metric_add(x->service->counts[what], 1);
 }
+
+static bool turn_away(struct exchange *x);
 
 static void arm(struct exchange *x, struct timer *t, int64_t delay_ms)
 {
@@ -29,6 +32,8 @@ static void expire_all(struct timer *t)
 	count(x, SERVICE_TIMEOUT_TOTAL);
 	if (x->call_open && x->phase == EXCHANGE_UPSTREAM && !x->attempt->is_draining)
 		exchange_report_try(x, CALL_TIMEOUT);
+	if (!x->attempt->has_own_timeout && turn_away(x))
+		return;
 	exchange_end_call(x);
 	exchange_fail_upstream(x, REASON_UPSTREAM_TIMEOUT);
 }
@@ -136,6 +141,10 @@ static const struct service *find_next(struct exchange *x, const struct target *
 	while (a->fallback && a->next_target < a->fallback->n) {
 		const struct service *s;
 
+		/* Those of the Fallback are for services that nobody reached. */
+		if (a->fails && a->next_target >= a->n_own && a->was_reached)
+			break;
+
 		*t = &a->fallback->targets[a->next_target++];
 		s = find_service(x, *t);
 		if (s && balance_has_endpoint(x, s, *t))
@@ -153,6 +162,7 @@ static void turn_to(struct exchange *x, const struct service *s, const struct ta
 	x->endpoint = NULL;
 	x->n_tried = 0;
 	a->fell_back = true;
+	a->turns = a->next_target;
 	a->retries = 0;
 	a->was_reached = a->is_exhausted = false;
 	read_settings(x);
@@ -188,10 +198,12 @@ static void give_retry_back(struct exchange *x)
 static void leave(struct exchange *x)
 {
 	give_retry_back(x);
-	x->upstream_failed = true;
-	x->upstream_status = 503;
+	if (!x->upstream_status) {
+		x->upstream_failed = true;
+		x->upstream_status = 503;
+	}
 	pipeline_leave_service(x);
-	x->upstream_failed = false;
+	x->upstream_failed = x->upstream_streams = false;
 	x->upstream_status = 0;
 	/* A Timeout of its own ends with it. */
 	if (x->attempt->has_own_timeout)
@@ -220,6 +232,93 @@ static bool move_on(struct exchange *x)
 bool attempt_finds_none(struct exchange *x)
 {
 	return !x->attempt->was_reached && move_on(x);
+}
+
+/* ---------- answers that count as failures ---------- */
+
+#define TURN_LEAST_MS 50                  /* of the Timeout; with less no service is turned to */
+
+void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rules, const uint64_t statuses[4])
+{
+	struct attempt *a = open_attempt(x);
+	const struct fallback_rules *more = a->fallback;
+	struct fallback_rules *all;
+	struct target *targets;
+
+	if (a->fell_back)
+		return;
+	all = NEW(&x->arena, struct fallback_rules);
+	all->n = rules->n + (more ? more->n : 0);
+	targets = NEW_N(&x->arena, struct target, all->n);
+	for (unsigned i = 0; i < all->n; i++)
+		targets[i] = i < rules->n ? rules->targets[i] : more->targets[i - rules->n];
+	all->targets = targets;
+	a->fallback = all;
+	a->n_own = rules->n;
+	a->fails = statuses;
+}
+
+unsigned exchange_service_turn(const struct exchange *x)
+{
+	return x->attempt ? x->attempt->turns : 0;
+}
+
+static bool may_turn(const struct exchange *x)
+{
+	const struct attempt *a = x->attempt;
+
+	if (!a || !a->fails || !a->fallback || x->phase > EXCHANGE_RESPONSE || a->next_target >= a->n_own)
+		return false;
+	if (a->is_timed && a->has_own_timeout && a->total.deadline_ms - clock_ms() < TURN_LEAST_MS)
+		return false;
+	return x->is_local || attempt_can_replay(x, CALL_RESET);
+}
+
+/* The answer that is there, or whose body a policy waits for, was never there. */
+static void forget_answer(struct exchange *x)
+{
+	pipeline_abort(x);
+	exchange_end_try(x);
+	if (x->hold)
+		hold_free(x);
+	x->part = (struct str){ NULL, 0 };
+	x->part_end = x->is_local = false;
+	x->res.status = 0;
+	x->answered_by = NULL;
+	x->reason = REASON_COMPLETED;
+	x->upstream_head_us = 0;
+	x->phase = EXCHANGE_UPSTREAM;
+}
+
+static bool turn_away(struct exchange *x)
+{
+	const struct service *s;
+	const struct target *t;
+
+	if (!may_turn(x) || !(s = find_next(x, &t)))
+		return false;
+	forget_answer(x);
+	attempt_repeat(x);
+	timer_disarm(&x->attempt->pace);
+	leave(x);
+	turn_to(x, s, t);
+	pipeline_start(x, LEG_SERVICE);
+	return true;
+}
+
+bool exchange_may_refuse(const struct exchange *x)
+{
+	return !x->is_local && may_turn(x);
+}
+
+enum verdict refuse_answer(struct exchange *x)
+{
+	return turn_away(x) ? WAIT : NEXT;
+}
+
+bool attempt_turns(struct exchange *x)
+{
+	return turn_away(x);
 }
 
 /* ---------- bodies ---------- */
@@ -413,7 +512,7 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 
 	timer_disarm(&a->pace);
 	if (has_answer(x))
-		return false;
+		return turn_away(x);
 	/* A TLS handshake that the upstream ended after we had begun to send: none of it was read. */
 	const enum call_failure as = what == CALL_RESET && x->call.tls_failure ? CALL_CONNECT : what;
 
@@ -426,6 +525,8 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 		plan(x);
 		return true;
 	}
+	if (turn_away(x))
+		return true;
 	/* Nobody had the request yet: it may go elsewhere, whatever its method. */
 	if (a->was_reached || a->body_went_on)
 		return false;
@@ -453,6 +554,9 @@ bool attempt_refuses(struct exchange *x)
 		plan(x);
 		return true;
 	}
+	if (a->fails && x->res.status >= 400 && x->res.status < 656 && !x->is_tunnel &&
+	    (a->fails[(x->res.status - 400) / 64] >> (x->res.status - 400) % 64 & 1) && turn_away(x))
+		return true;
 	stop_clocks(x);
 	return false;
 }

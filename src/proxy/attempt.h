@@ -29,7 +29,10 @@ struct attempt {
 	struct timer pace;                /* the limit of one try, or the pause before the next one */
 	struct retain_reader replay;      /* how much of the kept body was sent again */
 	unsigned retries;                 /* made */
+	const uint64_t *fails;            /* exchange_set_fallback(): statuses that count as failures; NULL = not asked */
+	unsigned n_own;                   /* targets of it: the first ones; what follows are those of the Fallback */
 	unsigned next_target;             /* of the fallback */
+	unsigned turns;                   /* services that were turned to */
 	unsigned tried_room;
 	unsigned drained;                 /* bytes */
 	bool has_own_timeout;             /* the Timeout is the route's: a fallback service does not change it */
@@ -84,6 +87,8 @@ void attempt_repeat(struct exchange *x);
 bool attempt_goes_on(struct exchange *x, enum call_failure what);
 /* x->res is the head of an answer. True: it is dropped for another try. Else the client gets it. */
 bool attempt_refuses(struct exchange *x);
+/* A policy refused the request for its service. True: the exchange goes on at another service. */
+bool attempt_turns(struct exchange *x);
 /* n bytes of the body of a dropped answer came; `end`: the last ones. */
 void attempt_drain(struct exchange *x, size_t n, bool end);
 /* No other try follows this one, whatever becomes of it. */

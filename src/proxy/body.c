@@ -156,7 +156,7 @@ struct retained *exchange_retained(const struct exchange *x)
 
 void exchange_replace_request_body(struct exchange *x, struct str body)
 {
-	BUG_ON(!x->body || !x->body->is_whole || x->attempts > 0);
+	BUG_ON(!x->body || !x->body->is_whole || x->call_open);
 	retain_renew(x);
 	retain_gather(x->retained, body, body.n);
 	x->retained->is_whole = true;

@@ -52,6 +52,8 @@ struct pieces {
 	char *kept;                       /* of a piece whose hook waits */
 	size_t room;
 	bool is_walking;                  /* the leg is under way */
+	bool is_held;                     /* exchange_hold_upstream() */
+	bool is_over;                     /* the last piece was passed */
 };
 /* The head is about to be sent: whether the body has to go this way. */
 bool pieces_are_wanted(const struct exchange *x);

@@ -110,7 +110,7 @@ bool pieces_are_wanted(const struct exchange *x)
 	if (x->is_local || x->is_tunnel || x->stream.req.method == METHOD_HEAD)
 		return false;
 	return x->site->gateway->policies->legs[LEG_DATA].n | x->site->domain_policies->legs[LEG_DATA].n |
-	       x->route->policies->legs[LEG_DATA].n;
+	       x->route->policies->legs[LEG_DATA].n | x->service->policies->legs[LEG_DATA].n;
 }
 
 static void drop_pieces(struct arena_defer *d)
@@ -159,18 +159,52 @@ void pieces_take(struct exchange *x, struct str data, bool end)
 
 void pieces_pass(struct exchange *x)
 {
+	struct pieces *p = x->pieces;
 	bool is_taken = true;
 
-	x->pieces->is_walking = false;
+	p->is_walking = false;
+	if (x->part_end) {
+		p->is_over = true;
+		outcome_settle(x);
+	}
 	if (x->part.n > 0 || x->part_end)
 		is_taken = stream_send(&x->stream, NULL, x->part, x->part_end);
 	x->part = (struct str){ NULL, 0 };
 	if (!x->call_open)
 		return;
-	if (is_taken)
+	if (is_taken && !p->is_held)
 		call_resume(&x->call);
 	else
 		call_pause(&x->call);
+}
+
+void exchange_end_pieces(struct exchange *x)
+{
+	if (x->call_open)
+		exchange_end_call(x);
+	x->part_end = true;
+}
+
+void exchange_poke_pieces(struct exchange *x)
+{
+	if (x->pieces && !x->pieces->is_walking && !x->pieces->is_over && x->phase == EXCHANGE_SENDING)
+		pieces_take(x, (struct str){ NULL, 0 }, false);
+}
+
+void exchange_hold_upstream(struct exchange *x, bool hold)
+{
+	x->pieces->is_held = hold;
+}
+
+void exchange_replace_response_body(struct exchange *x, struct str body)
+{
+	BUG_ON(x->walk.leg != LEG_RESPONSE || !x->part_end);
+	x->part = body;
+	if (x->stream.req.method == METHOD_HEAD)
+		return;
+	x->res.framing = FRAMING_LENGTH;
+	x->res.content_length = body.n;
+	x->res.length_known = true;
 }
 
 struct str exchange_piece(const struct exchange *x, bool *is_last)

@@ -15,7 +15,6 @@
 #include "proxy/secure.h"
 #include "proxy/side_call.h"
 #include "proxy/upstream_tls.h"
-#include "proxy/side_call.h"
 #include "proxy/worker.h"
 
 const struct reason reasons[REASON_COUNT] = {
@@ -353,12 +352,27 @@ enum verdict reply(struct exchange *x, int status, struct str content_type, stru
 	return REPLY;
 }
 
+/* As the client's API says errors. */
+static enum verdict reply_shaped(struct exchange *x, int status, const char *code, struct str message)
+{
+	error_shape *shape = x->shape_error ? x->shape_error : x->route->shape_error;
+
+	return reply(x, status, STR("application/json"), shape(x, status, code, message));
+}
+
+void exchange_shape_errors(struct exchange *x, error_shape *shape)
+{
+	x->shape_error = shape;
+}
+
 enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message)
 {
 	struct sbuf text = { 0 };
 
 	if (grpc_is_request(&x->stream.req))
 		return grpc_reply(x, grpc_status_of(status), message);
+	if (UNLIKELY(x->shape_error || (x->route && x->route->shape_error)))
+		return reply_shaped(x, status, code, message);
 	SBUF_LIT(&text, "{\"errorCode\":");
 	json_quote(&text, str_of(code));
 	SBUF_LIT(&text, ",\"errorMessage\":");
@@ -467,7 +481,7 @@ static void drained(struct stream *s)
 	struct exchange *x = of(s);
 
 	/* A data hook that waits holds the upstream back, whatever the client takes. */
-	if (x->call_open && !x->wait)
+	if (x->call_open && !x->wait && !(x->pieces && x->pieces->is_held))
 		call_resume(&x->call);
 }
 
@@ -487,6 +501,8 @@ static void closed(struct stream *s, enum stream_end how)
 		x->end = (uint8_t)how;
 		exchange_end_call(x);
 		x->phase = EXCHANGE_OVER;
+		if (x->n_owed > 0)
+			pipeline_ending(x);
 		exchange_record(x, how);
 		pipeline_done(x);
 	}
@@ -587,6 +603,32 @@ void exchange_choose_lane(struct exchange *x, struct str tag, const struct lane_
 void exchange_keep_flag(struct exchange *x, const char *flag)
 {
 	x->flag = flag;
+}
+
+struct chat *exchange_chat(const struct exchange *x)
+{
+	return x->chat;
+}
+
+void exchange_set_chat(struct exchange *x, struct chat *c)
+{
+	x->chat = c;
+}
+
+void exchange_choose_target(struct exchange *x, unsigned target)
+{
+	BUG_ON(!x->route || target >= x->route->n_targets);
+	x->chosen_target = target + 1;
+}
+
+struct str exchange_service_id(const struct exchange *x)
+{
+	return x->service ? x->service->id : (struct str){ NULL, 0 };
+}
+
+void exchange_keep_member(struct exchange *x, struct str member)
+{
+	x->member = member;
 }
 
 bool exchange_is_upstream_response(const struct exchange *x)

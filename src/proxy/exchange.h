@@ -39,9 +39,9 @@ struct owed {
 
 /* Walks the chains of one leg that have steps left, merged by order, broad level first. */
 struct walk {
-	const struct chain *chains[LEVEL_COUNT];
-	uint16_t at[LEVEL_COUNT];
-	uint8_t levels[LEVEL_COUNT];      /* enum level of each */
+	const struct chain *chains[LEVEL_COUNT + 1];
+	uint16_t at[LEVEL_COUNT + 1];
+	uint8_t levels[LEVEL_COUNT + 1];  /* enum level of each */
 	uint8_t n;
 	uint8_t leg;                      /* enum leg */
 };
@@ -96,6 +96,10 @@ struct exchange {
 	struct str tls_record;            /* secure_record(); absent in the clear */
 	struct str request_id;
 	struct str consumer, consumer_id; /* exchange_set_consumer(): its name, and the resource where there is one */
+	struct chat *chat;                /* of ai/: a request to a model, or NULL */
+	error_shape *shape_error;         /* exchange_shape_errors(), or NULL */
+	struct str member;                /* exchange_keep_member(); absent = none */
+	unsigned chosen_target;           /* exchange_choose_target(), from 1; 0 = none */
 	struct token_facts *token;        /* exchange_set_token(); NULL: none was verified */
 	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
 	/* policies */
@@ -210,6 +214,7 @@ bool pipeline_ask_claim(struct exchange *x);
 void pipeline_resume(struct exchange *x);                         /* the wait is over */
 void pipeline_abort(struct exchange *x);                          /* cancels the wait */
 void pipeline_settle(struct exchange *x);                         /* settled hooks of what was entered */
+void pipeline_ending(struct exchange *x);                         /* ending hooks, oldest first */
 void pipeline_done(struct exchange *x);                           /* done hooks, newest first */
 void pipeline_leave_service(struct exchange *x);                  /* those of the service: another one follows */
 /* After a FAIL of x->step: whether its class lets pass. False: x->res is the refusal. */

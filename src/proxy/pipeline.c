@@ -6,6 +6,7 @@
  * from the moment a step is entered.
  */
 #include "core/clock.h"
+#include "proxy/attempt.h"
 #include "proxy/body.h"
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
@@ -28,6 +29,8 @@ static void open_walk(struct exchange *x, enum leg leg)
 	w->leg = (uint8_t)leg;
 	w->n = 0;
 	if (leg == LEG_SERVICE || leg == LEG_ATTEMPT) {
+		if (leg == LEG_ATTEMPT)
+			add_chain(w, x->route->policies, LEVEL_ROUTE);
 		add_chain(w, x->service->policies, LEVEL_SERVICE);
 		return;
 	}
@@ -37,6 +40,8 @@ static void open_walk(struct exchange *x, enum leg leg)
 	add_chain(w, x->site->domain_policies, LEVEL_DOMAIN);
 	if (x->route)
 		add_chain(w, x->route->policies, LEVEL_ROUTE);
+	if (x->service && leg != LEG_REQUEST)
+		add_chain(w, x->service->policies, LEVEL_SERVICE);
 }
 
 /* The chain `from` is at its end: the others keep their order. */
@@ -202,6 +207,8 @@ static bool refused(struct exchange *x, enum verdict verdict)
 	}
 	if (verdict == FAIL && pipeline_may_pass(x))
 		return true;
+	if (UNLIKELY(x->walk.leg == LEG_SERVICE && x->step->class->speaks_for_service && x->attempt) && attempt_turns(x))
+		return false;
 	if (x->walk.leg != LEG_RESPONSE) {
 		replied(x);
 		return false;
@@ -320,6 +327,13 @@ void pipeline_abort(struct exchange *x)
 		w->cancel(w);
 }
 
+void pipeline_ending(struct exchange *x)
+{
+	for (unsigned i = 0; i < x->n_owed; i++)
+		if (x->owed[i].step->class->ending)
+			x->owed[i].step->class->ending(x, x->owed[i].step);
+}
+
 void pipeline_done(struct exchange *x)
 {
 	while (x->n_owed > 0) {
@@ -335,14 +349,18 @@ void pipeline_done(struct exchange *x)
 
 void pipeline_leave_service(struct exchange *x)
 {
-	while (x->n_owed > 0 && x->owed[x->n_owed - 1].step->level == LEVEL_SERVICE) {
-		const struct step *s = x->owed[x->n_owed - 1].step;
+	for (unsigned i = x->n_owed; i-- > 0;) {
+		const struct step *s = x->owed[i].step;
 
+		if (s->level != LEVEL_SERVICE)
+			continue;
 		if (s->class->settled)
 			s->class->settled(x, s);
 		if (s->class->done)
 			s->class->done(x, s);
 		x->n_owed--;
+		for (unsigned k = i; k < x->n_owed; k++)
+			x->owed[k] = x->owed[k + 1];
 	}
 }
 

@@ -24,12 +24,11 @@ const char *const stage_names[STAGE_COUNT] = {
 	[STAGE_HEADERS] = "headers",
 	[STAGE_REWRITE] = "rewrite",
 	[STAGE_PICK] = "pick",
+	[STAGE_AI_FALLBACK] = "ai.fallback",
 	[STAGE_SERVICE_RATE] = "service.rate",
 	[STAGE_SERVICE_BREAKER] = "service.breaker",
-	[STAGE_AI_FALLBACK] = "ai.fallback",
 	[STAGE_AI_GUARD] = "ai.guard",
 	[STAGE_MIRROR] = "mirror",
-	[STAGE_AI_SHAPE] = "ai.shape",
 	[STAGE_DISPATCH] = "dispatch",
 	[STAGE_SETTING] = "setting",
 };

@@ -42,8 +42,7 @@ enum stage {
 	STAGE_RATE, STAGE_CONCURRENCY, STAGE_TERMINAL, STAGE_BREAKER, STAGE_LANE,
 	STAGE_WAF_BODY, STAGE_AI_CLASSIFY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS, STAGE_AI_SEARCH,
 	STAGE_HEADERS, STAGE_REWRITE, STAGE_PICK,
-	STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_FALLBACK, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_AI_SHAPE,
-	STAGE_DISPATCH,
+	STAGE_AI_FALLBACK, STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_DISPATCH,
 	STAGE_SETTING,                    /* has no step: its apply() writes into the settings */
 	STAGE_COUNT
 };
@@ -164,6 +163,7 @@ struct policy_class {
 	enum combine combine;
 	/* several attachments of this class on one resource combine (IpAccessControl) */
 	bool many_per_resource;
+	bool speaks_for_service;          /* what its service hook refuses is a failure of the service: others are turned to */
 	bool is_enforced;                 /* false: stored and validated, attachment status Degraded */
 	bool fails_open;                  /* fail(): let the request pass, or answer fail_status */
 	int fail_status;
@@ -248,6 +248,8 @@ struct policy_class {
 	 */
 	done_hook *settled;
 	done_hook *done;
+	/* The exchange is over, before its record is written and the done hooks run; only with `done`. */
+	done_hook *ending;
 	/*
 	 * Dry runs (dry_run.h) ask what would become of a request, on the control thread. is_pure: the hooks above
 	 * change nothing but the exchange and never wait, so they are run as they are. explain stands in for request,
@@ -311,6 +313,10 @@ struct wait;
 enum verdict reply(struct exchange *x, int status, struct str content_type, struct str body);
 /* {errorCode, errorMessage, requestId} as application/json. */
 enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message);
+/* Body of an error of ours, as JSON, for clients of an API that has a form of its own for it. */
+typedef struct str error_shape(struct exchange *x, int status, const char *code, struct str message);
+/* From here on, instead of that of the route. */
+void exchange_shape_errors(struct exchange *x, error_shape *shape);
 /* Closes the connection without a byte (L4 lists on Domain and Route). */
 enum verdict reply_close(struct exchange *x);
 enum verdict await(struct exchange *x, struct wait *w, hook *then);
@@ -377,13 +383,16 @@ struct str exchange_service_id(const struct exchange *x);
 unsigned exchange_service_turn(const struct exchange *x);
 /*
  * Service leg: these services are turned to, in their order, when this one fails, instead of those of its Fallback.
- * `statuses`: bit i: an answer with status 400 + i is a failure too. Both must live as long as the exchange. With NULL:
- * none.
+ * `statuses`: bit i: an answer with status 400 + i is a failure too. Both must live as long as the exchange.
  */
 void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rules, const uint64_t statuses[4]);
-/* Response leg, before a byte of the answer went on: it counts as failed. False: nothing is left to turn to. */
-bool exchange_refuse_answer(struct exchange *x);
-/* A member of the access record: ,"name":value as JSON, which must live as long as the exchange. */
+/*
+ * Response leg, before a byte of the answer went on: whether a service is left to turn to instead. refuse_answer(): it
+ * is turned to now, as after a failure.
+ */
+bool exchange_may_refuse(const struct exchange *x);
+enum verdict refuse_answer(struct exchange *x);
+/* A member of the access record: ,"name":value as JSON, which must live as long as the exchange; the last one counts. */
 void exchange_keep_member(struct exchange *x, struct str member);
 /* zeroed state_size bytes of this policy, made on first use: the same ones in all its hooks */
 void *exchange_state(struct exchange *x, const struct step *s);

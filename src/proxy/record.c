@@ -19,6 +19,7 @@
 #undef NUMBER
 #define TEXT_MAX 512
 #define RECORD_MAX (12 * TEXT_MAX * 6 + 1024)
+#define MEMBER_MAX 262144                  /* of exchange_keep_member() */
 #define RECORD_NAME_MAX 64
 #define RECORD_FRAGMENT_MAX (RECORD_NAME_MAX + 6 * TEXT_MAX + 32)
 
@@ -192,7 +193,7 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 {
 	const struct reason *r = &reasons[x->reason];
 	const char *flag = x->flag ? x->flag : r->flag;
-	char *line = log_reserve(RECORD_MAX), *out = line;
+	char *line = log_reserve(RECORD_MAX + x->member.n), *out = line;
 
 	if (!line)
 		return;
@@ -221,6 +222,8 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	else if (*flag)
 		out = PLAIN(out, "flag", str_of(flag));
 	out = PLAIN(out, "reason", str_of(r->text));
+	if (UNLIKELY(x->member.n > 0) && x->member.n <= MEMBER_MAX)
+		out = str_put(out, x->member);
 	out = STR_PUT(out, "}\n");
 	log_commit((size_t)(out - line));
 }

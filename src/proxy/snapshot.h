@@ -87,6 +87,7 @@ struct service {
 	struct part part;
 	struct str id, name;
 	struct str record;                /* ,"service":"name" */
+	const struct chat_service *ai;    /* of ai/: a provider of models or agents; NULL = none */
 	uint64_t hash;                    /* pmap_hash(id) */
 	struct endpoint *endpoints;
 	unsigned n_endpoints;
@@ -146,6 +147,8 @@ struct route {
 	struct str api_id;                /* of the API that an operation is of; absent = none */
 	enum match_type match;
 	struct str path;                  /* as configured, base path included; "/a/" as a prefix does not match "/a" */
+	const struct chat_api *ai;        /* of ai/: a model or agent API; NULL = none */
+	error_shape *shape_error;         /* of what the gateway answers itself; NULL = the usual one */
 	bool has_base;                    /* an API's operation: the first segments are those of the base path */
 	uint8_t base_segments;
 	bool ignore_case;
@@ -180,6 +183,7 @@ struct gateway {
 	unsigned key_generation;          /* exchange_key_generation() */
 	size_t retry_buffer_bytes;        /* of a request body, kept for retries and copies */
 	size_t body_buffer_bytes;         /* of a request body that a policy wants whole */
+	size_t ai_body_bytes;             /* the same of requests to models and agents */
 	int64_t stream_idle_ms;           /* silence of a stream (events, gRPC, WebSocket); 0 = without limit */
 	struct traffic traffic;           /* of requests that match no route */
 	struct arena arena;

@@ -32,6 +32,8 @@ static const struct target *pick_target(struct exchange *x)
 {
 	const struct route *r = x->route;
 
+	if (UNLIKELY(x->chosen_target > 0))
+		return &r->targets[x->chosen_target - 1];
 	if (r->n_targets <= 1 || r->weight_sum == 0)
 		return r->n_targets ? &r->targets[0] : NULL;
 	uint32_t at = (uint32_t)((uint64_t)worker_random(x->worker) * r->weight_sum >> 32);
@@ -393,7 +395,9 @@ static void body(struct call *c, char *data, size_t n, bool end)
 		x->stream.trailers = c->res.trailers;
 	if (end && !x->is_tunnel) {
 		exchange_end_call(x);
-		outcome_settle(x);
+		/* What the data hooks make of the last piece belongs to the outcome. */
+		if (!x->pieces)
+			outcome_settle(x);
 	}
 	if (UNLIKELY(x->pieces != NULL)) {
 		pieces_take(x, (struct str){ data, n }, end);
