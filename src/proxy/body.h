@@ -54,6 +54,8 @@ struct pieces {
 	bool is_walking;                  /* the leg is under way */
 	bool is_held;                     /* exchange_hold_upstream() */
 	bool is_over;                     /* the last piece was passed */
+	bool is_poked;                    /* while the leg was under way */
+	const struct step *ends_at;       /* the step that keeps the end to itself; those before it have seen it */
 };
 /* The head is about to be sent: whether the body has to go this way. */
 bool pieces_are_wanted(const struct exchange *x);

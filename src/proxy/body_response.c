@@ -170,12 +170,12 @@ void pieces_pass(struct exchange *x)
 	if (x->part.n > 0 || x->part_end)
 		is_taken = stream_send(&x->stream, NULL, x->part, x->part_end);
 	x->part = (struct str){ NULL, 0 };
-	if (!x->call_open)
-		return;
-	if (is_taken && !p->is_held)
+	if (x->call_open && is_taken && !p->is_held)
 		call_resume(&x->call);
-	else
+	else if (x->call_open)
 		call_pause(&x->call);
+	if (p->is_poked)
+		exchange_poke_pieces(x);
 }
 
 void exchange_end_pieces(struct exchange *x)
@@ -187,8 +187,19 @@ void exchange_end_pieces(struct exchange *x)
 
 void exchange_poke_pieces(struct exchange *x)
 {
-	if (x->pieces && !x->pieces->is_walking && !x->pieces->is_over && x->phase == EXCHANGE_SENDING)
-		pieces_take(x, (struct str){ NULL, 0 }, false);
+	struct pieces *p = x->pieces;
+
+	if (!p || p->is_over || x->phase != EXCHANGE_SENDING)
+		return;
+	p->is_poked = p->is_walking;
+	if (!p->is_poked)
+		pieces_take(x, (struct str){ NULL, 0 }, p->ends_at != NULL);
+}
+
+void exchange_hold_end(struct exchange *x)
+{
+	x->pieces->ends_at = x->step;
+	x->part_end = false;
 }
 
 void exchange_hold_upstream(struct exchange *x, bool hold)
@@ -209,7 +220,9 @@ void exchange_replace_response_body(struct exchange *x, struct str body)
 
 struct str exchange_piece(const struct exchange *x, bool *is_last)
 {
-	*is_last = x->part_end;
+	const struct pieces *p = x->pieces;
+
+	*is_last = x->part_end && !(p && p->ends_at && x->step->order < p->ends_at->order);
 	return x->part;
 }
 

@@ -367,6 +367,11 @@ void exchange_end_pieces(struct exchange *x);
 void exchange_poke_pieces(struct exchange *x);
 /* Of `data` hooks that hold pieces back: the upstream is not read until the next poke. */
 void exchange_hold_upstream(struct exchange *x, bool hold);
+/*
+ * Of a `data` hook with the last piece, which has more to say than it can now: for the hooks behind it this is not the
+ * end. Each poke from now on is a last, empty piece for this hook; those before it see the end once.
+ */
+void exchange_hold_end(struct exchange *x);
 /* Response leg: pieces will be replaced, so that the length the upstream promised does not hold. */
 void exchange_drop_length(struct exchange *x);
 
