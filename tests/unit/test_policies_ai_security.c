@@ -649,7 +649,11 @@ static const struct json *find_resource(const struct attach_target *t, const cha
 	static const char *const documents[] = {
 		"{'kind':'service','id':'svc-1','gatewayId':'gw-1'}",
 		("{'kind':'service','id':'svc-ai','gatewayId':'gw-1',"
-		 "'aiServiceConfig':{'provider':'qwen','apiKeys':['k']}}"),
+		 "'aiServiceConfig':{'provider':'qwen','address':'https://a.example/?api-version=1','apiKeys':['k']}}"),
+		("{'kind':'service','id':'svc-bare','gatewayId':'gw-1',"
+		 "'aiServiceConfig':{'provider':'qwen','address':'https://a.example/?x=1','apiKeys':['k']}}"),
+		("{'kind':'service','id':'svc-keyless','gatewayId':'gw-1',"
+		 "'aiServiceConfig':{'provider':'qwen','address':'https://a.example','apiKeys':[]}}"),
 		"{'kind':'service','id':'svc-far','gatewayId':'gw-2'}",
 		"{'kind':'domain','id':'dom-1','gatewayId':'gw-1'}",
 	};
@@ -689,6 +693,15 @@ static const struct test_case attach_cases[] = {
 	{ "CAC embedding service", &ai_cache,
 	  "{'cacheMode':'semantic'," VECTOR_OK ",'embeddingConfig':{'type':'azure','serviceId':'svc-ai'}}",
 	  NULL },
+	{ "CAC embedding service without api-version", &ai_cache,
+	  "{'cacheMode':'semantic'," VECTOR_OK ",'embeddingConfig':{'type':'azure','serviceId':'svc-bare'}}",
+	  "embeddingConfig.serviceId" },
+	{ "CAC embedding service of dashscope", &ai_cache,
+	  "{'cacheMode':'semantic'," VECTOR_OK ",'embeddingConfig':{'type':'dashscope','serviceId':'svc-bare'}}",
+	  NULL },
+	{ "CAC embedding service without key", &ai_cache,
+	  "{'cacheMode':'semantic'," VECTOR_OK ",'embeddingConfig':{'type':'dashscope','serviceId':'svc-keyless'}}",
+	  "embeddingConfig.serviceId" },
 	{ "JWT domainId exists", &jwt_auth, RESOURCE("{'domainId':'dom-1'}"), NULL },
 	{ "JWT domainId unknown", &jwt_auth, RESOURCE("{'path':'/a'},{'domainId':'dom-2'}"),
 		"authResources[1].domainId" },
