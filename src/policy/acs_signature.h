@@ -1,8 +1,8 @@
 /*
  * acs_signature.h -- ACS3-HMAC-SHA256: how calls to Alibaba Cloud services prove whose they are.
  *
- * The signature covers method, path, query, Host, Content-Type, all x-acs-* lines and the body. The same texts have to be
- * sent: whoever changes a byte of them afterwards is refused there.
+ * The signature covers method, path, query, Host, Content-Type, all x-acs-* lines and the body. The same texts have to
+ * be sent: whoever changes a byte of them afterwards is refused there.
  *
  *      canonical = METHOD \n path \n query, sorted \n "name:value\n" of each line, sorted \n names \n sha256(body)
  *      signature = hmac(secret, "ACS3-HMAC-SHA256" \n sha256(canonical)), all in hex
@@ -27,7 +27,7 @@ struct acs_request {
 };
 
 #define ACS_LINES_MAX 8
-/* The lines to send, Host excepted: Content-Type, x-acs-*, and Authorization where the key is one. Texts in the arena. */
+/* The lines to send, Host excepted: Content-Type, x-acs-*, Authorization if there is a key. Texts in the arena. */
 unsigned acs_sign(const struct acs_key *key, const struct acs_request *r, struct arena *a,
 		  struct header lines[ACS_LINES_MAX]);
 /* 32 random hex digits in the form of a UUID (version 4). */

@@ -98,7 +98,8 @@ static struct str describe_failure(struct arena *a, const struct side_call *c)
 	if (c->detail)
 		return arena_printf(a, "%s: %s", side_failure_text(c->failure), c->detail);
 	if (c->error)
-		return arena_printf(a, "%s: %s", side_failure_text(c->failure), strerror_r(c->error, text, sizeof text));
+		return arena_printf(a, "%s: %s", side_failure_text(c->failure),
+				    strerror_r(c->error, text, sizeof text));
 	return str_of(side_failure_text(c->failure));
 }
 
@@ -116,7 +117,8 @@ static void answered(struct side_call *c)
 		return;
 	}
 	if (c->res.status != 200) {
-		end_broken(g, "its answer has another status than 200", arena_printf(a, "it answered %d", c->res.status));
+		end_broken(g, "its answer has another status than 200",
+			   arena_printf(a, "it answered %d", c->res.status));
 		return;
 	}
 	guard_judge(&v, a, c->body, g->bars);
@@ -146,8 +148,9 @@ static void send_piece(struct guard_call *g)
 	struct header lines[ACS_LINES_MAX];
 	struct arena scratch = { 0 };
 	struct side_request request = {
-		.kind = SIDE_GUARD, .url = q->url, .target = q->target, .authority = q->authority, .method = STR("POST"),
-		.headers = lines, .timeout_ms = g->plan->timeout_ms, .body_max = ANSWER_BYTES_MAX, .may_repeat = true,
+		.kind = SIDE_GUARD, .url = q->url, .target = q->target, .authority = q->authority,
+		.method = STR("POST"), .headers = lines, .timeout_ms = g->plan->timeout_ms,
+		.body_max = ANSWER_BYTES_MAX, .may_repeat = true,
 	};
 
 	drop_call(g);

@@ -3,8 +3,8 @@
  *
  *      guard_call_start(text) ──► piece 1 ──► piece 2 ... the last one, or one that blocks, or fails ──► over
  *
- * A piece has at most 1800 code points (the service takes 2000), and begins with the last 100 of the one before, so that
- * what lies across a cut is seen whole. All pieces of a text, and all windows of a stream, go under one session.
+ * A piece has at most 1800 code points (the service takes 2000), and begins with the last 100 of the one before, so
+ * that what lies across a cut is seen whole. All pieces of a text, and all windows of a stream, go under one session.
  */
 #pragma once
 #include "core/field.h"

@@ -42,7 +42,8 @@ static void add_label(struct guard_verdict *v, struct str label)
 	size_t n = strlen(v->label);
 
 	/* "nonLabel": the service found nothing. */
-	if (label.n == 0 || label.n > 64 || str_equal_nocase(label, STR("nonLabel")) || n + 1 + label.n > GUARD_LABEL_MAX)
+	if (label.n == 0 || label.n > 64 || str_equal_nocase(label, STR("nonLabel")) ||
+	    n + 1 + label.n > GUARD_LABEL_MAX)
 		return;
 	for (struct str rest = { v->label, n }, part; rest.n > 0 && str_split(&rest, ',', &part);)
 		if (str_equal(part, label))

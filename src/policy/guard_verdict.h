@@ -24,8 +24,8 @@ struct guard_verdict {
 	bool is_read;                     /* it is a verdict; else `broken` says what is wrong, in static words */
 	const char *broken;
 	bool blocks;
-	bool has_unknown;                 /* a level that is no known word: what else was said counts only if it blocks */
-	int levels[RISK_TYPES];           /* highest that was said; -1 = nothing (RISK_GLOBAL: of types unknown to us) */
+	bool has_unknown;                 /* a level that is no known word: the rest counts only if it blocks */
+	int levels[RISK_TYPES];           /* highest that was said; -1 = nothing (RISK_GLOBAL: of other types) */
 	char label[GUARD_LABEL_MAX + 1];  /* what was found, comma-separated; printable; "" = nothing */
 	char request_id[GUARD_ID_MAX + 1];
 	struct str answer;                /* what the service would have people told; in the arena; absent = nothing */

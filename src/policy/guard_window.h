@@ -4,9 +4,9 @@
  *      add ──► [ under judgement | gathering ] ── pass ──► out, unchanged and in order
  *                       ▲  close: the text of what gathered, with the end of the text before it
  *
- * A window closes when its text has reached the limit, 3 s after its first text, when it holds too many bytes, and at the
- * end of the answer. Events that say nothing wait only behind such that do. One window is under judgement at a time;
- * what comes meanwhile gathers in the next one.
+ * A window closes when its text has reached the limit, 3 s after its first text, when it holds too many bytes, and at
+ * the end of the answer. Events that say nothing wait only behind such that do. One window is under judgement at a
+ * time; what comes meanwhile gathers in the next one.
  *
  * Held bytes count for the thread's memory budget.
  */

@@ -53,8 +53,8 @@ static void test_signature_is_the_one_others_compute(void **state)
 	assert_str(find_line(lines, n, "x-acs-content-sha256"),
 		   "e200561fc0bcf28b3f6131aad4c8117b82ade9d30843dc99605794724a83daa6");
 	assert_str(find_line(lines, n, "Authorization"),
-		   "ACS3-HMAC-SHA256 Credential=LTAI-test,SignedHeaders=content-type;host;x-acs-action;x-acs-content-sha256;"
-		   "x-acs-date;x-acs-signature-nonce;x-acs-version,"
+		   "ACS3-HMAC-SHA256 Credential=LTAI-test,SignedHeaders=content-type;host;x-acs-action;"
+		   "x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version,"
 		   "Signature=fa0da93018bc6493c901dc01bbaae8a27660c7b9bbc4393501fd2a8c3ae65fae");
 	arena_free(&a);
 }
@@ -82,7 +82,9 @@ static void test_signature_covers_path_query_and_token(void **state)
 
 static void test_half_a_key_is_none(void **state)
 {
-	const struct acs_key keys[] = { { { 0 }, { 0 }, { 0 } }, { STR("id"), STR(""), { 0 } }, { STR(""), STR("s"), { 0 } } };
+	const struct acs_key keys[] = {
+		{ { 0 }, { 0 }, { 0 } }, { STR("id"), STR(""), { 0 } }, { STR(""), STR("s"), { 0 } },
+	};
 	struct acs_request r = { .host = STR("h"), .target = STR("/"), .action = STR("A"), .version = STR("1"),
 				 .content_type = STR("t"), .body = STR("b"), .nonce = STR("n") };
 
@@ -224,7 +226,7 @@ static void test_levels_against_bars(void **state)
 		{ GUARD_DOC("{\"Detail\":[{\"Type\":\"promptAttack\",\"Level\":\"low\"},"
 			    "{\"Type\":\"maliciousUrl\",\"Level\":\"high\"}]}"), GUARD_HIGH, true },
 		{ GUARD_DOC("{\"Detail\":[{\"Type\":\"sensitiveData\",\"Level\":\"S3\"}]}"), GUARD_HIGH, true },
-		{ GUARD_DOC("{\"Detail\":[{\"Type\":\"modelHallucination\",\"Level\":\"medium\"}]}"), GUARD_HIGH, false },
+		{ GUARD_DOC("{\"Detail\":[{\"Type\":\"modelHallucination\",\"Level\":\"low\"}]}"), GUARD_HIGH, false },
 		{ GUARD_DOC("{\"Detail\":[{\"Type\":\"waterMark\",\"Level\":\"high\"}]}"), GUARD_HIGH, true },
 		/* What blocks blocks, whatever else is not understood. */
 		{ GUARD_DOC("{\"RiskLevel\":\"terrible\",\"AttackLevel\":\"high\"}"), GUARD_HIGH, true },
@@ -251,8 +253,9 @@ static void test_each_dimension_has_its_bar(void **state)
 		const char *type;
 		enum guard_risk risk;
 	} details[] = {
-		{ "contentModeration", RISK_CONTENT }, { "promptAttack", RISK_ATTACK }, { "sensitiveData", RISK_SENSITIVE },
-		{ "maliciousUrl", RISK_URL }, { "modelHallucination", RISK_HALLUCINATION }, { "anything", RISK_GLOBAL },
+		{ "contentModeration", RISK_CONTENT }, { "promptAttack", RISK_ATTACK },
+		{ "sensitiveData", RISK_SENSITIVE }, { "maliciousUrl", RISK_URL },
+		{ "modelHallucination", RISK_HALLUCINATION }, { "anything", RISK_GLOBAL },
 	};
 
 	(void)state;
@@ -261,7 +264,8 @@ static void test_each_dimension_has_its_bar(void **state)
 		struct guard_bars bars = bars_of(GUARD_HIGH);
 		char body[256];
 
-		snprintf(body, sizeof body, GUARD_DOC("{\"Detail\":[{\"Type\":\"%s\",\"Level\":\"medium\"}]}"), details[i].type);
+		snprintf(body, sizeof body, GUARD_DOC("{\"Detail\":[{\"Type\":\"%s\",\"Level\":\"medium\"}]}"),
+			 details[i].type);
 		assert_false(judge(&a, body, bars).blocks);
 		bars.of[details[i].risk] = GUARD_MEDIUM;
 		assert_true(judge(&a, body, bars).blocks);
@@ -274,12 +278,15 @@ static void test_what_is_no_verdict_never_passes(void **state)
 	static const char *const bodies[] = {
 		"", "not json", "null", "[]", "\"x\"", "{}", "{\"Code\":200}", "{\"Code\":200,\"Data\":null}",
 		"{\"Code\":200,\"Data\":[]}", "{\"Code\":\"200\",\"Data\":{\"RiskLevel\":\"none\"}}",
-		"{\"Code\":400,\"Data\":{\"RiskLevel\":\"none\"}}", "{\"Code\":200.0,\"Data\":{\"RiskLevel\":\"none\"}}",
+		"{\"Code\":400,\"Data\":{\"RiskLevel\":\"none\"}}",
+		"{\"Code\":200.0,\"Data\":{\"RiskLevel\":\"none\"}}",
 		"{\"Data\":{\"RiskLevel\":\"none\"}}", "{\"code\":200,\"data\":{\"RiskLevel\":\"none\"}}",
 		GUARD_DOC("{}"), GUARD_DOC("{\"RiskLevel\":\"\"}"), GUARD_DOC("{\"RiskLevel\":null}"),
-		GUARD_DOC("{\"RiskLevel\":\"S5\"}"), GUARD_DOC("{\"RiskLevel\":7}"), GUARD_DOC("{\"RiskLevel\":\"fine\"}"),
+		GUARD_DOC("{\"RiskLevel\":\"S5\"}"), GUARD_DOC("{\"RiskLevel\":7}"),
+		GUARD_DOC("{\"RiskLevel\":\"fine\"}"),
 		GUARD_DOC("{\"RiskLevel\":\"none\",\"AttackLevel\":\"unheard\"}"),
-		GUARD_DOC("{\"Detail\":[]}"), GUARD_DOC("{\"Detail\":[7]}"), GUARD_DOC("{\"Detail\":[{\"Type\":\"promptAttack\"}]}"),
+		GUARD_DOC("{\"Detail\":[]}"), GUARD_DOC("{\"Detail\":[7]}"),
+		GUARD_DOC("{\"Detail\":[{\"Type\":\"promptAttack\"}]}"),
 		GUARD_DOC("{\"Result\":[{\"Label\":\"violence\"}]}"), GUARD_DOC("{\"Result\":[]}"),
 		GUARD_DOC("{\"RiskLevel\":\"none\",\"RiskLevel\":\"none\"}"), GUARD_DOC("{\"RiskLevel\":\"none\"}") "x",
 	};
@@ -302,7 +309,8 @@ static void test_facts_of_a_verdict(void **state)
 {
 	struct arena a = { 0 };
 	char said[GUARD_LEVELS_TEXT];
-	struct guard_verdict v = judge(&a, GUARD_DOC("{\"RiskLevel\":\"high\",\"AttackLevel\":\"none\",\"SensitiveLevel\":\"S2\","
+	struct guard_verdict v = judge(&a, GUARD_DOC(
+		"{\"RiskLevel\":\"high\",\"AttackLevel\":\"none\",\"SensitiveLevel\":\"S2\","
 		"\"Result\":[{\"Label\":\"violent\",\"RiskWords\":\"secret words\"},{\"Label\":\"nonLabel\"},"
 		"{\"Label\":\"violent\"},{\"Label\":\"line\\nbreak,\\u4e2d\"}],"
 		"\"Advice\":[{\"Answer\":\"Ask something else.\",\"HitLabel\":\"violent\"},{\"Answer\":\"no\"}]}"),
