@@ -660,3 +660,13 @@ void tls_free(struct tls *t)
 	mem_free(t->wait);
 	mem_free(t);
 }
+
+ssize_t tls_peek_library(void *ssl, void *p, size_t n)
+{
+	size_t got = 0;
+
+	if (SSL_peek_ex(ssl, p, n, &got) == 1)
+		return (ssize_t)got;
+	tls_clear_errors();
+	return -1;
+}

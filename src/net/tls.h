@@ -127,5 +127,11 @@ void tls_shutdown(struct tls *t);                                   /* close_not
 bool tls_said_goodbye(const struct tls *t);                         /* the peer's close_notify came */
 void tls_free(struct tls *t);
 
+/*
+ * Of a library that speaks TLS itself: what it would read next, without taking it. ssl: its SSL, non-blocking, in use by
+ * nobody else meanwhile. -1: nothing.
+ */
+ssize_t tls_peek_library(void *ssl, void *p, size_t n);
+
 /* Tests: how long a ticket key seals, and how long after that it opens. */
 void tls_set_ticket_times(int64_t seals_ms, int64_t opens_ms);
