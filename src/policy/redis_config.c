@@ -1,8 +1,12 @@
 #include "policy/redis_config.h"
 #include "http/uri.h"
 
+static const struct str tls_scheme = { "rediss://", 9 };
+
 static bool split_host(struct str text, struct str *host, uint16_t *port)
 {
+	if (str_starts(text, tls_scheme))
+		text = (struct str){ text.p + tls_scheme.n, text.n - tls_scheme.n };
 	return uri_split_authority(text, host, port) && uri_is_host(*host);
 }
 
@@ -13,7 +17,7 @@ static bool check_host(struct str value, struct problem *why)
 
 	if (!split_host(value, &host, &port))
 		return problem(why, "", "must be a host name or address, optionally with a port: "
-			"\"redis-service:6379\"");
+			"\"redis-service:6379\"; \"rediss://redis-service\" where it speaks TLS");
 	return true;
 }
 
@@ -21,7 +25,8 @@ const struct field redis_config_fields[] = {
 	TEXT(struct redis_config, serviceHost, REQUIRED, RANGE(1, 255), FORMAT(check_host),
 	     EXAMPLE("\"redis-service:6379\""),
 	     DOC("Name or address of the Redis server. A port written here must equal `servicePort`; IPv6 "
-	     "stands in brackets.")),
+	     "stands in brackets. `rediss://` before it: the server speaks TLS and is verified against the "
+	     "system's CAs.")),
 	INT(struct redis_config, servicePort, REQUIRED, RANGE(1, 65535), EXAMPLE("6379"),
 	    DOC("Port of the Redis server.")),
 	INT(struct redis_config, database, RANGE(0, 2147483647), DEFAULT("0"),
@@ -51,4 +56,9 @@ struct str redis_config_host(const struct redis_config *r)
 	uint16_t port;
 
 	return split_host(r->serviceHost, &host, &port) ? host : r->serviceHost;
+}
+
+bool redis_config_is_tls(const struct redis_config *r)
+{
+	return str_starts(r->serviceHost, tls_scheme);
 }

@@ -2,7 +2,8 @@
  * redis_config.h -- the redisConfig object shared by AiTokenRateLimit and AiCache: five members written once,
  * and their rules.
  *
- * serviceHost may carry a port ("redis-service:6379", "[::1]:6379"); then it equals servicePort.
+ * serviceHost may carry a port ("redis-service:6379", "[::1]:6379"); then it equals servicePort. "rediss://" before it
+ * asks for TLS.
  */
 #pragma once
 #include "core/field.h"
@@ -17,3 +18,4 @@ extern const struct field redis_config_fields[];
 /* Paths are relative to the config that has it under the name redisConfig. */
 MUST_USE bool redis_config_check(const struct redis_config *r, struct problem *why);
 struct str redis_config_host(const struct redis_config *r);        /* without port and brackets */
+bool redis_config_is_tls(const struct redis_config *r);

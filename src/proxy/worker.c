@@ -42,6 +42,7 @@ struct worker {
 	atomic_int stop;
 	bool is_draining;
 	bool is_over;                     /* the thread was joined: for whoever joins */
+	struct worker_end *ends;
 	uint64_t random;
 };
 
@@ -102,6 +103,13 @@ uint64_t worker_random64(struct worker *w)
 uint32_t worker_random(struct worker *w)
 {
 	return (uint32_t)(worker_random64(w) >> 32);
+}
+
+void worker_at_end(struct worker *w, struct worker_end *e, void (*run)(struct worker_end *e))
+{
+	e->run = run;
+	e->next = w->ends;
+	w->ends = e;
 }
 
 /* ---------- configuration ---------- */
@@ -268,6 +276,10 @@ static void leave(struct worker *w)
 	LIST_EACH(node, &w->listeners)
 		shut_listener(CONTAINER(node, struct worker_listener, node));
 	server_free(w->server);
+	for (struct worker_end *e = w->ends, *following; e; e = following) {
+		following = e->next;
+		e->run(e);
+	}
 	side_calls_free(w->side_calls);
 	client_free(w->client);
 	resolver_free(w->resolver);

@@ -52,6 +52,16 @@ struct overload *worker_overload(struct worker *w);
 uint64_t worker_random64(struct worker *w);       /* fast, not for secrets */
 uint32_t worker_random(struct worker *w);
 
+/*
+ * What policies keep for a worker beyond its exchanges: `run` gives it back when the worker ends, on its thread, after
+ * the exchanges and before loop and resolver. Embedded by its owner; the newest goes first.
+ */
+struct worker_end {
+	struct worker_end *next;
+	void (*run)(struct worker_end *e);
+};
+void worker_at_end(struct worker *w, struct worker_end *e, void (*run)(struct worker_end *e));
+
 /* What a listener of this worker serves now; its owner pointer. */
 struct worker_listener {
 	struct server_listener listener;
