@@ -3,10 +3,11 @@
  * frames.
  *
  * Newlines can only stand between tokens (strings refuse them), so the line is counted where space is
- * skipped. Duplicate names are looked for when an object closes: pairwise when it is small, through a keyed
- * hash when not.
+ * skipped; who wants places in bytes gets no lines, but where something is refused. Duplicate names are
+ * looked for when an object closes: pairwise when it is small, through a keyed hash when not.
  */
 #include "core/json.h"
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,12 +20,28 @@ struct reader {
 	struct arena *a;
 	const char *p, *end, *line_start;
 	unsigned line, depth;
+	bool spans;                          /* json_parse_spans: line_start stays the start of the text */
 	struct problem *why;
 	struct json *open[JSON_MAX_DEPTH];   /* containers not closed yet, outermost first */
 };
 
+/* The lines that were not counted, up to `at`. */
+static void count_lines(struct reader *r, const char *at)
+{
+	const char *p = r->line_start;
+
+	if (!r->spans)
+		return;
+	while ((p = memchr(p, '\n', (size_t)(at - p)))) {
+		r->line++;
+		r->line_start = ++p;
+	}
+	r->spans = false;                     /* the text is given up */
+}
+
 static bool refuse_at(struct reader *r, const char *at, const char *text)
 {
+	count_lines(r, at);
 	return problem(r->why, "", "line %u, column %zu: %s", r->line, (size_t)(at - r->line_start) + 1, text);
 }
 
@@ -37,21 +54,22 @@ static void skip_space(struct reader *r)
 {
 	for (; r->p < r->end; r->p++) {
 		if (*r->p == '\n') {
-			r->line++;
-			r->line_start = r->p + 1;
+			if (!r->spans) {
+				r->line++;
+				r->line_start = r->p + 1;
+			}
 		} else if (*r->p != ' ' && *r->p != '\t' && *r->p != '\r') {
 			return;
 		}
 	}
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = str_lower(c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* The value of a hexadecimal digit, and one; 0: no digit. */
+static const uint8_t hex_digits[256] = {
+	['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5, ['5'] = 6, ['6'] = 7, ['7'] = 8, ['8'] = 9, ['9'] = 10,
+	['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+	['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+};
 
 /* The four digits after "\u", which r->p points at. */
 static bool read_hex4(struct reader *r, unsigned *out)
@@ -59,11 +77,11 @@ static bool read_hex4(struct reader *r, unsigned *out)
 	unsigned v = 0;
 
 	for (int i = 0; i < 4; i++, r->p++) {
-		int digit = r->p < r->end ? hex_digit(*r->p) : -1;
+		unsigned digit = r->p < r->end ? hex_digits[(unsigned char)*r->p] : 0;
 
-		if (digit < 0)
+		if (digit == 0)
 			return refuse(r, "\\u must be followed by four hexadecimal digits");
-		v = v << 4 | (unsigned)digit;
+		v = v << 4 | (digit - 1);
 	}
 	*out = v;
 	return true;
@@ -90,27 +108,47 @@ static char *put_utf8(char *to, unsigned c)
 	return to;
 }
 
+/* What is no character: refused, or one that stands for it where other readers would take it. */
+static bool read_no_character(struct reader *r, char **to, const char *text)
+{
+	if (!r->spans)
+		return refuse_at(r, r->p - 6, text);
+	*to = put_utf8(*to, 0xfffd);
+	return true;
+}
+
+/* r->p points behind the digits of a high surrogate. */
+static bool read_low_surrogate(struct reader *r, unsigned high, char **to)
+{
+	static const char text[] = "a high surrogate must be followed by a low surrogate";
+	const char *after_high = r->p;
+	unsigned low;
+
+	if (r->end - r->p < 2 || r->p[0] != '\\' || r->p[1] != 'u')
+		return read_no_character(r, to, text);
+	r->p += 2;
+	if (!read_hex4(r, &low))
+		return false;
+	if (low < 0xdc00 || low > 0xdfff) {
+		r->p = after_high;
+		return read_no_character(r, to, text);
+	}
+	*to = put_utf8(*to, 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
+	return true;
+}
+
 static bool read_unicode(struct reader *r, char **to)
 {
-	const char *at = r->p - 2;
-	unsigned c, low;
+	unsigned c;
 
 	if (!read_hex4(r, &c))
 		return false;
 	if (c == 0)
-		return refuse_at(r, at, "\\u0000 is not allowed");
+		return read_no_character(r, to, "\\u0000 is not allowed");
 	if (c >= 0xdc00 && c <= 0xdfff)
-		return refuse_at(r, at, "a low surrogate must follow a high surrogate");
-	if (c >= 0xd800 && c <= 0xdbff) {
-		if (r->end - r->p < 2 || r->p[0] != '\\' || r->p[1] != 'u')
-			return refuse_at(r, at, "a high surrogate must be followed by a low surrogate");
-		r->p += 2;
-		if (!read_hex4(r, &low))
-			return false;
-		if (low < 0xdc00 || low > 0xdfff)
-			return refuse_at(r, at, "a high surrogate must be followed by a low surrogate");
-		c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-	}
+		return read_no_character(r, to, "a low surrogate must follow a high surrogate");
+	if (c >= 0xd800 && c <= 0xdbff)
+		return read_low_surrogate(r, c, to);
 	*to = put_utf8(*to, c);
 	return true;
 }
@@ -118,8 +156,11 @@ static bool read_unicode(struct reader *r, char **to)
 /* r->p points behind the backslash. */
 static bool read_escape(struct reader *r, char **to)
 {
-	static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
-	const char *known;
+	static const char known[256] = {
+		['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n',
+		['r'] = '\r', ['t'] = '\t',
+	};
+	char c;
 
 	if (r->p >= r->end)
 		return refuse(r, "");
@@ -127,12 +168,24 @@ static bool read_escape(struct reader *r, char **to)
 		r->p++;
 		return read_unicode(r, to);
 	}
-	known = *r->p ? strchr(from, *r->p) : NULL;
-	if (!known)
+	c = known[(unsigned char)*r->p];
+	if (!c)
 		return refuse_at(r, r->p - 1, "unknown escape; allowed are \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX");
-	*(*to)++ = into[known - from];
+	*(*to)++ = c;
 	r->p++;
 	return true;
+}
+
+/*
+ * Behind the escapes at p, which points at the first one. Two bytes of each are enough to find the closing quote, but
+ * texts of nothing but \uXXXX are common.
+ */
+static const char *skip_unicode(const char *p, const char *end)
+{
+	while (end - p >= 6 && p[0] == '\\' && p[1] == 'u' && hex_digits[(unsigned char)p[2]] &&
+	       hex_digits[(unsigned char)p[3]] && hex_digits[(unsigned char)p[4]] && hex_digits[(unsigned char)p[5]])
+		p += 6;
+	return p;
 }
 
 /* Moves r->p to the closing quote; *escaped tells whether decoding is needed. Checks everything but the escapes. */
@@ -140,7 +193,7 @@ static bool find_string_end(struct reader *r, bool *escaped)
 {
 	*escaped = false;
 	for (;;) {
-		size_t n;
+		const char *behind;
 
 		r->p = json_plain_end(r->p, r->end);
 		if (r->p >= r->end)
@@ -149,15 +202,19 @@ static bool find_string_end(struct reader *r, bool *escaped)
 			return true;
 		if (*r->p == '\\') {
 			*escaped = true;
-			r->p += r->end - r->p >= 2 ? 2 : 1;
+			behind = r->p;
+			if (r->end - r->p >= 2 && r->p[1] == 'u')
+				r->p = skip_unicode(r->p, r->end);
+			if (r->p == behind)
+				r->p += r->end - r->p >= 2 ? 2 : 1;
 			continue;
 		}
 		if ((unsigned char)*r->p < 0x20)
 			return refuse(r, "a control byte in a string must be written as an escape");
-		n = json_utf8_length(r->p, r->end);
-		if (n == 0)
+		behind = json_utf8_end(r->p, r->end);
+		if (behind == r->p)
 			return refuse(r, "the text is not valid UTF-8");
-		r->p += n;
+		r->p = behind;
 	}
 }
 
@@ -186,7 +243,7 @@ static bool read_string(struct reader *r, bool is_name, struct str *out)
 		memcpy(to, r->p, n);
 		to += n;
 		r->p += n;
-		if (run) {
+		while (*r->p == '\\') {          /* not the closing quote */
 			r->p++;
 			if (!read_escape(r, &to))
 				return false;
@@ -276,7 +333,7 @@ static bool read_number(struct reader *r, struct json *v)
 	v->type = JSON_REAL;
 	v->string = raw;
 	v->real = strtod(text, NULL);
-	return isfinite(v->real) || refuse_at(r, start, "the number is too large");
+	return isfinite(v->real) || r->spans || refuse_at(r, start, "the number is too large");
 }
 
 static bool read_word(struct reader *r, struct json *v)
@@ -328,6 +385,13 @@ static bool refuse_duplicate(struct reader *r, struct json *second)
 
 	box->last = second;                   /* the tree is given up: only the path is wanted */
 	write_path(r, path, sizeof path);
+	if (r->spans) {
+		const char *at = r->line_start + second->at;
+
+		count_lines(r, at);
+		second->line = r->line;
+		second->column = (unsigned)(at - r->line_start) + 1;
+	}
 	return problem(r->why, path, "line %u, column %u: the member is there twice; leave one", second->line,
 	               second->column);
 }
@@ -449,6 +513,8 @@ static bool close_container(struct reader *r)
 	}
 	r->p++;
 	r->depth--;
+	if (r->spans)
+		box->length = (unsigned)(r->p - r->line_start) - box->at;
 	return true;
 }
 
@@ -478,15 +544,29 @@ static bool read_separators(struct reader *r)
 	return true;
 }
 
+/* Behind the first value there is nothing. NULL fills r->why. */
+static struct json *finish(struct reader *r, struct json *root)
+{
+	skip_space(r);
+	if (r->p == r->end)
+		return root;
+	refuse(r, "text after the value");
+	return NULL;
+}
+
+static struct json *refuse_empty(struct problem *why)
+{
+	problem(why, "", "line 1, column 1: the text is empty; expected a JSON value");
+	return NULL;
+}
+
 struct json *json_parse(struct arena *a, struct str text, struct problem *why)
 {
 	struct reader r = { .a = a, .p = text.p, .end = text.p + text.n, .line_start = text.p, .line = 1, .why = why };
 	struct json *root = NULL, *v;
 
-	if (text.n == 0) {
-		problem(why, "", "line 1, column 1: the text is empty; expected a JSON value");
-		return NULL;
-	}
+	if (text.n == 0)
+		return refuse_empty(why);
 	skip_space(&r);
 	do {
 		if (!read_value(&r, &v))
@@ -495,10 +575,34 @@ struct json *json_parse(struct arena *a, struct str text, struct problem *why)
 		if (!read_separators(&r))
 			return NULL;
 	} while (r.depth);
-	skip_space(&r);
-	if (r.p < r.end) {
-		refuse(&r, "text after the value");
+	return finish(&r, root);
+}
+
+struct json *json_parse_spans(struct arena *a, struct str text, size_t nodes_max, struct problem *why)
+{
+	struct reader r = { .a = a, .p = text.p, .end = text.p + text.n, .line_start = text.p, .line = 1, .spans = true,
+		.why = why };
+	struct json *root = NULL, *v;
+
+	if (text.n == 0)
+		return refuse_empty(why);
+	if (text.n > UINT_MAX - 1) {
+		problem(why, "", "the text is too long");
 		return NULL;
 	}
-	return root;
+	skip_space(&r);
+	do {
+		if (nodes_max-- == 0) {
+			refuse_at(&r, r.p, "too many values");
+			return NULL;
+		}
+		if (!read_value(&r, &v))
+			return NULL;
+		v->at = v->column - 1;        /* all of the text was one line */
+		v->length = (unsigned)(r.p - text.p) - v->at;
+		root = root ? root : v;
+		if (!read_separators(&r))
+			return NULL;
+	} while (r.depth);
+	return finish(&r, root);
 }

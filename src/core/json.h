@@ -47,9 +47,11 @@ struct json {
  */
 struct json *json_parse(struct arena *a, struct str text, struct problem *why);
 /*
- * The same for texts of peers that are changed where they stand: at and length say where each value is in `text`, quotes
- * and braces included. More than nodes_max values, or more than 4 GiB, are refused: a tree takes far more memory than its
- * text.
+ * The same for texts of peers that are changed where they stand: at and length say where each value is in
+ * `text`, quotes and brackets included, its name and what is around it not. More than nodes_max values, or
+ * 4 GiB, are refused: a tree takes far more memory than its text. What other readers take is taken, because
+ * what a model can read must not pass us by unread: \u0000 and surrogates without their pair are read as
+ * U+FFFD, numbers may be infinite.
  */
 struct json *json_parse_spans(struct arena *a, struct str text, size_t nodes_max, struct problem *why);
 struct json *json_get(const struct json *object, const char *name);      /* NULL when absent or not an object */

@@ -3,6 +3,8 @@
  * reference.
  */
 #include "core/json_scan.h"
+#include <endian.h>
+#include <string.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -62,4 +64,30 @@ size_t json_utf8_length(const char *p, const char *end)
 		if (!is_tail(p[i]))
 			return 0;
 	return n;
+}
+
+const char *json_utf8_end(const char *p, const char *end)
+{
+	size_t n = json_utf8_length(p, end);
+
+	p += n;
+	if (n < 2)
+		return p;
+	for (;;) {
+		uint32_t four;
+
+		/* Most of the world's scripts: three bytes each, told by one comparison. */
+		while (end - p >= 4) {
+			memcpy(&four, p, sizeof four);
+			if ((four & htole32(0x00c0c0f0)) != htole32(0x008080e0) || p[0] == '\xe0' || p[0] == '\xed')
+				break;
+			p += 3;
+		}
+		if (p == end || (unsigned char)*p < 0x80)
+			return p;
+		n = json_utf8_length(p, end);
+		if (n == 0)
+			return p;
+		p += n;
+	}
 }

@@ -63,7 +63,7 @@ void json_quote(struct sbuf *out, struct str s)
 			quote_byte(out, (unsigned char)*p++);
 			continue;
 		}
-		n = json_utf8_length(p, end);
+		n = (size_t)(json_utf8_end(p, end) - p);
 		if (n)
 			sbuf_add(out, (struct str){ p, n });
 		else

@@ -308,6 +308,129 @@ static void shows_values_briefly(void **state)
 	assert_string_equal(out, "1.50");
 }
 
+/* ---------- places ---------- */
+
+static struct json *parse_spans(struct str text)
+{
+	struct problem why = { 0 };
+	struct json *v = json_parse_spans(&arena, text, 1000, &why);
+
+	if (!v)
+		fail_msg("%.*s: %s", STR_FMT(text), why.text);
+	return v;
+}
+
+static struct str span(struct str text, const struct json *v)
+{
+	assert_true((size_t)v->at + v->length <= text.n);
+	return (struct str){ text.p + v->at, v->length };
+}
+
+/* What is said of each value is a text that means the same, without anything around it. */
+static void check_spans(struct str text, const struct json *v)
+{
+	struct problem why = { 0 };
+	const struct str own = span(text, v);
+	const struct json *again = json_parse_spans(&arena, own, 1000, &why);
+
+	if (!again || !json_equal(again, v) || again->at != 0 || again->length != own.n)
+		fail_msg("%.*s: %.*s", STR_FMT(text), STR_FMT(own));
+	for (const struct json *m = v->child; m; m = m->next)
+		check_spans(text, m);
+}
+
+static void tells_places(void **state)
+{
+	static const struct str text = STR(" {\"a\" :\n null , \"b\\u0041\":[ true,\r\n-12 ,1.5e2,"
+					   "\"x\\n\xc3\xa9\" ,[ ],{ }], "
+					   "\"c\":{\"d\":{\"e\":[[1]]}} } \n");
+	const struct json *v = parse_spans(text), *b = json_get(v, "bA");
+	static const char *const items[] = { "true", "-12", "1.5e2", "\"x\\n\xc3\xa9\"", "[ ]", "{ }" };
+	unsigned i = 0;
+
+	(void)state;
+	check_spans(text, v);
+	assert_int_equal(v->at, 1);
+	assert_int_equal(v->length, text.n - 3);
+	assert_true(str_equal(span(text, json_get(v, "a")), STR("null")));
+	for (const struct json *item = b->child; item; item = item->next, i++)
+		assert_true(str_equal(span(text, item), str_of(items[i])));
+	assert_int_equal(i, 6);
+	assert_true(str_equal(span(text, json_get(v, "c")), STR("{\"d\":{\"e\":[[1]]}}")));
+	assert_true(str_equal(span(STR(" 12 "), parse_spans(STR(" 12 "))), STR("12")));
+	assert_true(str_equal(span(STR("\n\"\""), parse_spans(STR("\n\"\""))), STR("\"\"")));
+}
+
+static void bounds_the_number_of_values(void **state)
+{
+	struct problem why = { 0 };
+
+	(void)state;
+	assert_non_null(json_parse_spans(&arena, STR("[1,{\"a\":2}]"), 4, &why));
+	assert_null(json_parse_spans(&arena, STR("[1,\n{\"a\":2}]"), 3, &why));
+	assert_string_equal(why.text, "line 2, column 2: too many values");
+	assert_null(json_parse_spans(&arena, STR("1"), 0, &why));
+}
+
+/* Where a place in bytes is kept, lines are found afterwards. */
+static void refuses_with_places_as_without(void **state)
+{
+	static const char *const bad[] = { "", " ", "{", "[1,]", "\n\n [1 2]", "{\n\"a\":nope}", "{\"a\":1}\n x",
+		"\"\\u12\"",
+		"\"\xff\"", "[\n\"\xe4\xb8\"]", "\n{\"b\":{\"a\":1,\n \"a\":2}}", "[\n\"a\tb\"]", "\"\\ud800\\u00\"" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		struct problem plain = { 0 }, spans = { 0 };
+
+		assert_null(json_parse(&arena, str_of(bad[i]), &plain));
+		assert_null(json_parse_spans(&arena, str_of(bad[i]), 100, &spans));
+		assert_string_equal(plain.text, spans.text);
+		assert_string_equal(plain.field, spans.field);
+	}
+}
+
+/* Other readers take these, so a request that a model reads could pass unread. */
+static void takes_with_places_what_others_take(void **state)
+{
+	(void)state;
+	assert_string_equal(parse_spans(STR("\"a\\u0000b\""))->string.p, "a\xef\xbf\xbd" "b");
+	assert_string_equal(parse_spans(STR("\"\\ud800\""))->string.p, "\xef\xbf\xbd");
+	assert_string_equal(parse_spans(STR("\"\\ud800x\""))->string.p, "\xef\xbf\xbdx");
+	assert_string_equal(parse_spans(STR("\"\\ud800\\u0041\""))->string.p, "\xef\xbf\xbd" "A");
+	assert_string_equal(parse_spans(STR("\"\\udc00\\ud83d\\ude00\""))->string.p, "\xef\xbf\xbd\xf0\x9f\x98\x80");
+	assert_string_equal(parse_spans(STR("\"\\ud83d\\ud83d\\ude00\""))->string.p, "\xef\xbf\xbd\xf0\x9f\x98\x80");
+	assert_string_equal(written(parse_spans(STR("[1e999,-1e999]")), json_write), "[1e999,-1e999]");
+}
+
+/* Runs of characters of each length, with each kind of end, against the slow way. */
+static void scans_characters_of_all_lengths(void **state)
+{
+	static const struct str parts[] = {
+		STR("\xc3\xa9"), STR("\xe4\xb8\xad"), STR("\xf0\x9f\x98\x80"), STR("\xe0\xa4\xb9"), STR("\xed\x95\x9c"),
+		STR("\xed\x9f\xbf"), STR("\xee\x80\x80"), STR("\xef\xbf\xbd"), STR("a"), STR("\xe0\x80\x80"),
+		STR("\xed\xa0\x80"), STR("\xe4\xb8"), STR("\xf4\x90\x80\x80"), STR("\x80"), STR("\xc0\x80"),
+	};
+	const unsigned n = sizeof parts / sizeof parts[0];
+
+	(void)state;
+	for (unsigned i = 0; i < n * n * n; i++) {
+		const struct str three[] = { parts[i % n], parts[i / n % n], parts[i / n / n] };
+		char text[16];
+		size_t size = 0, expected;
+
+		for (int k = 0; k < 3; k++) {
+			memcpy(text + size, three[k].p, three[k].n);
+			size += three[k].n;
+		}
+		expected = json_utf8_length(text, text + size);
+		while ((unsigned char)text[0] >= 0x80 && expected > 0 && expected < size &&
+		       (unsigned char)text[expected] >= 0x80 && json_utf8_length(text + expected, text + size))
+			expected += json_utf8_length(text + expected, text + size);
+		assert_int_equal(json_utf8_end(text, text + size) - text, expected);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -325,6 +448,11 @@ int main(void)
 		cmocka_unit_test_teardown(canonical_form_is_by_value, stop),
 		cmocka_unit_test_teardown(changes_trees, stop),
 		cmocka_unit_test_teardown(shows_values_briefly, stop),
+		cmocka_unit_test_teardown(tells_places, stop),
+		cmocka_unit_test_teardown(bounds_the_number_of_values, stop),
+		cmocka_unit_test_teardown(refuses_with_places_as_without, stop),
+		cmocka_unit_test_teardown(takes_with_places_what_others_take, stop),
+		cmocka_unit_test_teardown(scans_characters_of_all_lengths, stop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
