@@ -4,7 +4,7 @@
  *      STARTING ──► (watched) ◄──► POLLING (on a thread of the pool) ──► IDLE ◄──► BUSY
  *
  * PQconnectPoll() reads no more than is there, but it computes: TLS, and as many rounds of a hash as the server says. So it
- * runs beside the loop, and before it the rounds are looked at (check_rounds). A connection that is given up while it is
+ * runs beside the loop, and before it the rounds are looked at (is_excessive). A connection that is given up while it is
  * polled is freed when that is over.
  *
  * The memory that a server can use up is counted in bytes received, as the kernel counts them: libpq keeps what it is told
@@ -30,6 +30,9 @@
 #define UNASKED_BYTES 65536               /* that an idle connection may receive */
 #define HANDSHAKE_BYTES (1 << 20)
 #define ROUNDS_MAX 1000000                /* of the hash of a password; servers say 4096 */
+#define ROUNDS_DIGITS 32                  /* ",i=" and digits, with zeros in front */
+#define LOOK 16384                        /* what libpq reads at a time */
+#define TAIL (ROUNDS_DIGITS + 8)
 #define READS 4                           /* a TLS record is at most 16 KiB, a read at least 8 */
 #define ADDRESSES 4
 
@@ -38,6 +41,7 @@ struct postgres_request {
 	struct postgres *owner;
 	struct postgres_query *query;     /* NULL in `done`: it was cancelled, or sent again */
 	bool is_finishing;                /* within `done` */
+	bool is_complete;                 /* the server said that it has done what was asked */
 	struct connection *connection;    /* NULL: it waits in line */
 	bool is_over;                     /* it ends with `failure` at the next pump */
 	const char *sql;
@@ -57,7 +61,7 @@ struct connection {
 	enum state state;
 	PGconn *pg;
 	struct watch watch;
-	bool is_watched, is_failed;       /* is_failed: the query's answer was bad, the connection goes with it */
+	bool is_watched;
 	struct postgres_query *query;     /* BUSY */
 	struct timer limit;               /* of connecting, of idleness */
 	uint64_t received;                /* bytes before the present query or idleness */
@@ -66,6 +70,8 @@ struct connection {
 	struct offload_job job;
 	PostgresPollingStatusType polled;
 	bool is_excessive;
+	char tail[TAIL];                  /* of what was looked at */
+	size_t n_tail;
 	struct loop *loop;
 	char *hostaddr;                   /* "127.0.0.1,127.0.0.2" */
 	char *host;                       /* the name as often as there are addresses */
@@ -374,6 +380,7 @@ static bool take_result(struct connection *c, PGresult *result)
 	case PGRES_TUPLES_OK:
 	case PGRES_COMMAND_OK:
 	case PGRES_EMPTY_QUERY:
+		r->is_complete = true;
 		PQclear(result);
 		return true;
 	case PGRES_FATAL_ERROR:
@@ -393,7 +400,8 @@ static void query_over(struct connection *c)
 	struct postgres_query *q = c->query;
 	enum postgres_failure failure = q->request->sqlstate[0] ? POSTGRES_REFUSED : POSTGRES_DONE;
 
-	if (PQstatus(c->pg) != CONNECTION_OK) {
+	/* A row that cannot be read is passed over by libpq. */
+	if (PQstatus(c->pg) != CONNECTION_OK || (failure == POSTGRES_DONE && !q->request->is_complete)) {
 		break_off(c, POSTGRES_CLOSED);
 		return;
 	}
@@ -535,28 +543,46 @@ static void begin(struct connection *c)
 	c->polled = c->pg && PQstatus(c->pg) != CONNECTION_BAD ? PGRES_POLLING_WRITING : PGRES_POLLING_FAILED;
 }
 
-/*
- * The message before the hash of a password is computed: 'R', length, 11, "r=...,s=...,i=rounds". The server chooses the
- * rounds, and libpq computes as many as it says. What was read of it is the server's, so only what is plain is judged.
- */
-static bool check_rounds(struct connection *c)
+/* Whether there is ",i=" and more than ROUNDS_MAX in it. */
+static bool has_excess(const char *p, size_t n)
 {
-	char text[512];
-	void *ssl = PQgetssl(c->pg);
-	ssize_t n = ssl ? tls_peek_library(ssl, text, sizeof text) :
-		    recv(PQsocket(c->pg), text, sizeof text, MSG_PEEK | MSG_DONTWAIT);
-	uint64_t rounds = 0;
+	for (size_t i = 0; i + 3 < n; i++) {
+		uint64_t rounds = 0;
+		size_t at = i + 3;
 
-	if (n < 9 || text[0] != 'R' || text[8] != 11)
-		return true;
-	for (ssize_t i = 9; i + 3 < n; i++) {
-		if (text[i] != ',' || text[i + 1] != 'i' || text[i + 2] != '=')
+		if (p[i] != ',' || p[i + 1] != 'i' || p[i + 2] != '=')
 			continue;
-		for (i += 3; i < n && text[i] >= '0' && text[i] <= '9' && rounds <= ROUNDS_MAX; i++)
-			rounds = 10 * rounds + (uint64_t)(text[i] - '0');
-		return rounds <= ROUNDS_MAX;
+		for (; at < n && p[at] >= '0' && p[at] <= '9' && rounds <= ROUNDS_MAX; at++)
+			rounds = 10 * rounds + (uint64_t)(p[at] - '0');
+		if (rounds > ROUNDS_MAX || at - i > ROUNDS_DIGITS)
+			return true;
 	}
-	return true;
+	return false;
+}
+
+/*
+ * The server chooses how often the hash of a password is computed ("r=...,s=...,i=rounds"), and libpq computes it as often
+ * as it says. So what libpq will read next is looked at, together with the end of what it read before: a message may come
+ * in pieces. What comes between the look and libpq's own is not seen: then a thread of the pool computes, and no loop.
+ */
+static bool is_excessive(struct connection *c)
+{
+	char text[TAIL + LOOK];
+	void *ssl = PQgetssl(c->pg);
+	ssize_t n;
+	size_t all;
+
+	memcpy(text, c->tail, c->n_tail);
+	n = ssl ? tls_peek_library(ssl, text + c->n_tail, LOOK) :
+	    recv(PQsocket(c->pg), text + c->n_tail, LOOK, MSG_PEEK | MSG_DONTWAIT);
+	if (n <= 0)
+		return false;
+	all = c->n_tail + (size_t)n;
+	if (has_excess(text, all))
+		return true;
+	c->n_tail = all < TAIL ? all : TAIL;
+	memcpy(c->tail, text + all - c->n_tail, c->n_tail);
+	return false;
 }
 
 static void poll_once(struct offload_job *j)
@@ -567,7 +593,8 @@ static void poll_once(struct offload_job *j)
 		begin(c);
 		return;
 	}
-	c->is_excessive = !check_rounds(c);
+	/* Not where it connects: a look takes the error away that libpq asks for. */
+	c->is_excessive = c->polled == PGRES_POLLING_READING && is_excessive(c);
 	c->polled = c->is_excessive ? PGRES_POLLING_FAILED : PQconnectPoll(c->pg);
 }
 
