@@ -13,6 +13,7 @@ import time
 import uuid
 
 import model_shapes
+import node
 from gw import numbers
 from model_server import Event, Live, Manner, ModelServer, Said, Usage, Whole    # noqa: F401 (for those who import from here)
 from policy_kit import raw_get
@@ -363,3 +364,11 @@ def at_once(*calls):
 def said_by(kind, said, model="gpt-4"):
 	"""What a model server sends for this, as one text: to compare bytes."""
 	return b"".join(event.encode() for event in model_shapes.events(kind, said, model))
+
+
+# ---- clients of other makers ----
+
+def client(name, base, port=None, **options):
+	"""One request of a real client (tests/node/model_clients.js): what it understood. `base`: path or URL of its base URL."""
+	url = base if port is None else f"http://127.0.0.1:{port}{base}"
+	return json.loads(node.run("model_clients.js", name, url, json.dumps(options)))

@@ -1,6 +1,8 @@
 """What a model says, written in the API that it is asked in: whole answers and events. All of it follows from the arguments alone."""
+import base64
 import dataclasses
 import json
+import struct
 
 CREATED = 1700000000
 KINDS = ("openai.chat", "openai.completions", "openai.responses", "openai.embeddings", "anthropic.messages", "dashscope.generation",
@@ -222,8 +224,11 @@ def whole_responses(said, model, body, kind):
 def whole_embeddings(said, model, body, kind):
 	texts = body.get("input")
 	texts = texts if isinstance(texts, list) and not all(isinstance(one, int) for one in texts) else [texts]
+	values = [embedding(str(text)) for text in texts]
+	if body.get("encoding_format") == "base64":
+		values = [base64.b64encode(struct.pack(f"<{len(one)}f", *one)).decode() for one in values]
 	return with_usage({"object": "list", "model": model, "data": [
-		{"object": "embedding", "index": i, "embedding": embedding(str(text))} for i, text in enumerate(texts)]}, said, kind)
+		{"object": "embedding", "index": i, "embedding": one} for i, one in enumerate(values)]}, said, kind)
 
 
 def anthropic_stop(said):

@@ -5,7 +5,7 @@ import subprocess
 import zlib
 
 import pytest
-from ai_kit import ai_route, chat, chat_body, messages, open_chat, post, record_of, stream, stream_of
+from ai_kit import ai_route, chat, chat_body, client, messages, open_chat, post, record_of, stream, stream_of
 from model_server import Events, Model, ModelServer, Nothing, Said, Usage, Whole
 from model_shapes import BAD_BODIES, BAD_EVENTS, KINDS, Event, events, whole
 from wire import Closed, Connection, wait_until
@@ -183,3 +183,29 @@ def test_a_plain_route_passes_models_through(gw, model):
 	assert chat(gw, at, "hi").json["choices"][0]["message"]["content"] == "other"
 	model.stop()
 	assert chat(gw, at, "hi").status == 503
+
+
+TOOL = {"type": "function", "function": {"name": "look_up", "description": "", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("name, call, base", [("openai", "chat", "/v1"), ("openai", "responses", "/v1"), ("openai", "completions", "/v1"),
+	("anthropic", "messages", ""), ("ai", "chat", "/v1"), ("ai", "responses", "/v1"), ("ai-anthropic", "messages", "/v1")])
+def test_real_clients_understand_it(name, call, base, is_stream, model):
+	"""Without a gateway between: what they do not understand through it is the gateway's doing."""
+	model.say("Hi there.", tools=[{"id": "call-1", "name": "look_up", "arguments": '{"a":1}'}])
+	body = {"model": "m-1", "messages": messages("hi")}
+	if name == "openai" and call != "chat":
+		body = {"model": "m-1", "prompt" if call == "completions" else "input": "hi"}
+	elif name.startswith("ai"):
+		body["tools"] = [TOOL]
+	found = client(name, base, model.port, call=call, stream=is_stream, body=body)
+	assert "error" not in found and found["text"] == "Hi there." and found["model"] == "m-1", found
+	assert not is_stream or found["events"] >= 2
+	if name != "openai" or call == "chat":
+		assert found["tools"] == [{"id": "call-1", "name": "look_up", "arguments": '{"a":1}'}]
+
+
+def test_a_real_client_reads_vectors(model):
+	found = client("openai", "/v1", model.port, call="embeddings", body={"model": "m-1", "input": "hi"})
+	assert len(found["data"][0]["embedding"]) == 8 and abs(sum(one * one for one in found["data"][0]["embedding"]) - 1) < 1e-5
