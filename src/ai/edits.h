@@ -1,10 +1,11 @@
 /*
- * edits.h -- changes to a JSON text that leave every other byte as it was: members are replaced, added and dropped where
- * they stand.
+ * edits.h -- changes to a JSON text that leave every other byte as it was: values are replaced, members added
+ * and dropped where they stand.
  *
- * Nodes are those of json_parse_spans() of the same text. Edits are collected and applied at once; the result is valid
- * JSON when what is put in is. Two edits may not touch the same bytes, but an added member may stand in an object that
- * loses others; of two replacements of one value the later one counts.
+ * Nodes are those of json_parse_spans() of the same text. Edits are collected and applied at once; the result
+ * is valid JSON when what is put in is. Of two edits of one thing the later one counts; whatever is inside a
+ * value that is replaced or dropped goes with it. A member may be added to an object that loses others, also
+ * one of the same name.
  */
 #pragma once
 #include <stdbool.h>
