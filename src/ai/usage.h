@@ -24,7 +24,7 @@ static inline bool usage_is_known(const struct usage *u)
 {
 	return u->has & (1U << USAGE_INPUT | 1U << USAGE_OUTPUT | 1U << USAGE_TOTAL);
 }
-/* What it costs: the total that was said, or input + output (for Anthropic, and what was read and put into its cache). */
+/* What it costs: the total that was said, or input + output (Anthropic: and what was read and put into its cache). */
 int64_t usage_total(const struct usage *u, enum ai_kind kind);
 /* The details as JSON objects of the record: {"cached_tokens":1}; absent when there are none. */
 struct str usage_input_details(const struct usage *u, struct arena *a);
