@@ -1,6 +1,7 @@
 /* room: ai */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <cmocka.h>
 #include "ai/kind.h"
 
