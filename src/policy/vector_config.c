@@ -233,8 +233,9 @@ static void bind_embedding(struct semantic *m, const struct embedding_config *e,
 	m->embedding_timeout_ms = e->timeout;
 	m->model = arena_copy(a, e->modelName.n ? e->modelName :
 			      e->type == EMBEDDING_AZURE ? AZURE_MODEL : DASHSCOPE_MODEL);
+	m->service_id = arena_copy(a, e->serviceId);
 	if (url_parse(address, &url)) {
-		m->url = arena_printf(a, "%s://%.*s", url.is_https ? "https" : "http", STR_FMT(url.authority));
+		m->authority = arena_copy(a, url.authority);
 		base = base_path(url.target);
 	}
 	if (e->type == EMBEDDING_AZURE)
@@ -314,6 +315,7 @@ struct part *semantic_bind(const struct vector_config *v, const struct embedding
 	m->part = (struct part){ 1, destroy };
 	m->arena.is_small = true;
 	m->arena.wipes = true;
+	m->rest = NEW(&m->arena, struct semantic_rest);
 	bind_embedding(m, e, ai_of(t->find(t, "service", e->serviceId)));
 	bind_vector(m, v);
 	return &m->part;

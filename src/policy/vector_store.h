@@ -22,9 +22,8 @@ struct semantic {
 	struct arena arena;
 	/* embedding */
 	enum embedding_type embedding;
-	struct str service_id;            /* whose endpoints are asked; absent: `url` is */
-	struct str url;                   /* scheme and authority of the service's address */
-	struct str target;                /* path and query */
+	struct str service_id;            /* whose endpoints are asked */
+	struct str authority, target;     /* Host, path and query, as the service's address says */
 	struct str model;
 	struct str *keys;
 	unsigned n_keys;
@@ -37,6 +36,12 @@ struct semantic {
 	struct str vector_url, vector_key, collection;    /* of DashVector */
 	int64_t vector_timeout_ms;
 	double threshold;
+	struct semantic_rest *rest;
+};
+
+/* Until when (clock_ms()) nobody is asked, because it did not answer. Of all workers. */
+struct semantic_rest {
+	atomic_llong embedding_ms, vector_ms;
 };
 
 struct vector {
@@ -69,26 +74,34 @@ struct vector_job {
 	void (*done)(struct vector_job *j);
 	/* in done */
 	const char *failure;              /* static text; NULL: it worked */
-	char error[128];                  /* more in words, without secrets; "" */
-	bool is_ours;                     /* the failure says nothing about the other side */
+	char error[160];                  /* more in words, without secrets; "" */
+	bool is_ours;                     /* the failure says nothing about how the other side is */
 	struct vector vector;             /* of embedding_start */
 	struct vector_match match;        /* of a query */
 	/* private */
 	void (*end)(struct vector_job *j);
-	void *at;
+	void (*answered)(struct vector_job *j, struct str body);
+	void *at, *more;
 };
 void embedding_start(struct vector_job *j, struct str text);
 /* The nearest row of the partition to `v` that has not expired. */
 void vector_query(struct vector_job *j, struct str partition, struct vector v);
 void vector_upsert(struct vector_job *j, const struct vector_row *row);
-static inline void vector_job_end(struct vector_job *j)
-{
-	if (j->end)
-		j->end(j);
-	j->end = NULL;
-}
+void vector_job_end(struct vector_job *j);
 
+/* For those that do the work. */
+void vector_job_fail(struct vector_job *j, const char *failure, struct str error);        /* not yet `done` */
+void vector_job_over(struct vector_job *j);               /* calls `done` */
+struct side_request;
+/* j->answered gets the body of an answer with status 2xx, and fails the job or not; `name` begins what is said. */
+void vector_http(struct vector_job *j, struct side_request *r, const char *name);
 void postgres_query_nearest(struct vector_job *j, struct str partition, struct vector v);
 void postgres_upsert_row(struct vector_job *j, const struct vector_row *row);
+void postgres_links_open(struct worker *w);               /* so that they end after what was opened before */
 void dashvector_query_nearest(struct vector_job *j, struct str partition, struct vector v);
 void dashvector_upsert_row(struct vector_job *j, const struct vector_row *row);
+
+/* Numbers of an array, made 1 long. False: there are none, too many, something else, or they are all 0. */
+MUST_USE bool vector_read(const struct json *array, struct arena *a, struct vector *out);
+double vector_cosine(struct vector a, struct vector b);   /* -2: not of the same dimension */
+void vector_print(struct sbuf *out, struct vector v);     /* "0.1,0.2" */
