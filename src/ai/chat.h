@@ -1,6 +1,6 @@
 /*
- * chat.h -- a request to a model or an agent, as AI policies see it: one struct for each exchange, made when the request
- * is classified, complete when the answer is over.
+ * chat.h -- a request to a model or an agent, as AI policies see it: one struct for each exchange, made when the
+ * request is classified, complete when the answer is over.
  *
  *      request body whole ──► chat_open: kind, model, prompt ──► policies of the request leg (edits, replies)
  *          ──► service chosen ──► attempt: edits applied, model, conversion, credentials ──► upstream
@@ -8,8 +8,8 @@
  *          ──► over: usage is final; each watcher is called once, before the last byte goes to the client where
  *              the answer ends well, from the done hook otherwise
  *
- * The step that does this (chat_step.c) is in the chains of model and agent APIs, of routes with an Ai* policy and of AI
- * services; policies only use what is declared here. All memory is the exchange's. A policy whose exchange has no chat
+ * The step that does this (chat_step.c) is in the chains of model and agent APIs, of routes with an Ai* policy and of
+ * AI services; policies only use what is declared here. All memory is the exchange's. A policy whose exchange has no chat
  * (no AI request) does nothing: exchange_chat() is NULL then, or kind is AI_NONE.
  */
 #pragma once
@@ -70,6 +70,7 @@ struct chat {
 	enum chat_end end;
 	struct usage usage;               /* final, estimated where usage_is_estimated */
 	bool usage_is_estimated;
+	int64_t wasted;                   /* tokens of answers that were refused for another service's (USE-9) */
 	int64_t cost;                     /* USE-2 total; 0 where nothing is to be charged (USE-8) */
 	/* What policies say for the record; static texts or the exchange's memory. */
 	enum chat_cache cache;
@@ -86,13 +87,18 @@ struct chat {
 	struct chat_watcher *watchers;
 	struct prompt prompt;
 	bool prompt_is_read;
+	uint8_t level;                    /* whose step reads the answer: enum level */
 	struct chat_stream *reading;
 	struct chat_shape *shape;
+	const struct chat_candidate *candidates;
+	unsigned n_candidates;
 };
 
-/* NULL: not an AI request (yet). In hooks of the request leg from STAGE_AI_STATISTICS on it is there if it ever is. */
-struct chat *exchange_chat(const struct exchange *x);
-/* The same for policies that look at requests of a known kind only: NULL unless kind is one and the body was read. */
+/*
+ * exchange_chat() is NULL where no chat step ran (yet): in hooks of the request leg from STAGE_AI_STATISTICS on, and of
+ * the service leg from STAGE_AI_FALLBACK on, it is there. kind is AI_NONE for what is no AI request.
+ */
+/* For policies that look at requests of a known kind only: NULL unless kind is one and its body was understood. */
 struct chat *exchange_chat_readable(const struct exchange *x);
 /* Texts of the request, read on first use. */
 const struct prompt *chat_prompt(struct chat *c);
@@ -104,10 +110,11 @@ void chat_watch(struct chat *c, struct chat_watcher *w);
  * An error in the shape of the client's API; where the exchange is no AI request, as reply_error(). code: of our own
  * ("ErrRateLimited") for that case; ai_code: "rate_limit_exceeded".
  */
-enum verdict chat_reply_error(struct exchange *x, int status, const char *ai_code, const char *code, struct str message);
+enum verdict chat_reply_error(struct exchange *x, int status, const char *ai_code, const char *code,
+			      struct str message);
 
 /*
- * Candidates of AiFallback for the service that was chosen, from its `service` hook (STAGE_AI_GUARD or before). They are
+ * Candidates of AiFallback for the service that was chosen, from its `service` hook (STAGE_AI_FALLBACK). They are
  * tried in order when the answer of the one before counts as failed: enum of FBK-2. Live as long as the exchange.
  */
 struct chat_candidate {

@@ -170,6 +170,9 @@ static bool dispatch(struct compiler *c, enum resource_kind kind, const struct c
 		return api_change(c, change, why);
 	case RESOURCE_OPERATION:
 		return operation_change(c, change, why);
+	case RESOURCE_LLM_API:
+	case RESOURCE_AGENT_API:
+		return ai_api_change(c, change, why);
 	case RESOURCE_CONSUMER:
 		return consumer_change(c, change, why);
 	case RESOURCE_RULE:

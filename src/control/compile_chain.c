@@ -6,6 +6,7 @@
  * step; it only hides broader ones where its class says that the most specific attachment wins whole,
  * disabled or not.
  */
+#include "ai/chat_conf.h"
 #include "control/compile_state.h"
 #include "core/mem.h"
 
@@ -301,12 +302,35 @@ static bool has_body_step(const struct entry *e, const struct bearer *on, enum l
 	return leg == LEG_REQUEST && on->level != LEVEL_SERVICE && e->class->body;
 }
 
+/* What ai/ does with requests and answers: a step of no attachment. */
+#define CHAT_CLASS_INDEX 63               /* no policy class has it, so that nothing hides the step */
+
+static unsigned add_chat_step(struct step *steps, unsigned n, const struct bearer *on, enum leg leg)
+{
+	hook *run;
+
+	if (!policy_hook(&chat_step, on->level, leg, &run))
+		return n;
+	insert_step(steps, n, (struct step){
+		.class = &chat_step, .run = run, .conf = &chat_step, .needs_body = wants_body(&chat_step, leg),
+		.order = (uint8_t)policy_order(&chat_step, leg), .level = (uint8_t)on->level,
+		.class_index = CHAT_CLASS_INDEX,
+	});
+	return n + 1;
+}
+
 static struct chain make_chain(struct policies *p, const struct entries *all, const struct bearer *on, enum leg leg)
 {
 	struct step *steps = NULL;
 	struct str resource_id = on->id;
 	unsigned n = 0;
 	hook *run;
+
+	if (on->is_ai) {
+		steps = NEW_N(&p->arena, struct step, 2 * all->n + 1);
+		resource_id = arena_copy(&p->arena, on->id);
+		n = add_chat_step(steps, n, on, leg);
+	}
 
 	for (unsigned i = 0; i < all->n; i++) {
 		const struct entry *e = &all->list[i];
@@ -399,6 +423,8 @@ static void take_entry(struct compiler *c, struct policies *p, struct entry *e, 
 	}
 	e->tally = tally_get(c, e, on);
 	p->held[p->n_held++] = &e->tally->kept.part;
+	if (class->setting)
+		p->settings.counts[class->setting] = e->tally->series;
 	/* The cell may be another one than the series told of. */
 	if (class->measure)
 		metric_set(e->tally->series[POLICY_OUTCOMES], class->measure(e->cell->memory));
@@ -408,18 +434,23 @@ struct policies *policies_compile(struct compiler *c, const struct bearer *on)
 {
 	struct entries all = { 0 };
 	struct policies *p = (struct policies *)(uintptr_t)&policies_none;
+	struct bearer bearer = *on;
 	unsigned own;
 
 	collect(&all, attached_find(c, on->id), NULL, NULL);
 	own = all.n;
 	if (on->parent_id.n)
 		collect(&all, attached_find(c, on->parent_id), NULL, NULL);
-	if (all.n) {
+	for (unsigned i = 0; i < all.n; i++)
+		bearer.is_ai = bearer.is_ai || (all.list[i].conf->enable && (all.list[i].class->wants & WANTS_CHAT));
+	if (all.n || bearer.is_ai) {
 		/* Broad before narrow: the inherited ones to the front. */
 		struct entry *list = NEW_N(&all.scratch, struct entry, all.n);
 
-		memcpy(list, all.list + own, (all.n - own) * sizeof(*list));
-		memcpy(list + (all.n - own), all.list, own * sizeof(*list));
+		if (all.n) {
+			memcpy(list, all.list + own, (all.n - own) * sizeof(*list));
+			memcpy(list + (all.n - own), all.list, own * sizeof(*list));
+		}
 		all.list = list;
 		p = MEM_NEW(struct policies);
 		p->part = (struct part){ 1, destroy_policies };
@@ -428,7 +459,7 @@ struct policies *policies_compile(struct compiler *c, const struct bearer *on)
 		for (unsigned i = 0; i < all.n; i++)
 			take_entry(c, p, &all.list[i], on);
 		for (unsigned leg = 0; leg < LEG_COUNT; leg++)
-			p->legs[leg] = make_chain(p, &all, on, (enum leg)leg);
+			p->legs[leg] = make_chain(p, &all, &bearer, (enum leg)leg);
 	}
 	arena_free(&all.scratch);
 	return p;

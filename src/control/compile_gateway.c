@@ -140,7 +140,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	read_attempts(c, g);
 	g->key_generation = read_key_generation(c, g);
 	traffic_open_series(&g->traffic, g->name, STR(""));
-	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 } });
+	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 }, false });
 	return g;
 }
 
@@ -255,7 +255,7 @@ void domain_settle(struct compiler *c, struct domain_state *d)
 	}
 	if (d->policies_stale) {
 		struct policies *made =
-			policies_compile(c, &(struct bearer){ LEVEL_DOMAIN, d->id, d->name, { NULL, 0 } });
+			policies_compile(c, &(struct bearer){ LEVEL_DOMAIN, d->id, d->name, { NULL, 0 }, false });
 
 		policies_drop(d->policies);
 		d->policies = made;

@@ -172,11 +172,6 @@ static bool is_reached(const struct compiler *c, const struct attachment_state *
 	return class->connect && (!class->connects || class->connects(a->policy->conf->conf));
 }
 
-static bool is_served(enum scope scope)
-{
-	return !(scope & (SCOPE_LLM_API | SCOPE_AGENT_API));
-}
-
 /* An older attachment that has the place of this one, or NULL. */
 static const struct attachment_state *find_rival(const struct compiler *c, const struct attachment_link *link)
 {
@@ -239,7 +234,7 @@ static void judge(struct compiler *c, struct attachment_state *a)
 
 	if (!p->class)
 		return set_phase(c, a, PHASE_DEGRADED, p->trouble[0] ? p->trouble : "its policy does not exist");
-	if (!p->class->is_enforced || !is_served(a->scope))
+	if (!p->class->is_enforced)
 		return set_phase(c, a, PHASE_DEGRADED, NOT_ENFORCED);
 	if (!p->conf)
 		return set_phase(c, a, PHASE_DEGRADED, p->trouble);
@@ -295,7 +290,7 @@ static void mark_resource(struct compiler *c, enum scope scope, struct str id)
 	const struct resource *port;
 
 	switch (scope) {
-	case SCOPE_ROUTE: case SCOPE_OPERATION:
+	case SCOPE_ROUTE: case SCOPE_OPERATION: case SCOPE_LLM_API: case SCOPE_AGENT_API:
 		route = map_get(&c->route_states, id);
 		if (route)
 			mark_dirty(&c->dirty_routes, &route->dirty);

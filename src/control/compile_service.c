@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "http/uri.h"
 #include "net/addr.h"
 #include "proxy/balance.h"
 #include "proxy/ring.h"
@@ -136,10 +137,14 @@ static enum upstream_protocol protocol_of(const struct service_doc *doc, uint16_
 		[SERVICE_GRPC] = UPSTREAM_GRPC, [SERVICE_TCP] = UPSTREAM_TCP,
 	};
 
+	struct url url;
+
 	for (size_t i = 0; i < doc->ports.n; i++)
 		if (ITEM(doc->ports, struct service_port_entry, i)->port == port)
 			return protocols[ITEM(doc->ports, struct service_port_entry, i)->protocol];
-	return doc->ports.n ? protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol] : UPSTREAM_HTTP1;
+	if (doc->ports.n)
+		return protocols[ITEM(doc->ports, struct service_port_entry, 0)->protocol];
+	return ai_service_url(doc, &url) && url.is_https ? UPSTREAM_HTTPS : UPSTREAM_HTTP1;
 }
 
 struct reading {
@@ -192,6 +197,21 @@ static void add_endpoint(const struct reading *reading, const struct service_add
 	s->endpoints[s->n_endpoints++] = e;
 }
 
+/* A provider without addresses of its own is where its URL says. */
+static void add_provider(const struct reading *reading, struct arena *scratch)
+{
+	struct service_base *base = reading->base;
+	const struct service_address address = { .weight = 100 };
+	struct url url;
+
+	if (!ai_service_url(reading->doc, &url))
+		return;
+	base->endpoints = NEW_N(&base->arena, struct endpoint_state *, 1);
+	base->content.endpoints = NEW_N(&base->arena, struct endpoint, 1);
+	base->held = mem_alloc(2 * sizeof(struct part *));
+	add_endpoint(reading, &address, arena_copy(scratch, url.host), url.port);
+}
+
 /* An address without a port stands for one with each of the service's ports. */
 static bool read_endpoints(const struct reading *reading, struct arena *scratch, struct problem *why)
 {
@@ -201,7 +221,15 @@ static bool read_endpoints(const struct reading *reading, struct arena *scratch,
 
 	if (!service_addresses(doc, scratch, &addresses, why))
 		return false;
+	if (!doc->addresses)
+		add_provider(reading, scratch);
 	const size_t most = addresses.n * (doc->ports.n ? doc->ports.n : 1);
+
+	if (base->content.n_endpoints > 0) {
+		list_tags(base);
+		base->content.rotation = rotation_new();
+		return true;
+	}
 
 	base->endpoints = NEW_N(&base->arena, struct endpoint_state *, most);
 	base->content.endpoints = NEW_N(&base->arena, struct endpoint, most);
@@ -269,8 +297,10 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	base->content.record = record_fragment(&base->arena, "service", base->content.name);
 	base->content.hash = pmap_hash(r->id);
 	base->gateway_id = arena_copy(&base->arena, json_text(r->doc, "gatewayId"));
-	ok = resource_decode(r, &scratch, &doc, why) &&
-	     read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
+	ok = resource_decode(r, &scratch, &doc, why);
+	if (ok)
+		base->content.ai = ai_service_read(&base->arena, &doc);
+	ok = ok && read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
 	if (ok) {
 		read_checks(&doc, base);
 		service_open_series(&base->content, gateway_name(c, base->gateway_id));
@@ -375,7 +405,8 @@ static struct service *service_new(struct compiler *c, struct service_state *sta
 
 	*s = state->base->content;
 	s->part = (struct part){ 1, destroy_service };
-	s->policies = policies_compile(c, &(struct bearer){ LEVEL_SERVICE, s->id, s->name, { NULL, 0 } });
+	s->policies = policies_compile(c, &(struct bearer){ LEVEL_SERVICE, s->id, s->name, { NULL, 0 },
+							    s->ai != NULL });
 	s->held = mem_alloc(2 * sizeof(struct part *));
 	s->held[s->n_held++] = &state->base->part;
 	part_hold(&state->base->part);

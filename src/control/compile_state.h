@@ -103,6 +103,7 @@ struct bearer {
 	enum level level;
 	struct str id, name;
 	struct str parent_id;
+	bool is_ai;                       /* a model or agent API, or a provider of them: the step of ai/ runs there */
 };
 
 /* ---------- routing ---------- */
@@ -363,6 +364,15 @@ MUST_USE bool api_change(struct compiler *c, const struct change *change, struct
 MUST_USE bool operation_change(struct compiler *c, const struct change *change, struct problem *why);
 void api_mark_dirty(struct compiler *c, struct str api_id);
 void apis_free(struct compiler *c);
+
+/* compile_ai.c: model and agent APIs, and their services */
+MUST_USE bool ai_api_change(struct compiler *c, const struct change *change, struct problem *why);
+struct service_doc;
+struct url;
+/* NULL: it is no provider. */
+const struct chat_service *ai_service_read(struct arena *a, const struct service_doc *doc);
+/* Where the provider is; false: it is none. Texts point into the document. */
+bool ai_service_url(const struct service_doc *doc, struct url *url);
 
 /* compile_vhost.c: routes to snapshot.paths and vhosts */
 void route_settle(struct compiler *c, struct route_state *r);

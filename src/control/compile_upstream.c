@@ -194,7 +194,7 @@ static bool add_port(void *arg, struct resource *r)
 
 	if (r->kind != RESOURCE_SERVICE_PORT || !attached_find(all->compiler, r->id))
 		return true;
-	p = policies_compile(all->compiler, &(struct bearer){ LEVEL_SERVICE, r->id, r->name, { NULL, 0 } });
+	p = policies_compile(all->compiler, &(struct bearer){ LEVEL_SERVICE, r->id, r->name, { NULL, 0 }, false });
 	if (all->n == all->cap) {
 		all->cap = all->cap ? 2 * all->cap : 8;
 		all->list = mem_resize(all->list, all->cap * sizeof *all->list);
@@ -203,17 +203,23 @@ static bool add_port(void *arg, struct resource *r)
 	return true;
 }
 
+/* *by: the policies that say so; NULL: the protocol of the port does. */
 static const struct tls_wish *wish_for(const struct service *s, const struct endpoint *e,
-				       const struct port_wishes *ports)
+				       const struct port_wishes *ports, struct policies **by)
 {
 	static const struct tls_wish by_protocol[] = { { .mode = TLS_WISH_PLAIN }, { .mode = TLS_WISH_SERVER } };
 	const struct tls_wish *wish = s->policies->settings.tls;
 
+	*by = s->policies;
 	for (unsigned i = 0; i < ports->n; i++)
-		if (ports->list[i].port == e->port && ports->list[i].policies->settings.tls)
+		if (ports->list[i].port == e->port && ports->list[i].policies->settings.tls) {
 			wish = ports->list[i].policies->settings.tls;
-	if (!wish || wish->mode == TLS_WISH_PROTOCOL)
+			*by = ports->list[i].policies;
+		}
+	if (!wish || wish->mode == TLS_WISH_PROTOCOL) {
 		wish = &by_protocol[e->protocol == UPSTREAM_HTTPS];
+		*by = NULL;
+	}
 	return wish;
 }
 
@@ -226,7 +232,8 @@ static struct endpoint *own_endpoints(struct service *s, const struct service_ba
 		return s->endpoints;
 	copy = NEW_N(&s->arena, struct endpoint, s->n_endpoints);
 	memcpy(copy, s->endpoints, s->n_endpoints * sizeof *copy);
-	s->held = mem_resize(s->held, (s->n_held + s->n_endpoints) * sizeof(struct part *));
+	/* One for the TLS of each, one for the policies that say so. */
+	s->held = mem_resize(s->held, (s->n_held + 2 * s->n_endpoints) * sizeof(struct part *));
 	s->endpoints = copy;
 	return copy;
 }
@@ -240,7 +247,8 @@ void upstream_secure_service(struct compiler *c, struct service *s, const struct
 	if (c->n_port_attachments)
 		model_referrers(c->model, RESOURCE_SERVICE, s->id, add_port, &ports);
 	for (unsigned i = 0; i < s->n_endpoints; i++) {
-		const struct tls_wish *wish = wish_for(s, &s->endpoints[i], &ports);
+		struct policies *by;
+		const struct tls_wish *wish = wish_for(s, &s->endpoints[i], &ports, &by);
 
 		if (wish->mode == TLS_WISH_PLAIN)
 			continue;
@@ -251,6 +259,11 @@ void upstream_secure_service(struct compiler *c, struct service *s, const struct
 		last = wish;
 		own_endpoints(s, base)[i].tls = &identity->client;
 		s->held[s->n_held++] = &identity->client.part;
+		if (!by)
+			continue;
+		own_endpoints(s, base)[i].tls_counts = by->settings.counts[SETTING_TLS];
+		if (by != s->policies)
+			s->held[s->n_held++] = &policies_hold(by)->part;
 	}
 	for (unsigned i = 0; i < ports.n; i++)
 		policies_drop(ports.list[i].policies);

@@ -194,7 +194,8 @@ static struct route *route_new(struct compiler *c, const struct route_state *sta
 
 	*r = state->base->content;
 	r->part = (struct part){ 1, destroy_route };
-	r->policies = policies_compile(c, &(struct bearer){ LEVEL_ROUTE, r->id, r->name, state->parent_id });
+	r->policies = policies_compile(c, &(struct bearer){ LEVEL_ROUTE, r->id, r->name, state->parent_id,
+							    r->ai != NULL });
 	r->held = mem_alloc(sizeof(struct part *));
 	r->held[r->n_held++] = &state->base->part;
 	part_hold(&state->base->part);

@@ -90,6 +90,10 @@ static void add_step(struct effective *e, const struct step *s, enum effective_g
 		     const struct service *service)
 {
 	const struct attachment_state *a = attachment_of(e->compiler, s);
+
+	/* What ai/ does for all of them is no attachment's. */
+	if (!a)
+		return;
 	/* In the chains of an operation, what it inherits is its own. */
 	struct str on = a->scope == SCOPE_API && e->parent_id.n ? e->parent_id : s->resource_id;
 
@@ -282,7 +286,7 @@ static void visit(void *arg, const struct surveyed *s)
 
 static void survey(struct effective *e, struct survey on, struct str parent_id)
 {
-	const struct bearer bearer = { on.level, on.id, on.name, parent_id };
+	const struct bearer bearer = { on.level, on.id, on.name, parent_id, false };
 
 	on.effective = e;
 	policies_survey(e->compiler, &bearer, visit, &on);

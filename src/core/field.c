@@ -395,6 +395,65 @@ static bool decode_fallback(const struct decoder *d, const struct field *f, char
 	return true;
 }
 
+static bool is_typed(const struct field *f, const struct json *v);
+
+/* Members that are there have the types of their rows. */
+static bool are_typed(const struct field *f, const struct json *object)
+{
+	for (; f->type != FIELD_END; f++) {
+		const struct json *v = f->type == FIELD_INLINE ? NULL : member(object, f->name);
+
+		if (f->type == FIELD_INLINE ? !are_typed(f->fields, object) : v && !is_typed(f, v))
+			return false;
+	}
+	return true;
+}
+
+static bool are_items_typed(const struct field *f, const struct json *list)
+{
+	for (const struct json *v = list->child; v; v = v->next) {
+		bool ok = f->type == FIELD_LIST ? v->type == JSON_OBJECT && are_typed(f->fields, v)
+						: v->type == JSON_STRING || (f->type == FIELD_CHOICES && v->type == JSON_INT);
+
+		if (!ok)
+			return false;
+	}
+	return true;
+}
+
+static bool is_typed(const struct field *f, const struct json *v)
+{
+	switch (f->type) {
+	case FIELD_BOOL:
+		return v->type == JSON_BOOL;
+	case FIELD_INT:
+		return v->type == JSON_INT;
+	case FIELD_NUMBER:
+		return v->type == JSON_INT || v->type == JSON_REAL;
+	case FIELD_TEXT:
+		return v->type == JSON_STRING;
+	case FIELD_CHOICE:
+		return v->type == JSON_STRING || v->type == JSON_INT;
+	case FIELD_OBJECT:
+		return v->type == JSON_OBJECT && are_typed(f->fields, v);
+	case FIELD_LIST: case FIELD_TEXTS: case FIELD_CHOICES:
+		return v->type == JSON_ARRAY && are_items_typed(f, v);
+	case FIELD_JSON: case FIELD_INLINE: case FIELD_END:
+		break;
+	}
+	return true;
+}
+
+/* Of a variant that was not chosen: a value that its row would refuse is passed over, unless it has the wrong type. */
+static bool pass_over(const struct decoder *d, const struct field *f, const struct json *v, char *out)
+{
+	if (!f->is_variant || is_needed(d, f) || !is_typed(f, v))
+		return false;
+	if (f->type == FIELD_OBJECT && f->present)
+		*(bool *)(void *)(out + f->present - 1) = false;
+	return decode_fallback(d, f, out);
+}
+
 static bool decode_row(const struct decoder *d, const struct field *f, char *out)
 {
 	const struct json *v = member(d->object, f->name);
@@ -405,7 +464,7 @@ static bool decode_row(const struct decoder *d, const struct field *f, char *out
 			return refuse_missing(d, f, blank ? "must not be empty" : "is required");
 		return decode_fallback(d, f, out);
 	}
-	if (decode_value(d, f, v, out))
+	if (decode_value(d, f, v, out) || pass_over(d, f, v, out))
 		return true;
 	problem_prefix(d->why, f->name);
 	return false;

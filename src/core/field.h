@@ -70,6 +70,7 @@ struct field {
 		const char *sibling;      /* required only if this member of the same object ... */
 		int value;                /* ... has this value (choice or bool) */
 	} when;
+	bool is_variant;                  /* without that value it means nothing */
 	/* One more rule on a text (each item of TEXTS): false fills why->text only. `arena` for scratch. */
 	bool (*format)(struct str value, struct problem *why);
 	const char *refers;               /* resource class the text is an id of ("service", "certificate", ...) */
@@ -104,6 +105,8 @@ struct field {
 #define EXAMPLE(json) .example = (json)
 #define UNIT(u) .unit = (u)
 #define WHEN(s, v) .when = { (s), (v) }
+/* The same, and it means nothing otherwise: then any value of its type is passed over. */
+#define ONLY_WHEN(s, v) .when = { (s), (v) }, .is_variant = true
 #define FORMAT(f) .format = (f)
 #define REFERS(k) .refers = (k)
 #define PRESENT(T, m) .present = offsetof(T, m) + 1

@@ -45,7 +45,7 @@ static const struct field fields[] = {
 	INT(struct circuit_breaker, minRequestAmount, REQUIRED, RANGE(1, 1000000), UNIT("requests"),
 	    EXAMPLE("10"),
 	    DOC("Requests within the statistics window before the circuit may open.")),
-	INT(struct circuit_breaker, maxAllowedMs, WHEN("strategy", STRATEGY_SLOW), RANGE(0, 3600000),
+	INT(struct circuit_breaker, maxAllowedMs, ONLY_WHEN("strategy", STRATEGY_SLOW), RANGE(0, 3600000),
 	    UNIT("ms"),
 	    EXAMPLE("5000"), DOC("A call that takes longer is slow; at least 1 with strategy 0, not used "
 	    "otherwise.")),

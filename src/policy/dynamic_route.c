@@ -124,7 +124,7 @@ static const struct field lane_fields[] = {
 	INT(struct lane, swimmingLaneId, REQUIRED, RANGE(0, 9223372036854775807.0), EXAMPLE("2001"),
 	    DOC("The lane; unique in its group.")),
 	CHOICE(struct lane, canaryModel, models, REQUIRED, DOC("How requests are chosen.")),
-	INT(struct lane, percentage, WHEN("canaryModel", MODEL_PERCENTAGE), RANGE(0, 100), UNIT("%"),
+	INT(struct lane, percentage, ONLY_WHEN("canaryModel", MODEL_PERCENTAGE), RANGE(0, 100), UNIT("%"),
 	    EXAMPLE("20"),
 	    DOC("Share of the requests; the enabled percentage lanes of a group have at most 100 in all.")),
 	TEXT(struct lane, swimmingLaneTag, REQUIRED, RANGE(1, 64), FORMAT(check_tag), EXAMPLE("\"lane-v2\""),

@@ -146,4 +146,6 @@ const struct policy_class fallback = {
 	.prepare = prepare,
 	.attach = attach,
 	.apply = apply,
+	.setting = SETTING_FALLBACK,
+	.outcomes = { "turned" },
 };

@@ -36,11 +36,11 @@ static const struct field fields[] = {
 	TEXT(struct http_rewrite, path, RANGE(0, 4096), FORMAT(format_line), EXAMPLE("\"/v2/api\""),
 	     DOC("The new path or prefix, for Exact and Prefix; without a query, which is kept. Required "
 	     "without host.")),
-	TEXT(struct http_rewrite, pattern, WHEN("pathType", PATH_REGEX), RANGE(0, 4096), FORMAT(format_line),
+	TEXT(struct http_rewrite, pattern, ONLY_WHEN("pathType", PATH_REGEX), RANGE(0, 4096), FORMAT(format_line),
 	     EXAMPLE("\"^/service/([^/]+)(/.*)$\""),
 	     DOC("Regular expression without back-references and look-around, matched anywhere in the "
 	     "path.")),
-	TEXT(struct http_rewrite, substitution, EMPTY_OK, WHEN("pathType", PATH_REGEX), RANGE(0, 4096),
+	TEXT(struct http_rewrite, substitution, EMPTY_OK, ONLY_WHEN("pathType", PATH_REGEX), RANGE(0, 4096),
 	     FORMAT(format_line), EXAMPLE("\"\\\\2/instance/\\\\1\""),
 	     DOC("What replaces a match; \\0 to \\9, $0 to $9 or ${N} stand for groups, \\\\ and $$ for "
 	     "themselves.")),

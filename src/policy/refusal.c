@@ -31,7 +31,7 @@ const struct choice refusal_encodings[] = {
 	     EXAMPLE("\"{\\\"error\\\":\\\"Too Many Requests\\\"}\""), \
 	     DOC("Body of the answer, sent as it is. With bodyEncoding 1 it has to be JSON."))
 #define REDIRECT_ROW \
-	TEXT(struct refusal, responseRedirectUrl, WHEN("behaviorType", BEHAVIOR_REDIRECT), RANGE(0, 2048), \
+	TEXT(struct refusal, responseRedirectUrl, ONLY_WHEN("behaviorType", BEHAVIOR_REDIRECT), RANGE(0, 2048), \
 	     FORMAT(format_line), EXAMPLE("\"https://example.com/busy\""), \
 	     DOC("Location of the redirect, used when behaviorType is 1: an http:// or https:// URL, or a path " \
 	         "that begins with one /."))

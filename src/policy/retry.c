@@ -173,4 +173,6 @@ const struct policy_class retry = {
 	.check = check,
 	.prepare = prepare,
 	.apply = apply,
+	.setting = SETTING_RETRY,
+	.outcomes = { "succeeded", "failed", "exhausted", "no_budget", "try_timeout" },
 };

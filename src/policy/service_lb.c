@@ -88,7 +88,7 @@ static const struct field hash_fields[] = {
 
 static const struct field fields[] = {
 	CHOICE(struct service_lb, loadBalancerType, balancers, REQUIRED, DOC("How an endpoint is chosen.")),
-	OBJECT(struct service_lb, consistentHashLBConfig, hash_fields, WHEN("loadBalancerType", BALANCER_HASH),
+	OBJECT(struct service_lb, consistentHashLBConfig, hash_fields, ONLY_WHEN("loadBalancerType", BALANCER_HASH),
 	       DOC("The key of CONSISTENT_HASH; not used otherwise.")),
 	INT(struct service_lb, warmupDuration, RANGE(0, 3600), UNIT("s"), DEFAULT("0"), EXAMPLE("60"),
 	    DOC("How long a new endpoint's share grows to the full one, with ROUND_ROBIN and LEAST_CONN.")),
@@ -229,4 +229,6 @@ const struct policy_class service_lb = {
 	.check = check,
 	.prepare = prepare,
 	.apply = apply,
+	.setting = SETTING_BALANCE,
+	.outcomes = { "chosen", "panicked" },
 };

@@ -55,7 +55,7 @@ static bool check_name(struct str s, struct problem *why)
 
 static const struct field fields[] = {
 	CHOICE(struct service_tls, mode, modes, REQUIRED, DOC("Whether and how TLS is used.")),
-	TEXT(struct service_tls, certId, WHEN("mode", MODE_MUTUAL), RANGE(0, 256), FORMAT(format_name),
+	TEXT(struct service_tls, certId, ONLY_WHEN("mode", MODE_MUTUAL), RANGE(0, 256), FORMAT(format_name),
 	     REFERS("certificate"), EXAMPLE("\"cert-id-123\""), DOC("Certificate with private key that the "
 	     "gateway shows.")),
 	TEXT(struct service_tls, caCertId, RANGE(0, 256), FORMAT(format_name), REFERS("certificate"),
@@ -225,6 +225,8 @@ const struct policy_class service_tls = {
 	.prepare = prepare,
 	.attach = attach,
 	.apply = apply,
+	.setting = SETTING_TLS,
+	.outcomes = { "secured", "refused" },
 };
 
 const struct policy_class service_port_tls = {
@@ -247,4 +249,6 @@ const struct policy_class service_port_tls = {
 	.prepare = prepare,
 	.attach = attach,
 	.apply = apply,
+	.setting = SETTING_TLS,
+	.outcomes = { "secured", "refused" },
 };

@@ -56,4 +56,6 @@ const struct policy_class timeout = {
 	.enable_at = offsetof(struct timeout, enable),
 	.check = check,
 	.apply = apply,
+	.setting = SETTING_TIMEOUT,
+	.outcomes = { "expired" },
 };

@@ -17,6 +17,12 @@ static void count(const struct exchange *x, enum service_count what)
 
 static bool turn_away(struct exchange *x);
 
+/* The same for the policy that set it. */
+static void count_for(const struct exchange *x, enum setting setting, unsigned outcome)
+{
+	setting_count(x->attempt->counts[setting], outcome);
+}
+
 static void arm(struct exchange *x, struct timer *t, int64_t delay_ms)
 {
 	loop_arm(worker_loop(x->worker), t, delay_ms);
@@ -30,8 +36,10 @@ static void expire_all(struct timer *t)
 	struct exchange *x = CONTAINER(t, struct attempt, total)->x;
 
 	count(x, SERVICE_TIMEOUT_TOTAL);
+	count_for(x, SETTING_TIMEOUT, TIMEOUT_EXPIRED);
 	if (x->call_open && x->phase == EXCHANGE_UPSTREAM && !x->attempt->is_draining)
 		exchange_report_try(x, CALL_TIMEOUT);
+	x->attempt->why = "timeout";
 	if (!x->attempt->has_own_timeout && turn_away(x))
 		return;
 	exchange_end_call(x);
@@ -51,6 +59,7 @@ static void step(struct timer *t)
 		return;
 	}
 	count(x, SERVICE_TIMEOUT_TRY);
+	count_for(x, SETTING_RETRY, RETRY_TRY_TIMEOUT);
 	exchange_fail_try(x, CALL_TIMEOUT);
 }
 
@@ -114,8 +123,12 @@ static void read_settings(struct exchange *x)
 	const struct settings *route = &x->route->policies->settings;
 	struct settings s = settings_merge(route, x->service ? &x->service->policies->settings : &none);
 
-	if (!a->fell_back)
+	if (!a->fell_back) {
 		a->fallback = s.fallback;
+		a->counts[SETTING_FALLBACK] = s.counts[SETTING_FALLBACK];
+	}
+	a->counts[SETTING_TIMEOUT] = s.counts[SETTING_TIMEOUT];
+	a->counts[SETTING_RETRY] = s.counts[SETTING_RETRY];
 	/* Bytes are no request: they have no end to wait for and no answer to judge. */
 	if (x->is_tcp)
 		return;
@@ -167,6 +180,31 @@ static void turn_to(struct exchange *x, const struct service *s, const struct ta
 	a->was_reached = a->is_exhausted = false;
 	read_settings(x);
 	count(x, SERVICE_FALLBACKS);
+	if (!a->fails || a->next_target > a->n_own)
+		count_for(x, SETTING_FALLBACK, FALLBACK_TURNED);
+}
+
+static void note_left(struct exchange *x)
+{
+	struct attempt *a = x->attempt;
+
+	if (a->n_left == a->left_room) {
+		struct left_service *left = NEW_N(&x->arena, struct left_service, 2 * a->left_room + 4);
+
+		for (unsigned i = 0; i < a->n_left; i++)
+			left[i] = a->left[i];
+		a->left = left;
+		a->left_room = 2 * a->left_room + 4;
+	}
+	a->left[a->n_left++] = (struct left_service){ exchange_service_id(x), x->upstream_status,
+						      a->why ? a->why : "unavailable" };
+	a->why = NULL;
+}
+
+const struct left_service *exchange_left_services(const struct exchange *x, unsigned *n)
+{
+	*n = x->attempt ? x->attempt->n_left : 0;
+	return x->attempt ? x->attempt->left : NULL;
 }
 
 bool attempt_choose(struct exchange *x)
@@ -178,6 +216,8 @@ bool attempt_choose(struct exchange *x)
 	read_settings(x);
 	if (a->fallback && (!x->service || !balance_has_endpoint(x, x->service, x->target))) {
 		s = find_next(x, &t);
+		if (s && x->service)
+			note_left(x);
 		if (s)
 			turn_to(x, s, t);
 	}
@@ -197,6 +237,7 @@ static void give_retry_back(struct exchange *x)
 /* The steps of the service end with what became of it: nothing. */
 static void leave(struct exchange *x)
 {
+	note_left(x);
 	give_retry_back(x);
 	if (!x->upstream_status) {
 		x->upstream_failed = true;
@@ -313,11 +354,13 @@ bool exchange_may_refuse(const struct exchange *x)
 
 enum verdict refuse_answer(struct exchange *x)
 {
+	x->attempt->why = "answer";
 	return turn_away(x) ? WAIT : NEXT;
 }
 
 bool attempt_turns(struct exchange *x)
 {
+	x->attempt->why = "refused";
 	return turn_away(x);
 }
 
@@ -426,8 +469,10 @@ static void settle_retry(struct exchange *x, bool is_good)
 {
 	struct attempt *a = x->attempt;
 
-	if (a->is_retry)
+	if (a->is_retry) {
 		count(x, is_good ? SERVICE_RETRY_SUCCEEDED : SERVICE_RETRY_FAILED);
+		count_for(x, SETTING_RETRY, is_good ? RETRY_SUCCEEDED : RETRY_FAILED);
+	}
 	a->is_retry = false;
 }
 
@@ -460,6 +505,7 @@ static bool may_retry(struct exchange *x, enum call_failure what)
 	if (a->retries >= a->retry->attempts) {
 		a->is_exhausted = true;
 		count(x, SERVICE_RETRY_EXHAUSTED);
+		count_for(x, SETTING_RETRY, RETRY_EXHAUSTED);
 		return false;
 	}
 	if (!attempt_can_replay(x, what))
@@ -467,6 +513,7 @@ static bool may_retry(struct exchange *x, enum call_failure what)
 	if (!take_budget(x)) {
 		a->is_exhausted = true;
 		count(x, SERVICE_RETRY_BUDGET);
+		count_for(x, SETTING_RETRY, RETRY_NO_BUDGET);
 		return false;
 	}
 	return true;
@@ -507,10 +554,13 @@ static void plan(struct exchange *x)
 
 bool attempt_goes_on(struct exchange *x, enum call_failure what)
 {
+	static const char *const names[] = { [CALL_CONNECT] = "connect", [CALL_RESET] = "reset",
+		[CALL_TIMEOUT] = "timeout", [CALL_MALFORMED] = "malformed", [CALL_TRUNCATED] = "reset" };
 	struct attempt *a = x->attempt;
 	enum method method = x->stream.req.method;
 
 	timer_disarm(&a->pace);
+	a->why = names[what];
 	if (has_answer(x))
 		return turn_away(x);
 	/* A TLS handshake that the upstream ended after we had begun to send: none of it was read. */
@@ -554,6 +604,7 @@ bool attempt_refuses(struct exchange *x)
 		plan(x);
 		return true;
 	}
+	a->why = "status";
 	if (a->fails && x->res.status >= 400 && x->res.status < 656 && !x->is_tunnel &&
 	    (a->fails[(x->res.status - 400) / 64] >> (x->res.status - 400) % 64 & 1) && turn_away(x))
 		return true;

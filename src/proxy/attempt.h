@@ -25,16 +25,20 @@ struct attempt {
 	const struct retry_rules *retry;          /* NULL = none */
 	const struct fallback_rules *fallback;    /* of the service that was meant; NULL = none */
 	int64_t timeout_ms;                       /* 0 = none */
+	struct series *const *counts[SETTING_COUNT];      /* of the policies that these are of */
 	struct timer total;               /* the Timeout */
 	struct timer pace;                /* the limit of one try, or the pause before the next one */
 	struct retain_reader replay;      /* how much of the kept body was sent again */
 	unsigned retries;                 /* made */
-	const uint64_t *fails;            /* exchange_set_fallback(): statuses that count as failures; NULL = not asked */
+	const uint64_t *fails;            /* exchange_set_fallback(): statuses that are failures; NULL = not asked */
 	unsigned n_own;                   /* targets of it: the first ones; what follows are those of the Fallback */
 	unsigned next_target;             /* of the fallback */
 	unsigned turns;                   /* services that were turned to */
 	unsigned tried_room;
 	unsigned drained;                 /* bytes */
+	const char *why;                  /* of the try that ended, for `left` */
+	struct left_service *left;        /* services that were turned away from */
+	unsigned n_left, left_room;
 	bool has_own_timeout;             /* the Timeout is the route's: a fallback service does not change it */
 	bool is_timed;                    /* the clock was started */
 	bool is_pausing;                  /* between two tries */

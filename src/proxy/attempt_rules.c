@@ -10,6 +10,11 @@ struct settings settings_merge(const struct settings *route, const struct settin
 		.has_retry = route->has_retry || service->has_retry,
 		.has_fallback = route->has_fallback || service->has_fallback,
 		.shapes_attempts = route->shapes_attempts || service->shapes_attempts,
+		.counts = {
+			[SETTING_TIMEOUT] = (route->has_timeout ? route : service)->counts[SETTING_TIMEOUT],
+			[SETTING_RETRY] = (route->has_retry ? route : service)->counts[SETTING_RETRY],
+			[SETTING_FALLBACK] = (route->has_fallback ? route : service)->counts[SETTING_FALLBACK],
+		},
 	};
 }
 

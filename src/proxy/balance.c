@@ -193,6 +193,10 @@ static void take_key(struct exchange *x, struct pick *p)
 
 static void count(const struct service *s, const struct pick *p)
 {
+	struct series *const *counts = s->policies->settings.counts[SETTING_BALANCE];
+
+	if (UNLIKELY(counts != NULL))
+		setting_count(counts, p->panics ? BALANCE_PANICKED : BALANCE_CHOSEN);
 	if (UNLIKELY(p->panics) && s->panics)
 		metric_add(s->panics, 1);
 	if (UNLIKELY(p->misses_lane) && s->lane_misses)
@@ -226,7 +230,7 @@ const struct endpoint *balance_pick(struct exchange *x)
 	const struct service *s = x->service;
 
 	x->set_cookie.n = 0;
-	if (LIKELY(s->n_endpoints == 1 && !s->balance))
+	if (LIKELY(s->n_endpoints == 1 && !s->balance && !s->policies->settings.counts[SETTING_BALANCE]))
 		return pick_only(s, x->target);
 	return pick_one(x);
 }

@@ -60,12 +60,15 @@ enum verdict await_response_body(struct exchange *x, size_t most, hook *then)
 	struct hold *h;
 
 	BUG_ON(x->walk.leg != LEG_RESPONSE);
-	if (x->is_local || x->is_tunnel || x->hold)
+	if (x->is_local || x->is_tunnel)
 		return then(x, x->step);
-	h = x->hold = NEW(&x->arena, struct hold);
+	h = x->hold;
+	if (!h) {
+		h = x->hold = NEW(&x->arena, struct hold);
+		arena_defer(&x->arena, &h->defer, drop_hold);
+		keep(x, first);
+	}
 	h->most = most;
-	arena_defer(&x->arena, &h->defer, drop_hold);
-	keep(x, first);
 	if (is_enough(x))
 		return then(x, x->step);
 	h->is_reading = true;

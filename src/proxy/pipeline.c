@@ -29,7 +29,7 @@ static void open_walk(struct exchange *x, enum leg leg)
 	w->leg = (uint8_t)leg;
 	w->n = 0;
 	if (leg == LEG_SERVICE || leg == LEG_ATTEMPT) {
-		if (leg == LEG_ATTEMPT)
+		if (leg == LEG_ATTEMPT && x->route)
 			add_chain(w, x->route->policies, LEVEL_ROUTE);
 		add_chain(w, x->service->policies, LEVEL_SERVICE);
 		return;
@@ -207,7 +207,8 @@ static bool refused(struct exchange *x, enum verdict verdict)
 	}
 	if (verdict == FAIL && pipeline_may_pass(x))
 		return true;
-	if (UNLIKELY(x->walk.leg == LEG_SERVICE && x->step->class->speaks_for_service && x->attempt) && attempt_turns(x))
+	if (UNLIKELY(x->walk.leg == LEG_SERVICE && x->step->class->speaks_for_service && x->attempt) &&
+	    attempt_turns(x))
 		return false;
 	if (x->walk.leg != LEG_RESPONSE) {
 		replied(x);
@@ -385,6 +386,12 @@ void policy_gauge(const struct step *s)
 		value = s->class->measure(s->cell);
 		metric_set(s->series[POLICY_OUTCOMES], value);
 	} while (s->class->measure(s->cell) != value);
+}
+
+void setting_count(struct series *const *counts, unsigned outcome)
+{
+	if (counts && counts[outcome])
+		metric_add(counts[outcome], 1);
 }
 
 void policy_count(const struct step *s, unsigned outcome)

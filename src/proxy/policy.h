@@ -40,7 +40,8 @@ typedef bool connect_hook(const struct ip *peer, const struct step *s);
 enum stage {
 	STAGE_IP, STAGE_CORS, STAGE_WAF_HEAD, STAGE_AUTH_EXTERNAL, STAGE_AUTH_OIDC, STAGE_AUTH_JWT, STAGE_AUTH_CONSUMER,
 	STAGE_RATE, STAGE_CONCURRENCY, STAGE_TERMINAL, STAGE_BREAKER, STAGE_LANE,
-	STAGE_WAF_BODY, STAGE_AI_CLASSIFY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS, STAGE_AI_SEARCH,
+	STAGE_WAF_BODY, STAGE_AI_CLASSIFY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS,
+	STAGE_AI_SEARCH,
 	STAGE_HEADERS, STAGE_REWRITE, STAGE_PICK,
 	STAGE_AI_FALLBACK, STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_DISPATCH,
 	STAGE_SETTING,                    /* has no step: its apply() writes into the settings */
@@ -129,6 +130,18 @@ struct tls_wish {
 };
 
 /*
+ * Which setting a class with apply() writes, so that proxy/ counts what became of it for its policy; and the outcomes,
+ * in the order of the class's own list.
+ */
+enum setting { SETTING_NONE, SETTING_TIMEOUT, SETTING_RETRY, SETTING_FALLBACK, SETTING_TLS, SETTING_BALANCE,
+	SETTING_COUNT };
+enum timeout_outcome { TIMEOUT_EXPIRED };
+enum retry_outcome { RETRY_SUCCEEDED, RETRY_FAILED, RETRY_EXHAUSTED, RETRY_NO_BUDGET, RETRY_TRY_TIMEOUT };
+enum fallback_outcome { FALLBACK_TURNED };
+enum tls_outcome { TLS_SECURED, TLS_REFUSED };
+enum balance_outcome { BALANCE_CHOSEN, BALANCE_PANICKED };
+
+/*
  * What settings policies write and proxy/ reads; one set for each route and service. What a route has (has_...) beats
  * what the service has; a disabled policy has it too, with nothing in it: that is the opt-out.
  */
@@ -140,7 +153,9 @@ struct settings {
 	const struct fallback_rules *fallback;    /* NULL = none */
 	const struct tls_wish *tls;       /* of a service or its port; NULL = its protocol says it */
 	const struct balance *balance;    /* of a service; NULL = its endpoints in turn */
+	struct series *const *counts[SETTING_COUNT];      /* step.series of the policy that wrote it; NULL = none */
 };
+void setting_count(struct series *const *counts, unsigned outcome);      /* harmless with NULL */
 
 /* A path of one host; texts live as long as the conf. */
 struct claimed_path {
@@ -163,7 +178,8 @@ struct policy_class {
 	enum combine combine;
 	/* several attachments of this class on one resource combine (IpAccessControl) */
 	bool many_per_resource;
-	bool speaks_for_service;          /* what its service hook refuses is a failure of the service: others are turned to */
+	/* what its service hook refuses is a failure of the service: others may be turned to */
+	bool speaks_for_service;
 	bool is_enforced;                 /* false: stored and validated, attachment status Degraded */
 	bool fails_open;                  /* fail(): let the request pass, or answer fail_status */
 	int fail_status;
@@ -214,6 +230,7 @@ struct policy_class {
 	enum metric_id gauge;
 	int64_t (*measure)(const void *cell);
 	void (*apply)(const void *conf, struct settings *settings);
+	enum setting setting;             /* that apply() writes */
 	connect_hook *connect;
 	bool (*connects)(const void *conf);   /* whether connect has anything to judge; NULL = yes */
 	/*
@@ -387,6 +404,17 @@ void exchange_choose_target(struct exchange *x, unsigned target);
 struct str exchange_service_id(const struct exchange *x);
 unsigned exchange_service_turn(const struct exchange *x);
 /*
+ * Services that were turned away from, in their order. status: of what each answered, 0 = nothing; why: "connect",
+ * "reset", "timeout", "malformed", "status", "answer" (its status was good), "refused" (by a policy that speaks for
+ * it), "unavailable" (no endpoint).
+ */
+struct left_service {
+	struct str id;
+	int status;
+	const char *why;
+};
+const struct left_service *exchange_left_services(const struct exchange *x, unsigned *n);
+/*
  * Service leg: these services are turned to, in their order, when this one fails, instead of those of its Fallback.
  * `statuses`: bit i: an answer with status 400 + i is a failure too. Both must live as long as the exchange.
  */
@@ -397,7 +425,7 @@ void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rule
  */
 bool exchange_may_refuse(const struct exchange *x);
 enum verdict refuse_answer(struct exchange *x);
-/* A member of the access record: ,"name":value as JSON, which must live as long as the exchange; the last one counts. */
+/* A member of the access record: ,"name":value as JSON that lives as long as the exchange; the last one counts. */
 void exchange_keep_member(struct exchange *x, struct str member);
 /* zeroed state_size bytes of this policy, made on first use: the same ones in all its hooks */
 void *exchange_state(struct exchange *x, const struct step *s);

@@ -55,6 +55,7 @@ struct endpoint {
 	uint32_t weight;
 	struct str version;               /* of the service, absent = none */
 	const struct tls_client *tls;     /* NULL: in the clear; held by the service */
+	struct series *const *tls_counts; /* settings.counts[SETTING_TLS] of who says so; NULL = no policy */
 	uint8_t protocol;                 /* enum upstream_protocol of its port */
 	struct str tag;                   /* lane of its label "alicloud.service.tag" or "tag", absent = none */
 	struct endpoint_cell *cell;

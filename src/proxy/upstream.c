@@ -340,6 +340,8 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	struct exchange *x = of(c);
 
 	x->upstream_head_us = clock_us();
+	if (UNLIKELY(x->endpoint->tls_counts != NULL) && !c->reused)
+		setting_count(x->endpoint->tls_counts, TLS_SECURED);
 	count_response(x, c->res.status);
 	x->res = c->res;
 	x->is_local = false;
@@ -497,6 +499,8 @@ void exchange_report_try(struct exchange *x, enum call_failure what)
 		health_report(x->service, x->endpoint, 0);
 	if (x->service->failures[what])
 		metric_add(x->service->failures[what], 1);
+	if (c->tls_failure)
+		setting_count(x->endpoint->tls_counts, TLS_REFUSED);
 	log_warn("upstream.failed", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
 		 F_TEXT("reason", reasons[reason_of(what)].tag), F_INT("errno", c->error),
 		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""),

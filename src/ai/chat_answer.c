@@ -1,0 +1,292 @@
+/*
+ * chat_answer.c -- the answer of a model on its way to the client: read for usage and content, converted to the
+ * client's API, without the chunk of usage that only the gateway asked for.
+ *
+ *      head ──► JSON: held, read, converted ──► over
+ *           └─► events: (the first ones are looked at where another service may be turned to) ──► pieces
+ *      piece ──► events ──► answer_take_event ──► the same bytes, or what they become ──► ... the last ──► over
+ *
+ * What is neither passes as it is.
+ */
+#include "ai/chat_parts.h"
+#include "core/clock.h"
+
+#define PEEK_MAX 65536                    /* of a stream, until there is content or an error */
+
+static bool is_success(const struct chat *c)
+{
+	return c->status >= 200 && c->status < 300;
+}
+
+static bool is_json_like(struct str type)
+{
+	struct str bare = { type.p, str_find(type, ';') };
+
+	while (bare.n > 0 && bare.p[bare.n - 1] == ' ')
+		bare.n--;
+	return chat_is_json(type) || str_ends(bare, STR("+json"));
+}
+
+static bool is_events(struct str type)
+{
+	struct str bare = { type.p, str_find(type, ';') };
+
+	while (bare.n > 0 && bare.p[bare.n - 1] == ' ')
+		bare.n--;
+	return str_equal_nocase(bare, STR("text/event-stream"));
+}
+
+/* ---------- whole answers ---------- */
+
+static void put_answer(struct exchange *x, const struct sbuf *body)
+{
+	exchange_replace_response_body(x, arena_copy(&x->arena, sbuf_str(body)));
+	message_set_id(&x->res, HEADER_CONTENT_TYPE, STR("application/json"));
+}
+
+/* False: it is not what the upstream's API says. */
+static bool convert_answer(struct chat *c, struct str body, const struct json *doc)
+{
+	const struct conversion *how = &c->shape->conversion;
+	struct sbuf out = { 0 };
+	bool ok = true;
+
+	if (is_success(c))
+		ok = doc && CONVERSION_IS_THERE && convert_body(how, doc, &out);
+	else if (CONVERSION_IS_THERE)
+		convert_error(how, c->status, body, &out);
+	if (ok)
+		put_answer(c->x, &out);
+	sbuf_free(&out);
+	return ok;
+}
+
+static enum verdict take_answer(struct exchange *x, const struct step *s)
+{
+	struct chat *c = x->chat;
+	struct arena scratch = { 0 };
+	const struct json *doc = NULL;
+	bool is_whole, is_good = true;
+	struct str body = exchange_response_body(x, &is_whole);
+	struct problem why;
+
+	(void)s;
+	if (is_whole)
+		doc = json_parse_spans(&scratch, body, CHAT_NODES_MAX, &why);
+	if (doc)
+		answer_take_body(&c->answer, doc);
+	if (c->shape->converts)
+		is_good = is_whole && convert_answer(c, body, doc);
+	arena_free(&scratch);
+	if (!is_good)
+		c->answer.has_error = true;
+	chat_finish(c, is_success(c) && is_whole && !c->answer.has_error ? CHAT_COMPLETE : CHAT_FAILED);
+	if (is_good)
+		return next();
+	return chat_reply_error(x, 502, "api_error", "ErrBadUpstream",
+		STR("The answer of the model is not what its API says, so it cannot be converted"));
+}
+
+/* ---------- streams ---------- */
+
+static void free_stream(struct arena_defer *d)
+{
+	struct chat_stream *r = CONTAINER(d, struct chat_stream, defer);
+
+	sse_free(&r->sse);
+	sbuf_free(&r->out);
+	arena_free(&r->scratch);
+	if (CONVERSION_IS_THERE && r->converter)
+		converter_free(r->converter);
+}
+
+static struct chat_stream *open_stream(struct chat *c)
+{
+	struct exchange *x = c->x;
+	struct chat_stream *r = NEW(&x->arena, struct chat_stream);
+
+	r->chat = c;
+	arena_defer(&x->arena, &r->defer, free_stream);
+	c->is_answer_stream = true;
+	c->reading = r;
+	if (CONVERSION_IS_THERE && c->shape->converts)
+		r->converter = converter_new(&x->arena, &c->shape->conversion);
+	r->rewrites = r->converter || c->usage_was_added;
+	if (r->rewrites)
+		exchange_drop_length(x);
+	return r;
+}
+
+static const struct json *read_data(struct chat_stream *r, const struct sse_event *e)
+{
+	struct problem why;
+
+	arena_free(&r->scratch);
+	if (e->data.n == 0 || e->data.p[0] != '{')
+		return NULL;
+	return json_parse(&r->scratch, e->data, &why);
+}
+
+static void note_times(struct chat *c, unsigned holds)
+{
+	if (!(holds & ANSWER_HOLDS_CONTENT))
+		return;
+	c->last_token_us = clock_us();
+	if (!c->first_token_us)
+		c->first_token_us = c->last_token_us;
+}
+
+static void take_event(struct chat_stream *r, const struct sse_event *e)
+{
+	struct chat *c = r->chat;
+	const struct json *doc = read_data(r, e);
+	unsigned holds = c->kind == AI_NONE ? 0 : answer_take_event(&c->answer, e, doc);
+
+	note_times(c, holds);
+	if (CONVERSION_IS_THERE && r->converter)
+		converter_take(r->converter, e, doc, &r->out);
+	else if (r->rewrites && !(c->usage_was_added && (holds & ANSWER_HOLDS_USAGE_ONLY)))
+		sbuf_add(&r->out, e->raw);
+}
+
+/* An event that is too long: what follows passes as it is; what must be converted ends here. */
+static void go_blind(struct chat_stream *r)
+{
+	r->is_blind = true;
+	if (r->rewrites && !r->converter)
+		sbuf_add(&r->out, sse_rest(&r->sse));
+}
+
+static void take_events(struct chat_stream *r, struct str piece, bool is_last)
+{
+	struct sse_event e;
+	enum sse_result result;
+
+	sse_give(&r->sse, piece);
+	while ((result = sse_next(&r->sse, &e)) == SSE_EVENT)
+		take_event(r, &e);
+	if (result == SSE_LONG)
+		go_blind(r);
+	else if (is_last && sse_end(&r->sse, &e))
+		take_event(r, &e);
+}
+
+static enum chat_end end_of(const struct chat *c)
+{
+	if (c->answer.has_error)
+		return CHAT_FAILED;
+	return c->answer.is_complete || c->kind == AI_NONE ? CHAT_COMPLETE : CHAT_CUT;
+}
+
+enum verdict chat_read_piece(struct exchange *x, const struct step *s)
+{
+	struct chat *c = x->chat;
+	struct chat_stream *r = c ? c->reading : NULL;
+	bool is_last;
+	struct str piece = exchange_piece(x, &is_last);
+
+	if (!c || c->level != s->level)
+		return next();
+	if (!r) {
+		if (is_last)
+			chat_finish(c, is_success(c) ? CHAT_COMPLETE : CHAT_FAILED);
+		return next();
+	}
+	r->out.n = 0;
+	if (!r->is_blind)
+		take_events(r, piece, is_last);
+	else if (r->rewrites && !r->converter)
+		sbuf_add(&r->out, piece);
+	if (r->rewrites)
+		exchange_replace_piece(x, sbuf_str(&r->out));
+	if (is_last)
+		chat_finish(c, end_of(c));
+	if (r->is_blind && r->converter)
+		return fail(x, "an event of the model is too long to be converted");
+	return next();
+}
+
+/* ---------- whether another service is asked instead ---------- */
+
+enum sight { SIGHT_MORE, SIGHT_GOOD, SIGHT_BAD };
+
+/* What the beginning of a stream shows: content, an error, or neither yet. An empty stream is bad. */
+static enum sight look_at(struct chat *c, struct str bytes, bool is_whole)
+{
+	struct answer seen = { .kind = c->answer.kind };
+	struct sse sse = { 0 };
+	struct arena scratch = { 0 };
+	struct sse_event e;
+	struct problem why;
+	enum sight sight = SIGHT_MORE;
+
+	sse_give(&sse, bytes);
+	while (sight == SIGHT_MORE && (sse_next(&sse, &e) == SSE_EVENT || (is_whole && sse_end(&sse, &e)))) {
+		const struct json *doc = e.data.n > 0 && e.data.p[0] == '{' ? json_parse(&scratch, e.data, &why) : NULL;
+		unsigned holds = answer_take_event(&seen, &e, doc);
+
+		if (holds & ANSWER_HOLDS_ERROR)
+			sight = SIGHT_BAD;
+		else if (holds & ANSWER_HOLDS_CONTENT)
+			sight = SIGHT_GOOD;
+		else if (holds & ANSWER_HOLDS_END)
+			sight = seen.is_complete && seen.usage.has ? SIGHT_GOOD : SIGHT_BAD;
+	}
+	if (sight == SIGHT_BAD && usage_is_known(&seen.usage))
+		c->wasted += usage_total(&seen.usage, seen.kind);
+	if (sight == SIGHT_MORE && is_whole)
+		sight = SIGHT_BAD;
+	sse_free(&sse);
+	arena_free(&scratch);
+	answer_free(&seen);
+	return sight;
+}
+
+static enum verdict peek(struct exchange *x, const struct step *s)
+{
+	struct chat *c = x->chat;
+	bool is_whole;
+	struct str bytes = exchange_response_body(x, &is_whole);
+	enum sight sight = look_at(c, bytes, is_whole);
+
+	(void)s;
+	if (sight == SIGHT_MORE && bytes.n < PEEK_MAX && !is_whole)
+		return await_response_body(x, bytes.n + 1, peek);
+	if (sight == SIGHT_BAD && exchange_may_refuse(x))
+		return refuse_answer(x);
+	open_stream(c);
+	return next();
+}
+
+/* ---------- the head ---------- */
+
+/* What is known of an answer that another service's takes the place of. */
+static void begin_answer(struct chat *c)
+{
+	c->status = c->x->res.status;
+	answer_free(&c->answer);
+	c->answer = (struct answer){ .kind = c->upstream_kind, .wants = c->wants_text ? ANSWER_TEXT : ANSWER_NOTHING };
+	c->reading = NULL;
+	c->is_answer_stream = false;
+	c->first_token_us = c->last_token_us = 0;
+}
+
+enum verdict chat_read_answer(struct exchange *x, const struct step *s)
+{
+	struct chat *c = x->chat;
+	struct str type;
+
+	if (!c || c->level != s->level || x->is_local || x->is_tunnel)
+		return next();
+	begin_answer(c);
+	type = message_value(&x->res, HEADER_CONTENT_TYPE);
+	if (is_success(c) && is_events(type)) {
+		if (c->kind != AI_NONE && exchange_may_refuse(x))
+			return await_response_body(x, 1, peek);
+		open_stream(c);
+		return next();
+	}
+	if ((c->kind != AI_NONE && is_json_like(type)) || c->shape->converts)
+		return await_response_body(x, CHAT_ANSWER_MAX, take_answer);
+	return next();
+}

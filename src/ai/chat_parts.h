@@ -1,0 +1,52 @@
+/* chat_parts.h -- what the files of the chat step share. */
+#pragma once
+#include "ai/chat.h"
+#include "ai/chat_conf.h"
+#include "ai/convert.h"
+#include "proxy/exchange.h"
+
+#define CONVERSION_IS_THERE 0
+#define CHAT_NODES_MAX 400000             /* values of one JSON body */
+#define CHAT_ANSWER_MAX (10u << 20)       /* of a whole answer that is read */
+
+/* What a try is made from: the request as policies left it. */
+struct chat_shape {
+	struct message request;           /* with rows of its own */
+	const struct chat_entry *entry;   /* of a model API */
+	struct str below;                 /* path below the base path of the API */
+	unsigned turn;                    /* the service that the request is shaped for; from 1; 0 = not yet */
+	bool body_was_replaced, asked_usage;
+	struct conversion conversion;
+	bool converts;
+	uint64_t fails[4];
+	struct fallback_rules rules;
+};
+
+/* An answer that is events. */
+struct chat_stream {
+	struct arena_defer defer;
+	struct chat *chat;
+	struct sse sse;
+	struct arena scratch;             /* of one event */
+	struct sbuf out;                  /* what the piece becomes */
+	struct converter *converter;
+	bool rewrites;                    /* pieces are made anew: converted, inflated, or without the chunk of usage */
+	bool is_blind;                    /* no events any more: bytes pass as they are */
+	struct str peeked;                /* AiFallback looked so far already */
+};
+
+/* chat_request.c */
+enum verdict chat_classify(struct exchange *x, const struct step *s);
+enum body_wish chat_wants_body(struct exchange *x, const struct step *s, size_t *most);
+bool chat_is_json(struct str content_type);
+/* The app that the path is about; NULL: none of the service's. */
+const struct chat_app *chat_find_app(const struct chat_service *s, struct str path);
+/* chat_try.c */
+enum verdict chat_shape_try(struct exchange *x, const struct step *s);
+/* chat_provider.c: head of the request for the provider; body says the model (Azure has it in the path). */
+void chat_address(struct chat *c, const struct chat_service *to);
+/* chat_answer.c */
+enum verdict chat_read_answer(struct exchange *x, const struct step *s);
+enum verdict chat_read_piece(struct exchange *x, const struct step *s);
+/* chat.c: usage is final; the watchers are called. Once; later calls do nothing. */
+void chat_finish(struct chat *c, enum chat_end end);

@@ -1,0 +1,318 @@
+"""Model APIs: what is served below their base path, which service a model goes to, what providers get to see."""
+import json
+
+import pytest
+from ai_kit import (ANTHROPIC, DASHSCOPE, OPENAI, ModelServer, ai_service, anthropic, at_once, chat, chat_body, embeddings, entries,
+	generation, llm_api, post, record_of, stream)
+from gw import numbers
+from policy_kit import phase, raw_get
+
+
+@pytest.fixture
+def model():
+	with ModelServer() as server:
+		yield server
+
+
+@pytest.fixture
+def other():
+	with ModelServer("Hello from the other.") as server:
+		yield server
+
+
+def error_of(answer):
+	assert answer.header("Content-Type", "").startswith("application/json"), answer.body
+	return answer.json["error"]
+
+
+# ---- paths ----
+
+def test_chat_goes_to_the_provider(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	answer = chat(gw, api.base, "Hello")
+	assert answer.status == 200, answer.body
+	assert answer.json["choices"][0]["message"]["content"] == "Hello from the model."
+	asked = model.last
+	assert asked.path == "/v1/chat/completions"
+	assert asked.header("Host") == model.url.removeprefix("http://")
+
+
+def test_streams_pass_as_they_are(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	read = stream(gw, api.base, "Hello")
+	assert read.status == 200 and read.is_done
+	assert read.text == "Hello from the model."
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/fine_tuning/jobs", "/", "/v1/models/x/delete"])
+def test_other_paths_of_the_provider_are_not_opened(gw, model, path):
+	"""With the gateway's key a client could read what the account has."""
+	api = llm_api(gw, ai_service(gw, model))
+	answer = post(gw, api.base + path, {"model": "gpt-4"})
+	assert answer.status == 404
+	assert error_of(answer)["code"] == "not_found"
+	assert model.hits == 0
+
+
+@pytest.mark.parametrize("at,sent", [
+	("", "/v1/chat/completions"), ("/v1", "/v1/chat/completions"), ("/proxy/v1/", "/proxy/v1/chat/completions"),
+	("/proxy", "/proxy/v1/chat/completions")])
+def test_path_of_the_address(gw, model, at, sent):
+	api = llm_api(gw, ai_service(gw, model.url + at))
+	assert chat(gw, api.base, "Hello").status == 200
+	assert model.last.path == sent
+
+
+def test_base_path_slash(gw, model):
+	site = gw.gateway()
+	api = llm_api(gw, ai_service(gw, model, site=site), site=site, basePath="/")
+	assert chat(gw, api.base, "Hello", site=site).status == 200
+	assert model.last.path == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("removes,sent", [(True, "/v1/chat/completions"), (False, "{base}/v1/chat/completions")])
+def test_base_path_towards_a_service_that_is_no_provider(gw, model, removes, sent):
+	service = gw.service(f"127.0.0.1:{model.port}")
+	api = llm_api(gw, service, removeBasePathOnForward=removes)
+	assert chat(gw, api.base, "Hello").status == 200
+	assert model.last.path == sent.format(base=api.base)
+
+
+def test_two_apis_of_one_domain_side_by_side(gw, model, other):
+	one, two = llm_api(gw, ai_service(gw, model)), llm_api(gw, ai_service(gw, other))
+	assert chat(gw, one.base, "Hello").json["choices"][0]["message"]["content"] == "Hello from the model."
+	assert chat(gw, two.base, "Hello").json["choices"][0]["message"]["content"] == "Hello from the other."
+
+
+def test_deleted_apis_answer_404_and_changed_ones_at_once(gw, model, other):
+	service = ai_service(gw, model)
+	api = llm_api(gw, service)
+	assert chat(gw, api.base, "Hello").status == 200
+	doc = gw.ask("GET", api.path)
+	doc["services"] = entries(ai_service(gw, other))
+	gw.ask("PUT", api.path, doc)
+	assert chat(gw, api.base, "Hello").json["choices"][0]["message"]["content"] == "Hello from the other."
+	gw.ask("DELETE", api.path)
+	assert chat(gw, api.base, "Hello").status == 404
+
+
+# ---- models ----
+
+def test_exact_pattern_then_longest_then_none(gw):
+	servers = [ModelServer(name) for name in ("exact", "long", "short", "rest")]
+	try:
+		patterns = ["qwen-max", "qwen-m*", "qwen-*", None]
+		listed = [{"service": ai_service(gw, server), **({"modelNamePattern": pattern} if pattern else {})}
+			for server, pattern in zip(servers, patterns)]
+		api = llm_api(gw, listed[::-1])
+		for asked, text in (("qwen-max", "exact"), ("qwen-mini", "long"), ("qwen-plus", "short"), ("gpt-4", "rest"), ("Qwen-max", "rest")):
+			assert chat(gw, api.base, "Hello", model=asked).json["choices"][0]["message"]["content"] == text, asked
+	finally:
+		for server in servers:
+			server.stop()
+
+
+def test_model_without_an_entry(gw, model):
+	api = llm_api(gw, {"service": ai_service(gw, model), "modelNamePattern": "gpt-*"})
+	answer = chat(gw, api.base, "Hello", model="claude-3")
+	assert answer.status == 404
+	assert error_of(answer)["code"] == "model_not_found" and "claude-3" in error_of(answer)["message"]
+	answer = anthropic(gw, api.base, "Hello", model="claude-3")
+	assert answer.status == 404
+	assert answer.json["type"] == "error" and answer.json["error"]["type"] == "not_found_error"
+	assert model.hits == 0
+
+
+def test_only_the_model_changes_in_the_body(gw, model):
+	api = llm_api(gw, {"service": ai_service(gw, model), "modelName": "gpt-4o-mini"})
+	body = b'{ "messages" : [{"role":"user","content":"\\u00e4 1e3"}],"temperature":1.10, "model"  :"alias" ,"x":[1.0,2e5]}'
+	assert post(gw, f"{api.base}/v1/chat/completions", body).status == 200
+	assert model.last.raw == body.replace(b'"alias"', b'"gpt-4o-mini"')
+
+
+def test_bodies_without_a_change_are_the_same_bytes(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	body = b'{"model":"gpt-4",\n "messages":[{"role":"user","content":"Hello"}] , "seed":9007199254740993 }'
+	assert post(gw, f"{api.base}/v1/chat/completions", body).status == 200
+	assert model.last.raw == body
+
+
+def test_weights(gw, model, other):
+	api = llm_api(gw, [{"service": ai_service(gw, model), "weight": 0}, {"service": ai_service(gw, other), "weight": 5}])
+	for _ in range(10):
+		assert chat(gw, api.base, "Hello").status == 200
+	assert (model.hits, other.hits) == (0, 10)
+
+
+def test_list_of_models(gw, model):
+	api = llm_api(gw, [{"service": ai_service(gw, model), "modelNamePattern": name} for name in ("gpt-4", "qwen-*", "o1")])
+	answer = gw.get(f"{api.base}/v1/models")
+	assert answer.status == 200
+	assert [one["id"] for one in answer.json["data"]] == ["gpt-4", "o1"]
+	assert model.hits == 0
+
+
+# ---- credentials ----
+
+CLIENT = {"Authorization": "Bearer sk-client", "x-api-key": "sk-client", "api-key": "sk-client", "Cookie": "session=sk-client"}
+
+
+@pytest.mark.parametrize("provider,field,value", [
+	("openai", "Authorization", "Bearer sk-upstream"), ("azure", "api-key", "sk-upstream"), ("dashscope", "Authorization", "Bearer sk-upstream"),
+	("deepseek", "Authorization", "Bearer sk-upstream")])
+def test_credentials_of_the_service_replace_the_clients(gw, model, provider, field, value):
+	api = llm_api(gw, ai_service(gw, model, provider, protocols=[OPENAI]))
+	assert chat(gw, api.base, "Hello", headers=CLIENT).status == 200
+	asked = model.last
+	assert asked.header(field) == value
+	assert "sk-client" not in str(asked)
+
+
+def test_credentials_of_anthropic(gw, model):
+	api = llm_api(gw, ai_service(gw, model, "anthropic"), protocols=[ANTHROPIC])
+	assert anthropic(gw, api.base, "Hello", headers=CLIENT).status == 200
+	asked = model.last
+	assert (asked.path, asked.header("x-api-key"), asked.header("Authorization")) == ("/v1/messages", "sk-upstream", None)
+	assert asked.header("anthropic-version") == "2023-06-01"
+
+
+def test_keys_of_consumers_never_reach_a_provider(gw, model):
+	"""Wherever they are carried."""
+	key = f"client-key-{next(numbers):04d}-aaaa"
+	gw.create("Consumer", "/api/v1/consumers", "consumerId", {"name": f"c-{next(numbers)}", "identities": {"apiKey": {
+		"credentials": [{"apikey": key, "generateMode": "Custom"}], "source": {"source": "Header", "value": "X-Team-Key"}}}})
+	key_in_query = f"client-key-{next(numbers):04d}-bbbb"
+	gw.create("Consumer", "/api/v1/consumers", "consumerId", {"name": f"c-{next(numbers)}", "identities": {"apiKey": {
+		"credentials": [{"apikey": key_in_query, "generateMode": "Custom"}], "source": {"source": "QueryString", "value": "team"}}}})
+	api = llm_api(gw, ai_service(gw, model))
+	assert post(gw, f"{api.base}/v1/chat/completions?a=1&team={key_in_query}&b=2", chat_body("Hello"), {"X-Team-Key": key}).status == 200
+	asked = model.last
+	assert "client-key" not in str(asked)
+	assert asked.target == "/v1/chat/completions?a=1&b=2"
+
+
+def test_keys_in_turn(gw, model):
+	api = llm_api(gw, ai_service(gw, model, keys=["sk-one", "sk-two"]))
+	for _ in range(40):
+		assert chat(gw, api.base, "Hello").status == 200
+	assert {asked.header("Authorization") for asked in model.requests} == {"Bearer sk-one", "Bearer sk-two"}
+
+
+def test_keys_are_not_read_back(gw, model):
+	service = ai_service(gw, model, keys=["sk-very-secret"])
+	assert "sk-very-secret" not in json.dumps(gw.ask("GET", service.path))
+	llm_api(gw, service)
+	assert "sk-very-secret" not in raw_get(gw, "/metrics")[1]
+	assert "sk-very-secret" not in gw.stderr()
+
+
+def test_azure_has_the_deployment_in_the_path(gw, model):
+	api = llm_api(gw, {"service": ai_service(gw, f"{model.url}/?api-version=2025-01-01", "azure"), "modelName": "my deployment"})
+	assert chat(gw, api.base, "Hello").status == 200
+	assert model.last.target == "/openai/deployments/my%20deployment/chat/completions?api-version=2025-01-01"
+
+
+@pytest.mark.parametrize("ask,sent", [
+	(chat, "/compatible-mode/v1/chat/completions"), (embeddings, "/compatible-mode/v1/embeddings"),
+	(anthropic, "/apps/anthropic/v1/messages"), (generation, "/api/v1/services/aigc/text-generation/generation")])
+def test_paths_of_dashscope(gw, model, ask, sent):
+	api = llm_api(gw, ai_service(gw, model, "dashscope", protocols=[OPENAI, ANTHROPIC, DASHSCOPE]), protocols=[OPENAI, ANTHROPIC, DASHSCOPE])
+	ask(gw, api.base, "Hello")
+	assert model.last.path == sent
+
+
+def test_plain_route_to_a_provider_has_its_key_too(gw, model):
+	service = ai_service(gw, model)
+	base = f"/plain-{next(numbers)}"
+	gw.route(base, service)
+	answer = chat(gw, base, "Hello", headers=CLIENT)
+	assert model.last.header("Authorization") == "Bearer sk-upstream", answer.body
+
+
+# ---- errors ----
+
+def test_long_bodies_get_413_in_the_clients_shape(gw, model):
+	site = gw.gateway()
+	gw.feature("ai.max_request_body", 2000, site)
+	api = llm_api(gw, ai_service(gw, model, site=site), site=site)
+	answer = chat(gw, api.base, "x" * 3000, site=site)
+	assert answer.status == 413
+	assert error_of(answer)["code"] == "request_too_large"
+	assert chat(gw, api.base, "x" * 1000, site=site).status == 200
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model":"a","model":"b"}', b"\xff", b""])
+def test_bodies_that_are_no_json(gw, model, body):
+	api = llm_api(gw, {"service": ai_service(gw, model), "modelNamePattern": "*"})
+	answer = post(gw, f"{api.base}/v1/chat/completions", body)
+	assert answer.status == 400
+	assert error_of(answer)["type"] == "invalid_request_error"
+	assert model.hits == 0
+
+
+def test_unreachable_provider(gw):
+	api = llm_api(gw, ai_service(gw, "http://127.0.0.1:9"))
+	answer = chat(gw, api.base, "Hello")
+	assert answer.status == 503
+	assert error_of(answer)["type"] == "api_error"
+	answer = anthropic(gw, api.base, "Hello")
+	assert (answer.status, answer.json["type"]) == (503, "error")
+
+
+def test_errors_of_the_provider_pass_as_they_are(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	model.fail(429, "slow down", "rate_limit_exceeded")
+	answer = chat(gw, api.base, "Hello")
+	assert answer.status == 429 and "slow down" in answer.body.decode()
+
+
+def test_deep_and_wide_bodies_are_bounded(gw, model):
+	api = llm_api(gw, {"service": ai_service(gw, model), "modelNamePattern": "*"})
+	deep = b'{"model":"m","messages":' + b"[" * 5000 + b"]" * 5000 + b"}"
+	wide = b'{"model":"m","x":[' + b"0," * 1000000 + b"0]}"
+	for body in (deep, wide):
+		assert post(gw, f"{api.base}/v1/chat/completions", body).status == 400
+	assert model.hits == 0
+	assert chat(gw, api.base, "Hello").status == 200
+
+
+# ---- with the rest ----
+
+def test_policies_attach_to_it(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	attachment = gw.attach("RateLimit", {"threshold": 2, "behaviorType": 0, "bodyEncoding": 0, "responseStatusCode": 429}, to=api)
+	assert phase(gw, attachment) == "Active"
+	assert [chat(gw, api.base, "Hello").status for _ in range(3)] == [200, 200, 429]
+
+
+def test_authentication_refuses_in_the_clients_shape(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	gw.attach("Authentication", {"authenticationType": "key-auth"}, to=api)
+	answer = chat(gw, api.base, "Hello")
+	assert answer.status == 401
+	assert error_of(answer)["code"] == "invalid_api_key"
+	answer = anthropic(gw, api.base, "Hello")
+	assert (answer.status, answer.json["error"]["type"]) == (401, "authentication_error")
+
+
+def test_record_names_the_api(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	record = record_of(gw, chat(gw, api.base, "Hello"))
+	assert record["route"] == gw.ask("GET", api.path)["name"]
+
+
+def test_many_at_once(gw, model):
+	api = llm_api(gw, {"service": ai_service(gw, model), "modelName": "other"})
+	answers = at_once(*[lambda i=i: chat(gw, api.base, f"Hello {i}") for i in range(16)])
+	assert [answer.status for answer in answers] == [200] * 16
+
+
+@pytest.mark.parametrize("change,field", [
+	({"services": []}, "services"), ({"services": [{"serviceId": "svc-none"}]}, "services[0].serviceId"),
+	({"basePath": "nope"}, "basePath"), ({"aiProtocols": ["Gopher/v1"]}, "aiProtocols[0]"), ({"unknown": 1}, "unknown")])
+def test_bad_documents(gw, model, change, field):
+	body = {"name": f"bad-{next(numbers)}", "gatewayId": gw.default.id, "basePath": f"/bad-{next(numbers)}",
+		"services": entries(ai_service(gw, model)), **change}
+	status, answer, _ = gw.api("POST", "/api/v1/llm-apis", body)
+	assert status == 400
+	assert answer["errorCode"] == "ErrInvalidParameter" and field in answer["errorMessage"], answer
