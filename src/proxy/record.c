@@ -18,7 +18,8 @@
 #undef TEXT_MAX
 #undef NUMBER
 #define TEXT_MAX 512
-#define RECORD_MAX (12 * TEXT_MAX * 6 + 1024)
+#define RECORD_MAX (12 * TEXT_MAX * 6 + 1024 + LEFT_MAX * (TEXT_MAX + 64))
+#define LEFT_MAX 8                        /* services that were turned away from */
 #define MEMBER_MAX 262144                  /* of exchange_keep_member() */
 #define RECORD_NAME_MAX 64
 #define RECORD_FRAGMENT_MAX (RECORD_NAME_MAX + 6 * TEXT_MAX + 32)
@@ -128,6 +129,23 @@ static char *upstream_part(const struct exchange *x, char *out)
 	return out;
 }
 
+/* Services that were turned away from: "leftServices":[{"service":"svc-1","status":503,"why":"status"}]. */
+static char *left_part(const struct attempt *a, char *out)
+{
+	out = STR_PUT(out, ",\"leftServices\":[");
+	for (unsigned i = 0; i < a->n_left && i < LEFT_MAX; i++) {
+		const struct left_service *left = &a->left[i];
+
+		out = i > 0 ? STR_PUT(out, ",{") : STR_PUT(out, "{");
+		out = plain(STR_PUT(out, "\"service\":\""), left->id);
+		out = NUMBER(out, "status", left->status);
+		out = PLAIN(out, "why", str_of(left->why));
+		*out++ = '}';
+	}
+	*out++ = ']';
+	return out;
+}
+
 static char *token_part(const struct token_facts *t, char *out)
 {
 	if (t->subject.n)
@@ -216,6 +234,8 @@ static void write_record(const struct exchange *x, int status, int64_t now_us)
 	if (x->route)
 		out = str_put(out, x->route->record);
 	out = upstream_part(x, out);
+	if (x->attempt && x->attempt->n_left > 0)
+		out = left_part(x->attempt, out);
 	out = policy_part(x, out);
 	if (x->attempt)
 		out = attempt_flag(x, flag, out);
