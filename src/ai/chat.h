@@ -9,8 +9,8 @@
  *              the answer ends well, from the done hook otherwise
  *
  * The step that does this (chat_step.c) is in the chains of model and agent APIs, of routes with an Ai* policy and of
- * AI services; policies only use what is declared here. All memory is the exchange's. A policy whose exchange has no chat
- * (no AI request) does nothing: exchange_chat() is NULL then, or kind is AI_NONE.
+ * AI services; policies only use what is declared here. All memory is the exchange's. A policy whose exchange has no
+ * chat (no AI request) does nothing: exchange_chat() is NULL then, or kind is AI_NONE.
  */
 #pragma once
 #include "ai/answer.h"

@@ -412,11 +412,12 @@ static bool are_typed(const struct field *f, const struct json *object)
 static bool are_items_typed(const struct field *f, const struct json *list)
 {
 	for (const struct json *v = list->child; v; v = v->next) {
-		bool ok = f->type == FIELD_LIST ? v->type == JSON_OBJECT && are_typed(f->fields, v)
-						: v->type == JSON_STRING || (f->type == FIELD_CHOICES && v->type == JSON_INT);
-
-		if (!ok)
+		if (f->type == FIELD_LIST) {
+			if (v->type != JSON_OBJECT || !are_typed(f->fields, v))
+				return false;
+		} else if (v->type != JSON_STRING && (f->type != FIELD_CHOICES || v->type != JSON_INT)) {
 			return false;
+		}
 	}
 	return true;
 }

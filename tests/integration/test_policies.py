@@ -431,6 +431,25 @@ def test_attachments_can_be_found(gw, new_route):
 	assert {item["className"] for item in gw.ask("GET", f"{ATTACHMENTS}?attachResourceId={route.id}")["items"]} == {"RateLimit", "Cors"}
 
 
+# ---- values of a variant that was not chosen (C6) ----
+
+UNUSED = [
+	("RateLimit", {"responseRedirectUrl": "x" * 3000}, {"responseRedirectUrl": 5}, "responseRedirectUrl"),
+	("CircuitBreaker", {"strategy": 1, "maxAllowedMs": -5}, {"strategy": 1, "maxAllowedMs": "5"}, "maxAllowedMs"),
+	("ServiceLb", {"loadBalancerType": "RANDOM", "consistentHashLBConfig": {"minimumRingSize": -1}},
+		{"loadBalancerType": "RANDOM", "consistentHashLBConfig": {"minimumRingSize": "many"}}, "consistentHashLBConfig"),
+]
+
+
+@pytest.mark.parametrize("name,good,bad,field", UNUSED, ids=[row[0] for row in UNUSED])
+def test_values_of_a_variant_that_was_not_chosen(gw, name, good, bad, field):
+	"""Passed over whatever they are, but of the right type."""
+	status, answer, _ = create(gw, name, {**sample(name), **good})
+	assert status == 200, answer
+	status, answer, _ = create(gw, name, {**sample(name), **bad})
+	assert status == 400 and f"config.{field}" in answer["errorMessage"], answer
+
+
 # ---- status ----
 
 @pytest.mark.parametrize("name", SIMPLE)
