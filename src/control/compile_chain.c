@@ -417,7 +417,7 @@ static void take_entry(struct compiler *c, struct policies *p, struct entry *e, 
 		p->held[p->n_held++] = &e->cell->kept.part;
 	}
 	if (class->bind) {
-		e->bound = attachment_bind(c, e->attachment, e->cell ? e->cell->memory : NULL);
+		e->bound = attachment_bind(c, e->attachment, on->id, e->cell ? e->cell->memory : NULL);
 		if (e->bound)
 			p->held[p->n_held++] = e->bound;
 	}

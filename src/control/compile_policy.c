@@ -191,11 +191,11 @@ static const struct attachment_state *find_rival(const struct compiler *c, const
 	return NULL;
 }
 
-struct part *attachment_bind(struct compiler *c, const struct attachment_state *a, void *cell)
+struct part *attachment_bind(struct compiler *c, const struct attachment_state *a, struct str resource_id, void *cell)
 {
 	const struct attach_target target = {
 		.scope = a->scope, .gateway_id = a->gateway_id, .find = find_document, .setting = find_setting,
-		.arg = c,
+		.arg = c, .resource_id = resource_id,
 	};
 
 	return a->policy->class->bind(a->policy->conf->conf, cell, &target);
@@ -207,7 +207,7 @@ static bool check_target(struct compiler *c, const struct attachment_link *link,
 	const struct policy_class *class = a->policy->class;
 	const struct resource *r = model_get(c->model, scope_kind(a->scope), link->resource_id);
 	const struct attach_target target = {
-		a->scope, r ? r->doc : NULL, a->gateway_id, find_document, find_setting, c
+		a->scope, r ? r->doc : NULL, a->gateway_id, find_document, find_setting, c, link->resource_id
 	};
 
 	if (!r)

@@ -298,7 +298,7 @@ void attachments_recheck_gateway(struct compiler *c, struct str gateway_id);
 /* Settings of the gateway changed: chains with classes that bind them are made anew. */
 void attachments_rebind(struct compiler *c, struct str gateway_id);
 /* What the class's bind makes for this attachment: one reference, or NULL. cell: its memory, or NULL. */
-struct part *attachment_bind(struct compiler *c, const struct attachment_state *a, void *cell);
+struct part *attachment_bind(struct compiler *c, const struct attachment_state *a, struct str resource_id, void *cell);
 void attachments_recheck(struct compiler *c, const struct resource *changed);   /* whose policies refer to it */
 struct attached *attached_find(const struct compiler *c, struct str resource_id);
 enum resource_kind scope_kind(enum scope scope);                         /* of what an attachment of that scope is on */

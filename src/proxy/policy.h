@@ -94,6 +94,7 @@ struct attach_target {
 	/* Value of a setting of the gateway by name; NULL where there are no settings. */
 	const struct json *(*setting)(const struct attach_target *t, const char *name);
 	void *arg;
+	struct str resource_id;
 };
 
 /* When a try that failed is followed by another one. */
