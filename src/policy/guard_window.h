@@ -17,7 +17,7 @@
 #include "core/str.h"
 
 #define WINDOW_MS 3000
-#define WINDOW_HELD_MAX (1024 * 1024)     /* beyond it the upstream is not read until the verdict */
+#define WINDOW_HELD_MAX (1024 * 1024)     /* bytes: a window with more closes */
 
 struct guard_window {                     /* zero-initialise, then set limit */
 	size_t limit;                     /* code points of one window */
@@ -51,10 +51,5 @@ void window_drop(struct guard_window *w);
 static inline bool window_is_empty(const struct guard_window *w)
 {
 	return w->held.n == 0;
-}
-/* No more should be read until the verdict. */
-static inline bool window_is_full(const struct guard_window *w)
-{
-	return w->is_judging && w->held.n >= WINDOW_HELD_MAX;
 }
 void window_free(struct guard_window *w);

@@ -1,6 +1,6 @@
 /*
- * fuzz_guard.c -- what a moderation service answers is a verdict or none, bounded in any case; texts lose nothing when they
- * are cut; windows lose nothing and let nothing go unseen.
+ * fuzz_guard.c -- what a moderation service answers is a verdict or none, bounded in any case; texts lose nothing when
+ * they are cut; windows lose nothing and let nothing go unseen.
  */
 /* room: policy */
 #include <stddef.h>
