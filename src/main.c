@@ -40,8 +40,11 @@ static struct {
 
 static void *drain(void *arg)
 {
-	for (unsigned i = 0; i < program.n_workers; i++)
+	/* The first one does work for the others: it goes last. */
+	for (unsigned i = 1; i < program.n_workers; i++)
 		worker_wait(program.workers[i]);
+	worker_keep(program.workers[0], false);
+	worker_wait(program.workers[0]);
 	control_stop(program.control);
 	return arg;
 }
@@ -142,6 +145,7 @@ static void start_workers(void)
 	exchange_metrics();
 	for (unsigned i = 0; i < program.n_workers; i++)
 		program.workers[i] = worker_start(i, w, &program.boxes[i]);
+	worker_keep(program.workers[0], true);
 }
 
 static void wake_worker(void *arg, unsigned i)

@@ -39,6 +39,11 @@ const struct feature features[] = {
 		"Which answers make AiFallback try the next model: 4xx, 5xx or single status codes." },
 	{ "ai.cache.share_consumers", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
 		"Whether consumers share cached answers." },
+	{ "ai.token_limit.reserve", FEATURE_WORD, 0, 0, "on|off", "\"on\"", false, true,
+		"Whether AiTokenRateLimit counts the estimated tokens of a prompt from the admission on; the rest "
+		"follows with the answer. Off: requests count when they are over." },
+	{ "ai.token_limit.wait_ms", FEATURE_INT, 1, 1000, NULL, "50", false, true,
+		"How long AiTokenRateLimit waits for Redis before it judges a request by what the process knows." },
 	{ "ai.guard.fail_mode", FEATURE_WORD, 0, 0, "open|closed", "\"open\"", false, false,
 		"What AiSecurityGuard does when the guard cannot be asked: let the request pass, or answer "
 		"503." },

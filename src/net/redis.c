@@ -21,6 +21,19 @@ const char *redis_failure_text(enum redis_failure f)
 	return failure_texts[f];
 }
 
+const char *redis_error_word(struct str error)
+{
+	static const char *const known[] = {
+		"WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING", "MASTERDOWN", "MISCONF", "CLUSTERDOWN",
+		"READONLY", "OOM", "WRONGTYPE", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT", "BUSY", "NOSCRIPT", "UNKILLABLE",
+	};
+
+	for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
+		if (str_starts(error, str_of(known[i])))
+			return known[i];
+	return "ERR";
+}
+
 const char *redis_trouble(const struct redis *r)
 {
 	return r->trouble;

@@ -61,6 +61,9 @@ struct redis_reply {
 enum redis_failure { REDIS_DONE, REDIS_CONNECT, REDIS_AUTH, REDIS_CLOSED, REDIS_TIMEOUT, REDIS_MALFORMED, REDIS_BUSY };
 const char *redis_failure_text(enum redis_failure f);     /* "it does not answer" */
 
+/* The first word of an error, if it is one that Redis is known to say; else "ERR". Others may hold secrets. */
+const char *redis_error_word(struct str error);
+
 struct redis_command {
 	/* set by the owner */
 	void (*done)(struct redis_command *c);    /* never inside redis_send() */

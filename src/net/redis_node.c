@@ -259,25 +259,13 @@ static void begin_greeting(struct redis_node *n)
 	redis_node_flush(n);
 }
 
-/* Words of a server's error that may be told: it could have put our password into the others. */
-static const char *word_of(struct str text)
-{
-	static const char *const known[] = { "WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING",
-					     "MASTERDOWN", "MISCONF", "CLUSTERDOWN" };
-
-	for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
-		if (str_starts(text, str_of(known[i])))
-			return known[i];
-	return "ERR";
-}
-
 static void refused(struct redis_node *n, struct str text)
 {
 	static const char *const steps[] = { "HELLO", "AUTH", "SELECT" };
 	bool is_full = str_starts(text, STR("ERR max number of clients"));
 	char why[80];
 
-	snprintf(why, sizeof why, "it refuses %s (%s)", steps[n->greeting], word_of(text));
+	snprintf(why, sizeof why, "it refuses %s (%s)", steps[n->greeting], redis_error_word(text));
 	if (is_full)
 		give_up(n, REDIS_CONNECT, "it has too many clients");
 	else

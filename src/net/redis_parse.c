@@ -32,7 +32,7 @@ static enum redis_scanned find_line(struct redis_scan *s, struct str in, size_t 
 
 	if (!end) {
 		s->looked = in.n;
-		return in.n - s->at > most ? REDIS_BAD : REDIS_MORE;
+		return in.n - s->at > most + 2 ? REDIS_BAD : REDIS_MORE;    /* its type and CR */
 	}
 	*line = (struct str){ in.p + s->at + 1, (size_t)(end - in.p) - s->at - 1 };
 	if (line->n == 0 || line->p[line->n - 1] != '\r' || line->n - 1 > most)

@@ -103,6 +103,16 @@ void redis_target_drop(struct redis_target *t)
 	mem_free(t);
 }
 
+bool redis_target_is(const struct redis_target *a, const struct redis_target *b)
+{
+	return str_equal(a->key, b->key);
+}
+
+struct str redis_target_host(const struct redis_target *t)
+{
+	return t->host;
+}
+
 /* ---------- links ---------- */
 
 struct redis_link {

@@ -50,6 +50,8 @@ struct redis_target;
 struct redis_target *redis_target_new(const struct redis_config *conf);
 struct redis_target *redis_target_hold(struct redis_target *t);
 void redis_target_drop(struct redis_target *t);           /* NULL is fine */
+bool redis_target_is(const struct redis_target *a, const struct redis_target *b);
+struct str redis_target_host(const struct redis_target *t);
 
 /* A worker's link to one. Worker's thread; it stays while somebody watches it. */
 struct redis_link;

@@ -40,7 +40,9 @@ struct worker {
 	struct timer drain;
 	struct overload overload;
 	atomic_int stop;
+	atomic_bool is_kept;              /* worker_keep() */
 	bool is_draining;
+	bool is_late;                     /* the time for draining is over */
 	bool is_over;                     /* the thread was joined: for whoever joins */
 	struct worker_end *ends;
 	uint64_t random;
@@ -221,7 +223,8 @@ static void end(struct timer *t)
 {
 	struct worker *w = CONTAINER(t, struct worker, drain);
 
-	loop_stop(w->loop);
+	w->is_late = true;
+	loop_wake(w->loop);
 }
 
 static void begin_drain(struct worker *w)
@@ -255,8 +258,10 @@ static void turn(void *arg)
 	w->view = snapshot_adopt(w->view, w->box, adopted, w);
 	if (stop == STOP_DRAIN && !w->is_draining)
 		begin_drain(w);
+	if (atomic_load_explicit(&w->is_kept, memory_order_acquire))
+		return;
 	/* Also in the turn that began to drain: without a connection nothing may come that makes another turn. */
-	if (stop == STOP_NOW || (w->is_draining && server_connections(w->server) == 0))
+	if (stop == STOP_NOW || w->is_late || (w->is_draining && server_connections(w->server) == 0))
 		loop_stop(w->loop);
 }
 
@@ -349,6 +354,12 @@ void worker_wake(struct worker *w)
 void worker_stop(struct worker *w, bool at_once)
 {
 	atomic_store_explicit(&w->stop, at_once ? STOP_NOW : STOP_DRAIN, memory_order_release);
+	loop_wake(w->loop);
+}
+
+void worker_keep(struct worker *w, bool is_kept)
+{
+	atomic_store_explicit(&w->is_kept, is_kept, memory_order_release);
 	loop_wake(w->loop);
 }
 

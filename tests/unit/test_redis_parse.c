@@ -142,7 +142,7 @@ static void test_bounds_levels_items_lines_and_bytes(void **state)
 	/* A line that has no end. */
 	b.n = 0;
 	SBUF_LIT(&b, "+");
-	for (int i = 0; i <= REDIS_LINE_MAX; i++)
+	for (int i = 0; i < REDIS_LINE_MAX + 2; i++)
 		sbuf_addc(&b, 'a');
 	s = (struct redis_scan){ 0 };
 	assert_int_equal(redis_scan(&s, sbuf_str(&b)), REDIS_BAD);

@@ -1,0 +1,782 @@
+#include "policy/token_ledger.h"
+#include <stdatomic.h>
+#include "core/clock.h"
+#include "core/crypto.h"
+#include "core/log.h"
+#include "core/map.h"
+#include "core/mem.h"
+#include "policy/token_scripts.h"
+#include "proxy/side_call.h"
+#include "proxy/worker.h"
+
+enum {
+	RETRY_MS = 1000,                  /* charges that failed while Redis answers others */
+	LOG_MS = 10000,
+	SERVER_IDLE_MS = 60000,
+	PATIENCE_MS = 500,                /* of askers, beyond what the ledger waits */
+};
+
+struct ledger_entry {
+	struct list recent, owing;
+	struct str key;
+	int64_t known, flying, owed, held;
+	int64_t until_ms, window_s;       /* until_ms: 0 = no window is open */
+	unsigned users;                   /* tickets and retries under way */
+	struct ledger_server *server;     /* whom it is owed to */
+	char text[];
+};
+
+enum script { CHECK, CHARGE, SCRIPTS };
+
+struct ledger_server {
+	struct list node;
+	struct redis_watch watch;
+	struct redis_target *target;
+	struct timer retry;
+	unsigned users;                   /* tickets and retries */
+	unsigned late;                    /* checks that were not waited for and have no answer yet */
+	unsigned owing;                   /* entries */
+	bool knows[SCRIPTS];
+	int64_t used_ms, logged_ms;
+};
+
+/* Worker 0's own, but for `owner`. */
+static struct {
+	_Atomic(struct worker *) owner;
+	struct worker *worker;
+	struct map entries;
+	struct list recent, owing, servers, tickets;
+	struct worker_end end;
+	struct series *degraded, *dropped;
+} ledger;
+
+static struct {
+	struct str text;
+	char digest[41];
+} scripts[SCRIPTS] = {
+	[CHECK] = { STR(TOKEN_SCRIPT_CHECK), "" },
+	[CHARGE] = { STR(TOKEN_SCRIPT_CHARGE), "" },
+};
+
+/* ---------- budgets ---------- */
+
+static void drop_entry(struct ledger_entry *e)
+{
+	map_remove(&ledger.entries, e->key);
+	list_remove(&e->recent);
+	list_remove(&e->owing);
+	mem_free(e);
+}
+
+/* A few of the oldest that nothing depends on. */
+static void make_room(void)
+{
+	unsigned looked = 0;
+
+	if (ledger.entries.n < TOKEN_LEDGER_MAX)
+		return;
+	LIST_EACH(node, &ledger.recent) {
+		struct ledger_entry *e = CONTAINER(node, struct ledger_entry, recent);
+
+		if (looked++ == 16)
+			return;
+		if (e->users == 0 && e->owed == 0)
+			drop_entry(e);
+	}
+}
+
+static struct ledger_entry *get_entry(struct str key, int64_t window_s)
+{
+	struct ledger_entry *e = map_get(&ledger.entries, key);
+
+	if (!e) {
+		make_room();
+		e = mem_alloc(sizeof *e + key.n);
+		str_put(e->text, key);
+		e->key = (struct str){ e->text, key.n };
+		list_init(&e->recent);
+		list_init(&e->owing);
+		map_put(&ledger.entries, e->key, e);
+	}
+	e->window_s = window_s;
+	list_remove(&e->recent);
+	list_append(&ledger.recent, &e->recent);
+	return e;
+}
+
+static void count_dropped(int64_t n)
+{
+	metric_add(ledger.dropped, n);
+}
+
+static void owe_nothing(struct ledger_entry *e)
+{
+	e->owed = 0;
+	e->server->owing--;
+	e->server = NULL;
+	list_remove(&e->owing);
+}
+
+/* The window that is over took with it what was used, and what is owed of it. */
+static void roll(struct ledger_entry *e)
+{
+	if (e->until_ms == 0 || clock_ms() < e->until_ms)
+		return;
+	e->known = e->until_ms = 0;
+	if (e->owed == 0)
+		return;
+	owe_nothing(e);
+	count_dropped(1);
+}
+
+static void open_window(struct ledger_entry *e)
+{
+	if (e->until_ms == 0)
+		e->until_ms = clock_ms() + e->window_s * 1000;
+}
+
+static int64_t used_of(const struct ledger_entry *e)
+{
+	int64_t used = e->known + e->flying + e->owed + e->held;
+
+	return used > 0 ? used : 0;
+}
+
+/* What Redis says. */
+static void learn(struct ledger_entry *e, int64_t used, int64_t left_ms)
+{
+	e->known = used;
+	e->until_ms = left_ms > 0 ? clock_ms() + left_ms : 0;
+}
+
+static void owe(struct ledger_entry *e, struct ledger_server *s, int64_t n)
+{
+	roll(e);
+	open_window(e);
+	if (e->owed == 0) {
+		e->server = s;
+		s->owing++;
+		list_append(&ledger.owing, &e->owing);
+	}
+	e->owed += n;
+	if (e->owed == 0)
+		owe_nothing(e);
+}
+
+/* ---------- servers ---------- */
+
+static bool is_up(const struct ledger_server *s)
+{
+	return s->watch.link && redis_link_is_up(s->watch.link);
+}
+
+static void drop_server(struct ledger_server *s)
+{
+	redis_watch_end(&s->watch);
+	timer_disarm(&s->retry);
+	list_remove(&s->node);
+	redis_target_drop(s->target);
+	mem_free(s);
+}
+
+static void drop_unused_servers(void)
+{
+	LIST_EACH(node, &ledger.servers) {
+		struct ledger_server *s = CONTAINER(node, struct ledger_server, node);
+
+		if (s->users == 0 && s->owing == 0 && clock_ms() > s->used_ms + SERVER_IDLE_MS)
+			drop_server(s);
+	}
+}
+
+static void pay_debts(struct timer *t);
+
+static void changed(struct redis_watch *w, bool up)
+{
+	struct ledger_server *s = CONTAINER(w, struct ledger_server, watch);
+
+	if (up && s->owing > 0)
+		pay_debts(&s->retry);
+}
+
+static struct ledger_server *get_server(struct redis_target *t)
+{
+	struct ledger_server *s;
+
+	LIST_EACH(node, &ledger.servers) {
+		s = CONTAINER(node, struct ledger_server, node);
+		if (redis_target_is(s->target, t))
+			return s;
+	}
+	drop_unused_servers();
+	s = MEM_NEW(struct ledger_server);
+	s->target = redis_target_hold(t);
+	s->watch.changed = changed;
+	timer_init(&s->retry, pay_debts);
+	redis_watch_begin(&s->watch, ledger.worker, t);
+	list_append(&ledger.servers, &s->node);
+	return s;
+}
+
+static void log_degraded(struct ledger_server *s, const char *why)
+{
+	if (s->logged_ms && clock_ms() < s->logged_ms + LOG_MS)
+		return;
+	s->logged_ms = clock_ms();
+	log_warn("token_limit.degraded", F_STR("host", redis_target_host(s->target)), F_TEXT("why", why),
+		 F_TEXT("effect", "this process counts alone"));
+}
+
+/* ---------- scripts ---------- */
+
+struct script_call {
+	struct arena arena;
+	struct str *words;
+	unsigned n;
+};
+
+static void put(struct script_call *c, struct str s)
+{
+	c->words[c->n++] = s;
+}
+
+static void put_number(struct script_call *c, int64_t n)
+{
+	put(c, arena_printf(&c->arena, "%lld", (long long)n));
+}
+
+/* Words of a script over n keys, which the caller goes on with; each of the keys has so many arguments. */
+static struct script_call begin_call(const struct ledger_server *s, enum script which, bool is_whole, unsigned n)
+{
+	struct script_call c = { .words = NULL };
+
+	c.words = NEW_N(&c.arena, struct str, 5 + 4 * (size_t)n);
+	is_whole = is_whole || !s->knows[which];
+	put(&c, is_whole ? STR("EVAL") : STR("EVALSHA"));
+	put(&c, is_whole ? scripts[which].text : str_of(scripts[which].digest));
+	put_number(&c, n);
+	return c;
+}
+
+static void send_call(struct ledger_server *s, struct script_call *c, redis_told *told, void *arg)
+{
+	s->used_ms = clock_ms();
+	redis_link_tell(s->watch.link, &(struct redis_words){ c->n, c->words, 3 }, told, arg);
+	arena_free(&c->arena);
+}
+
+static bool is_unknown_script(enum redis_failure f, const struct redis_reply *r)
+{
+	return f == REDIS_DONE && r->type == REDIS_ERROR && str_starts(r->text, STR("NOSCRIPT"));
+}
+
+/* Whether it is an array of n integers. */
+static bool has_numbers(enum redis_failure f, const struct redis_reply *r, size_t n)
+{
+	if (f != REDIS_DONE || r->type != REDIS_ARRAY || r->n != n)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (r->items[i].type != REDIS_INTEGER)
+			return false;
+	return true;
+}
+
+static const char *words_of(enum redis_failure f, const struct redis_reply *r)
+{
+	if (f != REDIS_DONE)
+		return redis_failure_text(f);
+	return r->type == REDIS_ERROR ? redis_error_word(r->text) : "what it answers is no answer of the script";
+}
+
+/* ---------- what is owed ---------- */
+
+struct retry {
+	struct ledger_entry *entry;
+	struct ledger_server *server;
+	int64_t amount;
+};
+
+static void paid(void *arg, enum redis_failure f, const struct redis_reply *reply)
+{
+	struct retry *r = arg;
+
+	r->entry->users--;
+	r->server->users--;
+	r->entry->flying -= r->amount;
+	if (has_numbers(f, reply, 2)) {
+		learn(r->entry, reply->items[0].integer, reply->items[1].integer);
+	} else {
+		roll(r->entry);
+		r->entry->known += r->amount;
+		count_dropped(1);
+	}
+	mem_free(r);
+}
+
+static void pay(struct ledger_server *s, struct ledger_entry *e)
+{
+	struct script_call c = begin_call(s, CHARGE, true, 1);
+	struct retry *r = MEM_NEW(struct retry);
+
+	*r = (struct retry){ e, s, e->owed };
+	e->users++;
+	s->users++;
+	e->flying += e->owed;
+	owe_nothing(e);
+	put(&c, e->key);
+	put_number(&c, r->amount);
+	put_number(&c, 0);
+	put_number(&c, e->window_s);
+	put_number(&c, 0);
+	send_call(s, &c, paid, r);
+}
+
+static void pay_debts(struct timer *t)
+{
+	struct ledger_server *s = CONTAINER(t, struct ledger_server, retry);
+
+	if (!is_up(s))
+		return;                    /* `changed` comes */
+	LIST_EACH(node, &ledger.owing) {
+		struct ledger_entry *e = CONTAINER(node, struct ledger_entry, owing);
+
+		if (e->server != s)
+			continue;
+		roll(e);
+		if (e->owed != 0)
+			pay(s, e);
+	}
+}
+
+/* ---------- tickets ---------- */
+
+static void come_home(struct post *p);
+
+static void free_ticket(struct token_ticket *t)
+{
+	timer_disarm(&t->limit);
+	list_remove(&t->node);
+	for (unsigned i = 0; t->server && i < t->n; i++)
+		t->budgets[i].entry->users--;
+	if (t->server)
+		t->server->users--;
+	redis_target_drop(t->target);
+	mem_free(t);
+}
+
+static void send_home(struct token_ticket *t, unsigned refused_by)
+{
+	t->is_answered = true;
+	t->refused_by = refused_by;
+	t->answer = refused_by < t->n ? TICKET_REFUSED : TICKET_ADMITTED;
+	timer_disarm(&t->limit);
+	t->post.run = come_home;
+	if (t->home == ledger.worker)
+		come_home(&t->post);
+	else
+		loop_post(worker_loop(t->home), &t->post);
+}
+
+/* By what is known here, with the same rules. */
+static void judge_alone(struct token_ticket *t, const char *why)
+{
+	unsigned refused_by = t->n;
+
+	for (unsigned i = 0; i < t->n; i++) {
+		struct token_budget *b = &t->budgets[i];
+
+		roll(b->entry);
+		b->used = used_of(b->entry);
+		b->left_ms = b->entry->until_ms ? b->entry->until_ms - clock_ms() : -1;
+		if (refused_by == t->n && b->used >= b->threshold)
+			refused_by = i;
+	}
+	t->holds = refused_by == t->n && t->reserve > 0;
+	for (unsigned i = 0; t->holds && i < t->n; i++) {
+		open_window(t->budgets[i].entry);
+		t->budgets[i].entry->held += t->reserve;
+	}
+	t->is_degraded = true;
+	t->error = why;
+	metric_add(ledger.degraded, 1);
+	log_degraded(t->server, why ? why : "it cannot be used");
+	send_home(t, refused_by);
+}
+
+static void stop_holding(struct token_ticket *t)
+{
+	for (unsigned i = 0; t->holds && i < t->n; i++)
+		t->budgets[i].entry->held -= t->reserve;
+	t->holds = false;
+}
+
+static void settle(struct token_ticket *t);
+static void checked(void *arg, enum redis_failure f, const struct redis_reply *reply);
+
+static void check(struct token_ticket *t, bool is_whole)
+{
+	struct script_call c = begin_call(t->server, CHECK, is_whole, t->n);
+
+	for (unsigned i = 0; i < t->n; i++)
+		put(&c, t->budgets[i].key);
+	put_number(&c, t->reserve);
+	for (unsigned i = 0; i < t->n; i++) {
+		struct ledger_entry *e = t->budgets[i].entry;
+
+		roll(e);
+		put_number(&c, t->budgets[i].threshold);
+		put_number(&c, t->budgets[i].window_s);
+		put_number(&c, e->held + e->owed);
+	}
+	t->is_asking = true;
+	send_call(t->server, &c, checked, t);
+}
+
+/* What Redis found and, when it admits, reserved. */
+static void take_numbers(struct token_ticket *t, const struct redis_reply *reply)
+{
+	bool is_admitted = reply->items[0].integer == 0;
+
+	t->reserved = is_admitted ? t->reserve : 0;
+	if (t->reserved > 0)
+		stop_holding(t);
+	for (unsigned i = 0; i < t->n; i++) {
+		struct token_budget *b = &t->budgets[i];
+		int64_t used = reply->items[1 + 2 * i].integer, left_ms = reply->items[2 + 2 * i].integer;
+
+		if (!t->is_answered) {
+			b->used = used + b->entry->held + b->entry->owed;
+			b->left_ms = left_ms > 0 ? left_ms : -1;
+		}
+		if (left_ms < 0 && t->reserved > 0)
+			left_ms = b->window_s * 1000;
+		learn(b->entry, used + t->reserved, left_ms);
+		b->until_ms = b->entry->until_ms;
+	}
+}
+
+static void checked(void *arg, enum redis_failure f, const struct redis_reply *reply)
+{
+	struct token_ticket *t = arg;
+
+	if (is_unknown_script(f, reply) && !t->was_repeated) {
+		t->was_repeated = true;
+		t->server->knows[CHECK] = false;
+		check(t, true);
+		return;
+	}
+	t->is_asking = false;
+	t->was_repeated = false;
+	if (t->is_late)
+		t->server->late--;
+	if (has_numbers(f, reply, 1 + 2 * (size_t)t->n)) {
+		int64_t no = reply->items[0].integer;
+
+		t->server->knows[CHECK] = true;
+		take_numbers(t, reply);
+		if (!t->is_answered)
+			send_home(t, no > 0 && no <= t->n ? (unsigned)no - 1 : t->n);
+	} else if (!t->is_answered) {
+		judge_alone(t, f == REDIS_DONE || f == REDIS_BUSY ? words_of(f, reply) : NULL);
+	}
+	if (t->is_settling)
+		settle(t);
+}
+
+/* Redis is slow: this request waits no longer, and others do not before it answers. */
+static void out_of_time(struct timer *timer)
+{
+	struct token_ticket *t = CONTAINER(timer, struct token_ticket, limit);
+
+	t->is_late = true;
+	t->server->late++;
+	judge_alone(t, "it is slow");
+}
+
+static void take_ticket(struct token_ticket *t)
+{
+	struct ledger_server *s = get_server(t->target);
+
+	list_append(&ledger.tickets, &t->node);
+	t->server = s;
+	s->users++;
+	for (unsigned i = 0; i < t->n; i++) {
+		t->budgets[i].entry = get_entry(t->budgets[i].key, t->budgets[i].window_s);
+		t->budgets[i].entry->users++;
+	}
+	if (!is_up(s)) {
+		judge_alone(t, NULL);
+	} else if (s->late > 0) {
+		judge_alone(t, "it is slow");
+	} else {
+		loop_arm(worker_loop(ledger.worker), &t->limit, t->wait_ms);
+		check(t, false);
+	}
+}
+
+/* ---------- charges ---------- */
+
+static void charged(void *arg, enum redis_failure f, const struct redis_reply *reply);
+
+static void charge(struct token_ticket *t, bool is_whole)
+{
+	struct script_call c = begin_call(t->server, CHARGE, is_whole, t->n);
+
+	for (unsigned i = 0; i < t->n; i++)
+		put(&c, t->budgets[i].key);
+	put_number(&c, t->cost);
+	put_number(&c, t->reserved);
+	for (unsigned i = 0; i < t->n; i++) {
+		put_number(&c, t->budgets[i].window_s);
+		put_number(&c, t->budgets[i].until_ms - clock_ms());
+	}
+	send_call(t->server, &c, charged, t);
+}
+
+/* Of a command that took too long nobody knows whether it was done: it is not told again. */
+static void fail_charge(struct token_ticket *t, enum redis_failure f)
+{
+	int64_t amount = t->cost - t->reserved;
+	bool is_lost = f == REDIS_TIMEOUT;
+
+	for (unsigned i = 0; i < t->n; i++) {
+		struct ledger_entry *e = t->budgets[i].entry;
+
+		if (is_lost) {
+			roll(e);
+			open_window(e);
+			e->known += amount;
+			count_dropped(1);
+		} else {
+			owe(e, t->server, amount);
+		}
+	}
+	if (!is_lost && is_up(t->server))
+		loop_arm(worker_loop(ledger.worker), &t->server->retry, RETRY_MS);
+}
+
+static void charged(void *arg, enum redis_failure f, const struct redis_reply *reply)
+{
+	struct token_ticket *t = arg;
+	int64_t amount = t->cost - t->reserved;
+
+	if (is_unknown_script(f, reply) && !t->was_repeated) {
+		t->was_repeated = true;
+		t->server->knows[CHARGE] = false;
+		charge(t, true);
+		return;
+	}
+	for (unsigned i = 0; i < t->n; i++)
+		t->budgets[i].entry->flying -= amount;
+	if (has_numbers(f, reply, 2 * (size_t)t->n)) {
+		t->server->knows[CHARGE] = true;
+		for (unsigned i = 0; i < t->n; i++)
+			learn(t->budgets[i].entry, reply->items[2 * i].integer, reply->items[2 * i + 1].integer);
+	} else {
+		log_degraded(t->server, words_of(f, reply));
+		fail_charge(t, f);
+	}
+	free_ticket(t);
+}
+
+static void settle(struct token_ticket *t)
+{
+	int64_t amount = t->cost - t->reserved;
+
+	stop_holding(t);
+	if (amount == 0) {
+		free_ticket(t);
+	} else if (is_up(t->server)) {
+		for (unsigned i = 0; i < t->n; i++) {
+			roll(t->budgets[i].entry);
+			open_window(t->budgets[i].entry);
+			t->budgets[i].entry->flying += amount;
+		}
+		charge(t, false);
+	} else {
+		fail_charge(t, REDIS_CONNECT);
+		free_ticket(t);
+	}
+}
+
+/* ---------- both sides ---------- */
+
+static void take_post(struct post *p)
+{
+	take_ticket(CONTAINER(p, struct token_ticket, post));
+}
+
+static void settle_post(struct post *p)
+{
+	struct token_ticket *t = CONTAINER(p, struct token_ticket, post);
+
+	if (t->is_asking)
+		t->is_settling = true;
+	else
+		settle(t);
+}
+
+static void send_away(struct token_ticket *t, void (*run)(struct post *p))
+{
+	struct worker *owner = atomic_load_explicit(&ledger.owner, memory_order_acquire);
+
+	t->post.run = run;
+	if (!owner)
+		return;                    /* the process ends; the ledger frees it */
+	if (t->home == owner)
+		run(&t->post);
+	else
+		loop_post(worker_loop(owner), &t->post);
+}
+
+/* On the asker's worker. */
+static void come_home(struct post *p)
+{
+	struct token_ticket *t = CONTAINER(p, struct token_ticket, post);
+	struct token_asker *a = t->asker;
+
+	if (!a) {
+		send_away(t, settle_post);
+		return;
+	}
+	a->is_away = false;
+	timer_disarm(&a->limit);
+	if (!a->is_late)
+		wait_done(&a->wait);
+}
+
+static void stop_waiting(struct wait *w)
+{
+	struct token_asker *a = CONTAINER(w, struct token_asker, wait);
+
+	timer_disarm(&a->limit);
+	a->is_late = true;
+}
+
+/* Worker 0 is busy: the request goes on as if admitted, and is charged all the same. */
+static void go_without(struct timer *timer)
+{
+	struct token_asker *a = CONTAINER(timer, struct token_asker, limit);
+
+	a->is_late = true;
+	wait_done(&a->wait);
+}
+
+static void leave(struct arena_defer *d)
+{
+	struct token_asker *a = CONTAINER(d, struct token_asker, defer);
+
+	timer_disarm(&a->limit);
+	token_ticket_settle(a, 0);
+}
+
+struct token_ticket *token_ticket_new(struct redis_target *target, unsigned n, const struct token_budget *budgets)
+{
+	size_t bytes = 0;
+	struct token_ticket *t;
+	char *at;
+
+	for (unsigned i = 0; i < n; i++)
+		bytes += budgets[i].key.n;
+	t = mem_alloc(sizeof *t + n * sizeof *budgets + bytes);
+	at = (char *)&t->budgets[n];
+	t->target = redis_target_hold(target);
+	t->n = n;
+	list_init(&t->node);
+	timer_init(&t->limit, out_of_time);
+	for (unsigned i = 0; i < n; i++) {
+		t->budgets[i] = budgets[i];
+		t->budgets[i].key.p = at;
+		at = str_put(at, budgets[i].key);
+	}
+	return t;
+}
+
+void token_ticket_ask(struct exchange *x, struct token_asker *a, struct token_ticket *t)
+{
+	struct worker *owner = atomic_load_explicit(&ledger.owner, memory_order_acquire);
+
+	t->home = exchange_worker(x);
+	t->asker = a;
+	a->wait = (struct wait){ .cancel = stop_waiting };
+	timer_init(&a->limit, go_without);
+	if (!owner) {
+		free_ticket(t);
+		a->is_over = a->wait.done = true;
+		return;
+	}
+	a->ticket = t;
+	a->is_away = true;
+	arena_defer(exchange_arena(x), &a->defer, leave);
+	if (t->home != owner)
+		loop_arm(worker_loop(t->home), &a->limit, t->wait_ms + PATIENCE_MS);
+	send_away(t, take_post);
+}
+
+void token_ticket_settle(struct token_asker *a, int64_t cost)
+{
+	struct token_ticket *t = a->ticket;
+
+	if (a->is_over)
+		return;
+	a->is_over = true;
+	a->ticket = NULL;
+	if (!t)
+		return;
+	t->asker = NULL;
+	t->cost = cost;
+	if (!a->is_away)
+		send_away(t, settle_post);
+}
+
+/* ---------- life ---------- */
+
+static void free_ledger(struct worker_end *e)
+{
+	struct map_entry *entry;
+
+	(void)e;
+	atomic_store_explicit(&ledger.owner, NULL, memory_order_release);
+	LIST_EACH(node, &ledger.tickets)
+		free_ticket(CONTAINER(node, struct token_ticket, node));
+	for (size_t i = 0; (entry = map_next(&ledger.entries, &i)); i = 0)
+		drop_entry(entry->value);
+	map_free(&ledger.entries);
+	LIST_EACH(node, &ledger.servers)
+		drop_server(CONTAINER(node, struct ledger_server, node));
+	ledger.worker = NULL;
+}
+
+static void make_digests(void)
+{
+	uint8_t bytes[20];
+
+	for (unsigned s = 0; s < SCRIPTS; s++) {
+		crypto_sha1(scripts[s].text, bytes);
+		for (unsigned i = 0; i < sizeof bytes; i++)
+			snprintf(scripts[s].digest + 2 * (size_t)i, 3, "%02x", bytes[i]);
+	}
+}
+
+void token_ledger_metrics(void)
+{
+	if (ledger.degraded)
+		return;
+	ledger.degraded = metric_series(METRIC_TOKEN_LIMIT_DEGRADED, NULL);
+	ledger.dropped = metric_series(METRIC_TOKEN_CHARGES_DROPPED, NULL);
+}
+
+void token_ledger_tend(struct worker *w)
+{
+	redis_users_tend(w);
+	if (ledger.worker)
+		return;
+	list_init(&ledger.recent);
+	list_init(&ledger.owing);
+	list_init(&ledger.servers);
+	list_init(&ledger.tickets);
+	make_digests();
+	ledger.worker = w;
+	worker_at_end(w, &ledger.end, free_ledger);
+	atomic_store_explicit(&ledger.owner, w, memory_order_release);
+}
