@@ -114,6 +114,16 @@ static void settle_usage(struct chat *c)
 	c->cost = usage_is_known(&c->usage) ? usage_total(&c->usage, c->answer.kind) : 0;
 }
 
+void chat_tell_head(struct chat *c)
+{
+	if (c->head_was_told)
+		return;
+	c->head_was_told = true;
+	for (struct chat_watcher *w = c->watchers; w; w = w->next)
+		if (w->head)
+			w->head(c->x, w->step, c);
+}
+
 void chat_finish(struct chat *c, enum chat_end end)
 {
 	if (c->end != CHAT_RUNNING)
@@ -138,6 +148,7 @@ void chat_fall_back(struct chat *c, const struct chat_candidate *candidates, uns
 		targets[i].service_id = candidates[i].service_id;
 		targets[i].hash = pmap_hash(candidates[i].service_id);
 	}
+	c->meant = exchange_service_id(c->x);
 	c->candidates = candidates;
 	c->n_candidates = n;
 	for (unsigned i = 0; i < 4; i++)

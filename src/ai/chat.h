@@ -22,8 +22,13 @@
 
 struct chat;
 
-/* Called once, when usage is final: chat->cost, chat->answer, chat->end say what became of it. */
+/*
+ * over: called once, when usage is final: chat->cost, chat->answer, chat->end say what became of it. head, where it is
+ * not NULL: with the head of the answer that the client gets (exchange_response()), before a byte of it went on; not
+ * for answers of policies of the request leg.
+ */
 struct chat_watcher {
+	void (*head)(struct exchange *x, const struct step *s, struct chat *c);
 	void (*over)(struct exchange *x, const struct step *s, struct chat *c);
 	const struct step *step;
 	struct chat_watcher *next;
@@ -92,6 +97,8 @@ struct chat {
 	struct chat_shape *shape;
 	const struct chat_candidate *candidates;
 	unsigned n_candidates;
+	struct str meant;                 /* the service whose candidates they are */
+	bool head_was_told;
 };
 
 /*

@@ -36,6 +36,14 @@ static bool is_events(struct str type)
 	return str_equal_nocase(bare, STR("text/event-stream"));
 }
 
+/* Absent: the bytes are the text. */
+static struct str coding_of(const struct exchange *x)
+{
+	struct str coding = message_value(&x->res, HEADER_CONTENT_ENCODING);
+
+	return str_equal_nocase(coding, STR("identity")) ? (struct str){ NULL, 0 } : coding;
+}
+
 /* ---------- whole answers ---------- */
 
 static void put_answer(struct exchange *x, const struct sbuf *body)
@@ -52,13 +60,30 @@ static bool convert_answer(struct chat *c, struct str body, const struct json *d
 	bool ok = true;
 
 	if (is_success(c))
-		ok = doc && CONVERSION_IS_THERE && convert_body(how, doc, &out);
-	else if (CONVERSION_IS_THERE)
+		ok = doc && convert_body(how, doc, &out);
+	else
 		convert_error(how, c->status, body, &out);
 	if (ok)
 		put_answer(c->x, &out);
 	sbuf_free(&out);
 	return ok;
+}
+
+/* Plain text of what the upstream compressed; where that cannot be read it is taken as it is. */
+static struct str open_body(struct exchange *x, struct str body)
+{
+	struct str encoding = coding_of(x);
+	struct sbuf plain = { 0 };
+
+	if (!encoding.n)
+		return body;
+	if (inflate_all(encoding, body, CHAT_ANSWER_MAX, &plain)) {
+		body = arena_copy(&x->arena, sbuf_str(&plain));
+		message_remove_id(&x->res, HEADER_CONTENT_ENCODING);
+		exchange_replace_response_body(x, body);
+	}
+	sbuf_free(&plain);
+	return body;
 }
 
 static enum verdict take_answer(struct exchange *x, const struct step *s)
@@ -72,9 +97,17 @@ static enum verdict take_answer(struct exchange *x, const struct step *s)
 
 	(void)s;
 	if (is_whole)
+		body = open_body(x, body);
+	if (is_whole)
 		doc = json_parse_spans(&scratch, body, CHAT_NODES_MAX, &why);
 	if (doc)
 		answer_take_body(&c->answer, doc);
+	if (is_success(c) && c->answer.has_error && exchange_may_refuse(x)) {
+		c->wasted += usage_is_known(&c->answer.usage) ? usage_total(&c->answer.usage, c->answer.kind) : 0;
+		arena_free(&scratch);
+		return refuse_answer(x);
+	}
+	chat_tell_head(c);
 	if (c->shape->converts)
 		is_good = is_whole && convert_answer(c, body, doc);
 	arena_free(&scratch);
@@ -96,8 +129,22 @@ static void free_stream(struct arena_defer *d)
 	sse_free(&r->sse);
 	sbuf_free(&r->out);
 	arena_free(&r->scratch);
-	if (CONVERSION_IS_THERE && r->converter)
+	inflate_close(r->inflate);
+	if (r->converter)
 		converter_free(r->converter);
+}
+
+/* What cannot be read passes as it is. */
+static void open_coding(struct chat_stream *r, struct exchange *x)
+{
+	struct str coding = coding_of(x);
+
+	if (!coding.n)
+		return;
+	r->inflate = inflate_open(coding);
+	r->is_blind = !r->inflate;
+	if (r->inflate)
+		message_remove_id(&x->res, HEADER_CONTENT_ENCODING);
 }
 
 static struct chat_stream *open_stream(struct chat *c)
@@ -109,9 +156,10 @@ static struct chat_stream *open_stream(struct chat *c)
 	arena_defer(&x->arena, &r->defer, free_stream);
 	c->is_answer_stream = true;
 	c->reading = r;
-	if (CONVERSION_IS_THERE && c->shape->converts)
+	if (c->shape->converts)
 		r->converter = converter_new(&x->arena, &c->shape->conversion);
-	r->rewrites = r->converter || c->usage_was_added;
+	open_coding(r, x);
+	r->rewrites = r->converter || r->inflate || (c->usage_was_added && !r->is_blind);
 	if (r->rewrites)
 		exchange_drop_length(x);
 	return r;
@@ -124,7 +172,7 @@ static const struct json *read_data(struct chat_stream *r, const struct sse_even
 	arena_free(&r->scratch);
 	if (e->data.n == 0 || e->data.p[0] != '{')
 		return NULL;
-	return json_parse(&r->scratch, e->data, &why);
+	return json_parse_spans(&r->scratch, e->data, CHAT_NODES_MAX, &why);
 }
 
 static void note_times(struct chat *c, unsigned holds)
@@ -143,7 +191,7 @@ static void take_event(struct chat_stream *r, const struct sse_event *e)
 	unsigned holds = c->kind == AI_NONE ? 0 : answer_take_event(&c->answer, e, doc);
 
 	note_times(c, holds);
-	if (CONVERSION_IS_THERE && r->converter)
+	if (r->converter)
 		converter_take(r->converter, e, doc, &r->out);
 	else if (r->rewrites && !(c->usage_was_added && (holds & ANSWER_HOLDS_USAGE_ONLY)))
 		sbuf_add(&r->out, e->raw);
@@ -157,17 +205,34 @@ static void go_blind(struct chat_stream *r)
 		sbuf_add(&r->out, sse_rest(&r->sse));
 }
 
-static void take_events(struct chat_stream *r, struct str piece, bool is_last)
+static void take_events(struct chat_stream *r, struct str piece)
 {
 	struct sse_event e;
 	enum sse_result result;
 
+	if (r->is_blind) {
+		if (r->rewrites && !r->converter)
+			sbuf_add(&r->out, piece);
+		return;
+	}
 	sse_give(&r->sse, piece);
 	while ((result = sse_next(&r->sse, &e)) == SSE_EVENT)
 		take_event(r, &e);
 	if (result == SSE_LONG)
 		go_blind(r);
-	else if (is_last && sse_end(&r->sse, &e))
+}
+
+static void take_piece(struct chat_stream *r, struct str piece, bool is_last)
+{
+	struct sse_event e;
+	struct str part;
+
+	if (!r->inflate)
+		take_events(r, piece);
+	else
+		for (inflate_give(r->inflate, piece); inflate_next(r->inflate, &part);)
+			take_events(r, part);
+	if (is_last && !r->is_blind && sse_end(&r->sse, &e))
 		take_event(r, &e);
 }
 
@@ -193,16 +258,13 @@ enum verdict chat_read_piece(struct exchange *x, const struct step *s)
 		return next();
 	}
 	r->out.n = 0;
-	if (!r->is_blind)
-		take_events(r, piece, is_last);
-	else if (r->rewrites && !r->converter)
-		sbuf_add(&r->out, piece);
+	take_piece(r, piece, is_last);
 	if (r->rewrites)
 		exchange_replace_piece(x, sbuf_str(&r->out));
 	if (is_last)
 		chat_finish(c, end_of(c));
-	if (r->is_blind && r->converter)
-		return fail(x, "an event of the model is too long to be converted");
+	if (r->converter && (r->is_blind || (r->inflate && inflate_is_broken(r->inflate))))
+		return fail(x, "an event of the model cannot be read, so that it cannot be converted");
 	return next();
 }
 
@@ -254,6 +316,7 @@ static enum verdict peek(struct exchange *x, const struct step *s)
 		return await_response_body(x, bytes.n + 1, peek);
 	if (sight == SIGHT_BAD && exchange_may_refuse(x))
 		return refuse_answer(x);
+	chat_tell_head(c);
 	open_stream(c);
 	return next();
 }
@@ -276,17 +339,21 @@ enum verdict chat_read_answer(struct exchange *x, const struct step *s)
 	struct chat *c = x->chat;
 	struct str type;
 
+	if (c && c->level == s->level && x->is_local && x->service)
+		chat_tell_head(c);
 	if (!c || c->level != s->level || x->is_local || x->is_tunnel)
 		return next();
 	begin_answer(c);
 	type = message_value(&x->res, HEADER_CONTENT_TYPE);
 	if (is_success(c) && is_events(type)) {
-		if (c->kind != AI_NONE && exchange_may_refuse(x))
+		if (c->kind != AI_NONE && !coding_of(x).n && exchange_may_refuse(x))
 			return await_response_body(x, 1, peek);
+		chat_tell_head(c);
 		open_stream(c);
 		return next();
 	}
 	if ((c->kind != AI_NONE && is_json_like(type)) || c->shape->converts)
 		return await_response_body(x, CHAT_ANSWER_MAX, take_answer);
+	chat_tell_head(c);
 	return next();
 }

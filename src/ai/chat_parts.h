@@ -3,9 +3,9 @@
 #include "ai/chat.h"
 #include "ai/chat_conf.h"
 #include "ai/convert.h"
+#include "ai/inflate.h"
 #include "proxy/exchange.h"
 
-#define CONVERSION_IS_THERE 0
 #define CHAT_NODES_MAX 400000             /* values of one JSON body */
 #define CHAT_ANSWER_MAX (10u << 20)       /* of a whole answer that is read */
 
@@ -29,10 +29,10 @@ struct chat_stream {
 	struct sse sse;
 	struct arena scratch;             /* of one event */
 	struct sbuf out;                  /* what the piece becomes */
+	struct inflate *inflate;          /* the upstream compresses though it was not to; NULL = it does not */
 	struct converter *converter;
 	bool rewrites;                    /* pieces are made anew: converted, inflated, or without the chunk of usage */
 	bool is_blind;                    /* no events any more: bytes pass as they are */
-	struct str peeked;                /* AiFallback looked so far already */
 };
 
 /* chat_request.c */
@@ -48,5 +48,7 @@ void chat_address(struct chat *c, const struct chat_service *to);
 /* chat_answer.c */
 enum verdict chat_read_answer(struct exchange *x, const struct step *s);
 enum verdict chat_read_piece(struct exchange *x, const struct step *s);
+/* chat.c: the client gets this head; the watchers are told. Once; later calls do nothing. */
+void chat_tell_head(struct chat *c);
 /* chat.c: usage is final; the watchers are called. Once; later calls do nothing. */
 void chat_finish(struct chat *c, enum chat_end end);

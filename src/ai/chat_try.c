@@ -61,7 +61,7 @@ static enum ai_kind kind_for(const struct chat *c, const struct chat_service *to
 	if (!c->body || c->kind == AI_NONE || !to || !to->protocols || (to->protocols & protocol_of(c->kind)))
 		return c->kind;
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-		if ((to->protocols & others[i].protocol) && CONVERSION_IS_THERE && convert_can(c->kind, others[i].kind))
+		if ((to->protocols & others[i].protocol) && convert_can(c->kind, others[i].kind))
 			return others[i].kind;
 	return c->kind;
 }
@@ -139,7 +139,7 @@ static bool convert(struct chat *c, struct problem *why)
 				   .include_usage = client_asked_usage(c) };
 	if (!edits_are_none(&c->edits))
 		body = json_parse(&x->arena, edits_apply(&c->edits, &x->arena), why);
-	ok = body && CONVERSION_IS_THERE && convert_request(to, body, &out, why);
+	ok = body && convert_request(to, body, &out, why);
 	if (ok)
 		put_body(c, arena_copy(&x->arena, sbuf_str(&out)));
 	sbuf_free(&out);
@@ -169,6 +169,7 @@ static void note_turn(struct chat *c, unsigned turn)
 	const struct chat_entry *entry = c->shape->entry;
 
 	c->try_at = turn <= c->n_candidates ? turn : 0;
+	c->fallback_from = c->try_at > 0 ? c->meant : (struct str){ NULL, 0 };
 	if (c->try_at > 0)
 		c->sent_model = c->candidates[turn - 1].model;
 	else

@@ -316,3 +316,38 @@ def test_bad_documents(gw, model, change, field):
 	status, answer, _ = gw.api("POST", "/api/v1/llm-apis", body)
 	assert status == 400
 	assert answer["errorCode"] == "ErrInvalidParameter" and field in answer["errorMessage"], answer
+
+
+# ---- answers that are compressed though they were not to be ----
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+def test_compressed_answers_are_read(gw, model, coding):
+	api = llm_api(gw, ai_service(gw, model))
+	model.manner(coding=coding)
+	answer = chat(gw, api.base, "Hello")
+	assert model.last.header("Accept-Encoding") == "identity"
+	assert answer.header("Content-Encoding") is None
+	assert answer.json["choices"][0]["message"]["content"] == "Hello from the model."
+	read = stream(gw, api.base, "Hello")
+	assert read.header("Content-Encoding") is None
+	assert read.text == "Hello from the model." and read.is_done
+
+
+def test_unknown_codings_pass_as_they_are(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	model.answer(b"\x00\x01secret coding", fields=[("Content-Encoding", "x-own")])
+	answer = chat(gw, api.base, "Hello")
+	assert (answer.header("Content-Encoding"), answer.body) == ("x-own", b"\x00\x01secret coding")
+
+
+@pytest.mark.parametrize("client,service,ask", [
+	(ANTHROPIC, OPENAI, anthropic), (OPENAI, ANTHROPIC, chat), (OPENAI, DASHSCOPE, chat)])
+def test_other_apis_are_converted(gw, model, client, service, ask):
+	provider = {OPENAI: "openai", ANTHROPIC: "anthropic", DASHSCOPE: "dashscope"}[service]
+	api = llm_api(gw, ai_service(gw, model, provider, protocols=[service]), protocols=[client])
+	answer = ask(gw, api.base, "Hello")
+	assert answer.status == 200, answer.body
+	sent = {OPENAI: "/v1/chat/completions", ANTHROPIC: "/v1/messages", DASHSCOPE: "/api/v1/services/aigc/text-generation/generation"}
+	assert model.last.path == sent[service]
+	said = answer.json["content"][0]["text"] if client == ANTHROPIC else answer.json["choices"][0]["message"]["content"]
+	assert said == "Hello from the model."
