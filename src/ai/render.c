@@ -1,3 +1,4 @@
+/* render.c -- what the client asked for, and whole answers. */
 #include "ai/render_parts.h"
 
 static const struct {
@@ -9,6 +10,9 @@ static const struct {
 	[AI_RESPONSES] = { "resp_", true },
 	[AI_MESSAGES] = { "msg_", true },
 	[AI_GENERATION] = { "", true },
+	[AI_APP] = { "", true },
+	[AI_DIFY_CHAT] = { "", true },
+	[AI_DIFY_COMPLETION] = { "", true },
 };
 
 bool render_can(enum ai_kind kind)
@@ -117,7 +121,8 @@ static void write_chat(struct writer *w)
 	writer_text(w, ",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":", w->r->text);
 	if (w->r->reasoning.n)
 		writer_text(w, ",\"reasoning_content\":", w->r->reasoning);
-	writer_text(w, ",\"refusal\":null},\"logprobs\":null,\"finish_reason\":", render_finish(w->r->kind, w->r->finish));
+	writer_text(w, ",\"refusal\":null},\"logprobs\":null,\"finish_reason\":",
+		    render_finish(w->r->kind, w->r->finish));
 	SBUF_LIT(&w->out, "}],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}}");
 }
 
@@ -170,6 +175,41 @@ void writer_generation(struct writer *w)
 	sbuf_addc(&w->out, '}');
 }
 
+/* No session: the next request begins one. */
+void writer_app(struct writer *w)
+{
+	writer_text(w, "{\"output\":{\"text\":", w->r->text);
+	writer_text(w, ",\"finish_reason\":", w->r->finish);
+	SBUF_LIT(&w->out, "},\"usage\":{\"models\":[]}");
+	writer_text(w, ",\"request_id\":", w->id);
+	sbuf_addc(&w->out, '}');
+}
+
+/* What all of Dify's objects say of themselves. An empty conversation_id: the next request begins a conversation. */
+void writer_dify(struct writer *w, const char *event)
+{
+	sbuf_addf(&w->out, "{\"event\":\"%s\"", event);
+	writer_text(w, ",\"task_id\":", w->id);
+	writer_text(w, ",\"id\":", w->id);
+	writer_text(w, ",\"message_id\":", w->id);
+	sbuf_addf(&w->out, ",\"conversation_id\":\"\",\"created_at\":%lld", (long long)w->created);
+}
+
+void writer_dify_usage(struct writer *w)
+{
+	SBUF_LIT(&w->out, ",\"metadata\":{\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0},"
+		"\"retriever_resources\":[]}");
+}
+
+static void write_dify(struct writer *w)
+{
+	writer_dify(w, "message");
+	sbuf_addf(&w->out, ",\"mode\":\"%s\"", w->r->kind == AI_DIFY_CHAT ? "chat" : "completion");
+	writer_text(w, ",\"answer\":", w->r->text);
+	writer_dify_usage(w);
+	sbuf_addc(&w->out, '}');
+}
+
 void writer_message_item(struct writer *w, bool is_complete)
 {
 	writer_text(w, "{\"id\":", w->item);
@@ -193,10 +233,11 @@ void writer_response(struct writer *w, bool is_complete)
 	if (is_complete)
 		writer_message_item(w, true);
 	SBUF_LIT(&w->out, "],\"parallel_tool_calls\":true,\"previous_response_id\":null,\"store\":false,"
-		"\"temperature\":null,\"tool_choice\":\"auto\",\"tools\":[],\"top_p\":null,\"truncation\":\"disabled\"");
+		"\"temperature\":null,\"tool_choice\":\"auto\",\"tools\":[],\"top_p\":null,"
+		"\"truncation\":\"disabled\"");
 	sbuf_add(&w->out, !is_complete ? STR(",\"usage\":null}") :
-		STR(",\"usage\":{\"input_tokens\":0,\"input_tokens_details\":{\"cached_tokens\":0},\"output_tokens\":0,"
-		"\"output_tokens_details\":{\"reasoning_tokens\":0},\"total_tokens\":0}}"));
+		STR(",\"usage\":{\"input_tokens\":0,\"input_tokens_details\":{\"cached_tokens\":0},"
+		"\"output_tokens\":0,\"output_tokens_details\":{\"reasoning_tokens\":0},\"total_tokens\":0}}"));
 }
 
 struct str render_body(const struct rendered *r, struct arena *a)
@@ -213,7 +254,11 @@ struct str render_body(const struct rendered *r, struct arena *a)
 		write_messages(&w);
 	else if (r->kind == AI_GENERATION)
 		writer_generation(&w);
-	else
+	else if (r->kind == AI_APP)
+		writer_app(&w);
+	else if (r->kind == AI_RESPONSES)
 		writer_response(&w, true);
+	else
+		write_dify(&w);
 	return writer_end(&w, a);
 }

@@ -10,7 +10,7 @@
 #include "ai/kind.h"
 #include "core/arena.h"
 
-/* How DashScope says it, by what the client asked for: parameters.result_format, and whether its parts may be images. */
+/* How DashScope says it, by what was asked for: parameters.result_format, and whether parts may be images. */
 enum render_form {
 	RENDER_FORM_OPEN,                 /* nothing was said: output.text and output.choices */
 	RENDER_FORM_TEXT,                 /* output.text */
@@ -22,7 +22,7 @@ struct rendered {
 	enum ai_kind kind;
 	struct str model;
 	struct str text;                  /* valid UTF-8 */
-	struct str reasoning;             /* absent = none; left out where a client could not send it back (Anthropic) */
+	struct str reasoning;             /* absent = none; not for Anthropic: a client could not send it back */
 	struct str finish;                /* in OpenAI's words: "stop", "content_filter"; turned into the kind's own */
 	bool include_usage;               /* of a stream: the client asked for a chunk of usage */
 	enum render_form form;            /* of AI_GENERATION */
@@ -30,7 +30,7 @@ struct rendered {
 	int64_t now_ms;                   /* Unix time */
 };
 
-/* Whether the kind has a shape for it: not embeddings, Dify and unknown ones. */
+/* Whether the kind has a shape for it: not embeddings, workflows and unknown ones. */
 bool render_can(enum ai_kind kind);
 /* What the client's request says of the shape of its answer: kind, include_usage, form. body may be NULL. */
 void render_ask(struct rendered *r, enum ai_kind kind, struct str path, const struct json *body);
@@ -48,7 +48,7 @@ struct str render_stream(const struct rendered *r, struct arena *a);
 struct render_seen {
 	struct str id, model;
 	bool began;                       /* any event of the upstream went to the client */
-	bool block_is_open;               /* Anthropic: content_block_start without its stop; Responses: a part of text */
+	bool block_is_open;               /* Anthropic: a block without its stop; Responses: a part of text */
 	bool block_is_text;               /* Anthropic: the open one takes text_delta */
 	unsigned block;                   /* Anthropic: index of the block, open or to come; Responses: output_index */
 	unsigned part;                    /* Responses: content_index of the open part */

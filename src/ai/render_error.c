@@ -1,3 +1,4 @@
+/* render_error.c -- errors in the shape of each family. */
 #include "ai/render.h"
 
 const char *render_error_type(int status)

@@ -29,6 +29,10 @@ void writer_text(struct writer *w, const char *before, struct str text);
 struct str render_finish(enum ai_kind kind, struct str finish);
 /* AI_GENERATION: one object, with the whole text. */
 void writer_generation(struct writer *w);
+void writer_app(struct writer *w);        /* AI_APP: likewise */
+/* Dify: the beginning of an object, and the member that has its usage. */
+void writer_dify(struct writer *w, const char *event);
+void writer_dify_usage(struct writer *w);
 /* AI_RESPONSES: the message, and the object with the message in it (complete) or none yet. */
 void writer_message_item(struct writer *w, bool is_complete);
 void writer_response(struct writer *w, bool is_complete);

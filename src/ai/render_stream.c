@@ -1,3 +1,4 @@
+/* render_stream.c -- answers as events, and what clients have seen of streams that go on. */
 #include "ai/render_parts.h"
 
 /* ---------- pieces ---------- */
@@ -272,8 +273,29 @@ static void write_response_events(struct writer *w, const struct render_seen *se
 static void write_result(struct writer *w)
 {
 	SBUF_LIT(&w->out, "id:1\nevent:result\n:HTTP_STATUS/200\ndata:");
-	writer_generation(w);
+	if (w->r->kind == AI_APP)
+		writer_app(w);
+	else
+		writer_generation(w);
 	end_event(w);
+}
+
+/* ---------- Dify ---------- */
+
+static void write_dify_events(struct writer *w)
+{
+	struct str rest = w->r->text, piece;
+
+	while (take_piece(&rest, &piece)) {
+		SBUF_LIT(&w->out, "data: ");
+		writer_dify(w, "message");
+		writer_text(w, ",\"answer\":", piece);
+		close_event(w);
+	}
+	SBUF_LIT(&w->out, "data: ");
+	writer_dify(w, "message_end");
+	writer_dify_usage(w);
+	close_event(w);
 }
 
 /* ---------- all of them ---------- */
@@ -284,8 +306,10 @@ static void write_stream(struct writer *w, const struct render_seen *seen)
 		write_message(w, seen);
 	else if (w->r->kind == AI_RESPONSES)
 		write_response_events(w, seen);
-	else if (w->r->kind == AI_GENERATION)
+	else if (w->r->kind == AI_GENERATION || w->r->kind == AI_APP)
 		write_result(w);
+	else if (w->r->kind == AI_DIFY_CHAT || w->r->kind == AI_DIFY_COMPLETION)
+		write_dify_events(w);
 	else
 		write_chunks(w, seen->began);
 }
@@ -380,7 +404,7 @@ void render_see(struct render_seen *seen, struct arena *a, enum ai_kind kind, co
 		see_message(seen, a, doc);
 	} else if (kind == AI_RESPONSES) {
 		see_response(seen, a, doc);
-	} else if (kind == AI_GENERATION) {
+	} else if (kind == AI_GENERATION || kind == AI_APP) {
 		keep(&seen->id, a, json_text(doc, "request_id"));
 	} else {
 		keep(&seen->id, a, json_text(doc, "id"));

@@ -7,9 +7,11 @@
 #include <cmocka.h>
 
 /* Quotes, newlines, what printf and SSE would take for their own, and characters of all lengths. */
-static const char nasty[] = "He said \"hi\\\" %s %n\r\n\ndata: [DONE]\n\n\x01\t{\"a\":1}</script> \xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd "
+static const char nasty[] = "He said \"hi\\\" %s %n\r\n\ndata: [DONE]\n\n"
+	"\x01\t{\"a\":1}</script> \xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd "
 	"\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x9a\x80";
-static const enum ai_kind kinds[] = { AI_CHAT, AI_COMPLETIONS, AI_RESPONSES, AI_MESSAGES, AI_GENERATION };
+static const enum ai_kind kinds[] = { AI_CHAT, AI_COMPLETIONS, AI_RESPONSES, AI_MESSAGES, AI_GENERATION,
+	AI_APP, AI_DIFY_CHAT, AI_DIFY_COMPLETION };
 #define N_KINDS (sizeof(kinds) / sizeof(*kinds))
 
 static struct rendered sample(enum ai_kind kind, struct str text)
@@ -47,6 +49,10 @@ static struct str text_of(enum ai_kind kind, const struct json *doc)
 {
 	const struct json *choice;
 
+	if (kind == AI_APP)
+		return json_text(json_get(doc, "output"), "text");
+	if (kind == AI_DIFY_CHAT || kind == AI_DIFY_COMPLETION)
+		return json_text(doc, "answer");
 	if (kind == AI_MESSAGES)
 		return json_text(at(json_get(doc, "content"), 0), "text");
 	if (kind == AI_RESPONSES)
@@ -65,18 +71,21 @@ static void test_bodies_hold_any_text(void **state)
 		struct rendered r = sample(kinds[i], str_of(nasty));
 		const struct json *doc = parse(&a, render_body(&r, &a)), *usage = json_get(doc, "usage"), *field;
 
+
 		assert_true(render_can(kinds[i]));
 		assert_text(text_of(kinds[i], doc), nasty);
+		if (!usage)
+			usage = json_get(json_get(doc, "metadata"), "usage");
 		assert_non_null(usage);
 		for (field = usage->child; field; field = field->next)
 			if (field->type == JSON_INT)
 				assert_int_equal(field->integer, 0);
-		if (kinds[i] != AI_GENERATION)
+		if (kinds[i] < AI_GENERATION)
 			assert_text(json_text(doc, "model"), "qwen-max");
 	}
 	assert_false(render_can(AI_NONE));
 	assert_false(render_can(AI_EMBEDDINGS));
-	assert_false(render_can(AI_DIFY_CHAT));
+	assert_false(render_can(AI_DIFY_WORKFLOW));
 	arena_free(&a);
 }
 
@@ -139,7 +148,8 @@ static void test_dashscope_forms(void **state)
 	assert_text(json_text(json_get(at(json_get(output, "choices"), 0), "message"), "content"), "hello");
 	render_ask(&r, AI_GENERATION, STR("/api/v1/services/aigc/multimodal-generation/generation"), NULL);
 	output = json_get(parse(&a, render_body(&r, &a)), "output");
-	assert_text(json_text(at(json_get(json_get(at(json_get(output, "choices"), 0), "message"), "content"), 0), "text"),
+	assert_text(json_text(at(json_get(json_get(at(json_get(output, "choices"), 0), "message"), "content"),
+		0), "text"),
 		    "hello");
 	arena_free(&a);
 }
@@ -162,9 +172,10 @@ static void take_delta(struct replay *p, enum ai_kind kind, const struct json *d
 		if (json_get(doc, "choices")->n == 0)
 			return;
 		delta = at(json_get(doc, "choices"), 0);
-		piece = kind == AI_COMPLETIONS ? json_text(delta, "text") : json_text(json_get(delta, "delta"), "content");
+		piece = kind == AI_COMPLETIONS ? json_text(delta, "text") : json_text(json_get(delta, "delta"),
+			"content");
 		sbuf_add(&p->reasoning, json_text(json_get(delta, "delta"), "reasoning_content"));
-	} else if (kind == AI_GENERATION) {
+	} else if (kind >= AI_GENERATION) {
 		piece = text_of(kind, doc);
 	} else if (str_equal(json_text(doc, "type"), STR("content_block_delta"))) {
 		piece = json_text(json_get(doc, "delta"), "text");
@@ -221,7 +232,7 @@ static void test_streams_hold_any_text(void **state)
 
 			replay(&p, &a, kinds[i], render_stream(&r, &a));
 			assert_true(str_equal(sbuf_str(&p.text), r.text));
-			assert_true(kinds[i] == AI_GENERATION || p.n_deltas > 5);
+			assert_true(kinds[i] == AI_GENERATION || kinds[i] == AI_APP || p.n_deltas > 5);
 			assert_int_equal(p.is_done, kinds[i] == AI_CHAT || kinds[i] == AI_COMPLETIONS);
 			replay_free(&p);
 		}
@@ -242,7 +253,8 @@ static void test_chunk_of_usage_only_if_asked(void **state)
 	doc = parse(&a, p.last_data);
 	assert_null(json_get(doc, "usage"));
 	assert_text(json_text(at(json_get(doc, "choices"), 0), "finish_reason"), "stop");
-	assert_text(json_text(json_get(at(json_get(parse(&a, p.first_data), "choices"), 0), "delta"), "role"), "assistant");
+	assert_text(json_text(json_get(at(json_get(parse(&a, p.first_data), "choices"), 0), "delta"), "role"),
+		"assistant");
 	replay_free(&p);
 	render_ask(&r, AI_CHAT, STR(""), parse(&a, STR("{\"stream_options\":{\"include_usage\":true}}")));
 	replay(&p, &a, AI_CHAT, render_stream(&r, &a));
@@ -325,11 +337,13 @@ static void test_messages_go_on(void **state)
 	rest = render_stream_rest(&r, &seen, &a);
 	assert_int_equal(count_of(rest, "\"message_start\""), 0);
 	assert_int_equal(count_of(rest, "\"content_block_start\",\"index\":0"), 1);
-	see(&seen, &a, AI_MESSAGES, "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\"}}");
+	see(&seen, &a, AI_MESSAGES,
+		"{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\"}}");
 	rest = render_stream_rest(&r, &seen, &a);
 	assert_int_equal(count_of(rest, "\"content_block_start\""), 0);
 	assert_int_equal(count_of(rest, "\"content_block_stop\",\"index\":0"), 1);
-	see(&seen, &a, AI_MESSAGES, "{\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"thinking\"}}");
+	see(&seen, &a, AI_MESSAGES,
+		"{\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"thinking\"}}");
 	rest = render_stream_rest(&r, &seen, &a);
 	assert_int_equal(count_of(rest, "\"content_block_stop\",\"index\":1"), 1);
 	assert_int_equal(count_of(rest, "\"content_block_start\",\"index\":2"), 1);
@@ -354,18 +368,22 @@ static void test_responses_go_on(void **state)
 	rest = render_stream_rest(&r, &seen, &a);
 	assert_int_equal(count_of(rest, "response.created"), 0);
 	assert_int_equal(count_of(rest, "\"sequence_number\":1,\"output_index\":0"), 1);
-	see(&seen, &a, AI_RESPONSES, "{\"type\":\"response.output_item.added\",\"sequence_number\":1,\"output_index\":1,"
+	see(&seen, &a, AI_RESPONSES,
+		"{\"type\":\"response.output_item.added\",\"sequence_number\":1,\"output_index\":1,"
 	    "\"item\":{\"id\":\"msg_up\"}}");
-	see(&seen, &a, AI_RESPONSES, "{\"type\":\"response.content_part.added\",\"sequence_number\":2,\"output_index\":1,"
+	see(&seen, &a, AI_RESPONSES,
+		"{\"type\":\"response.content_part.added\",\"sequence_number\":2,\"output_index\":1,"
 	    "\"content_index\":0,\"part\":{\"type\":\"output_text\"}}");
 	rest = render_stream_rest(&r, &seen, &a);
 	assert_int_equal(count_of(rest, "output_item.added"), 0);
 	assert_int_equal(count_of(rest, "\"sequence_number\":3,\"item_id\":\"msg_up\",\"output_index\":1,"
 				  "\"content_index\":0,\"delta\":\"No.\""), 1);
 	assert_int_equal(count_of(rest, "\"id\":\"resp_up\""), 1);
-	see(&seen, &a, AI_RESPONSES, "{\"type\":\"response.output_item.done\",\"sequence_number\":3,\"output_index\":1}");
+	see(&seen, &a, AI_RESPONSES,
+		"{\"type\":\"response.output_item.done\",\"sequence_number\":3,\"output_index\":1}");
 	rest = render_stream_rest(&r, &seen, &a);
-	assert_int_equal(count_of(rest, "\"type\":\"response.output_item.added\",\"sequence_number\":4,\"output_index\":2"), 1);
+	assert_int_equal(count_of(rest,
+		"\"type\":\"response.output_item.added\",\"sequence_number\":4,\"output_index\":2"), 1);
 	arena_free(&a);
 }
 
@@ -384,7 +402,8 @@ static void test_errors(void **state)
 	struct arena a = { 0 };
 
 	(void)state;
-	assert_text(error_of(&a, AI_FAMILY_OPENAI, 429, "rate_limit_exceeded"), "{\"error\":{\"message\":\"no \\\"way\\\"\\n\","
+	assert_text(error_of(&a, AI_FAMILY_OPENAI, 429, "rate_limit_exceeded"),
+		"{\"error\":{\"message\":\"no \\\"way\\\"\\n\","
 		    "\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"rate_limit_exceeded\"}}");
 	assert_text(error_of(&a, AI_FAMILY_OPENAI, 502, NULL), "{\"error\":{\"message\":\"no \\\"way\\\"\\n\","
 		    "\"type\":\"api_error\",\"param\":null,\"code\":null}}");
