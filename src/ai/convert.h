@@ -4,7 +4,7 @@
  *      request   client's body ──► upstream's body           answer   upstream's body or events ──► client's
  *
  * AI_CHAT and AI_MESSAGES both ways, with streams and tools; AI_CHAT to AI_GENERATION. What has no counterpart and is
- * harmless is left out; what would change the meaning is refused. Which member becomes what: docs/guide/ai-conversion.md.
+ * harmless is left out; what would change the meaning is refused: docs/guide/ai-conversion.md has the tables.
  * What comes out is always valid JSON, or whole events with valid JSON.
  */
 #pragma once
@@ -39,8 +39,8 @@ struct converter;
 /* Of an answer that is events. It lives in the arena; free it for its buffers. */
 struct converter *converter_new(struct arena *a, const struct conversion *c);
 /*
- * One event of the upstream to events of the client, appended to `out` (maybe none). doc: its data as a tree, NULL when it
- * is none ("[DONE]", a comment). An event that cannot be read ends the stream with an error event.
+ * One event of the upstream to events of the client, appended to `out` (maybe none). doc: its data as a tree, NULL when
+ * it is none ("[DONE]", a comment). An event that cannot be read ends the stream with an error event.
  */
 void converter_take(struct converter *c, const struct sse_event *e, const struct json *doc, struct sbuf *out);
 /* The client's stream has its end, or an error: what comes now is not passed on. Without it nothing is made up. */

@@ -279,7 +279,8 @@ static void put_calls_of_generation(struct sbuf *out, const struct json *calls)
 
 bool convert_generation_to_chat(const struct conversion *c, const struct json *doc, struct sbuf *out)
 {
-	const struct json *output = json_get(doc, "output"), *choices = json_get(output, "choices"), *choice, *message, *calls;
+	const struct json *output = json_get(doc, "output"), *choices = json_get(output, "choices");
+	const struct json *choice, *message, *calls;
 	struct str reason = json_text(output, "finish_reason");
 	struct sbuf text = { 0 };
 	struct usage usage = { 0 };

@@ -70,15 +70,16 @@ static void say(struct converter *c, const char *member, struct str text, struct
 	close_delta(c, NULL, out);
 }
 
-/* id and name: of the first delta of a tool. */
-static void say_tool(struct converter *c, unsigned tool, const struct json *first, struct str arguments, struct sbuf *out)
+/* first: the upstream's call, where this is its first delta: with id and name. */
+static void say_tool(struct converter *c, const struct chunk_tool *tool, const struct json *first, struct str arguments,
+                     struct sbuf *out)
 {
 	struct str id = json_text(first, "id"), name = json_text(first, "name");
 
 	open_delta(c, out);
 	put_open(out, "tool_calls", '[');
 	put_open(out, NULL, '{');
-	put_int(out, "index", tool);
+	put_int(out, "index", tool - c->tools);
 	if (first) {
 		put_text(out, "id", id.n ? id : convert_new_id(c->a, "call_"));
 		put_text(out, "type", STR("function"));
@@ -166,7 +167,7 @@ static void start_block(struct converter *c, const struct json *doc, struct sbuf
 		tool->input = arena_copy(c->a, sbuf_str(&text));
 		sbuf_free(&text);
 	}
-	say_tool(c, (unsigned)(tool - c->tools), block, STR(""), out);
+	say_tool(c, tool, block, STR(""), out);
 }
 
 static void take_delta(struct converter *c, const struct json *doc, struct sbuf *out)
@@ -185,7 +186,7 @@ static void take_delta(struct converter *c, const struct json *doc, struct sbuf 
 	if (!tool)
 		return;
 	tool->is_said = true;
-	say_tool(c, (unsigned)(tool - c->tools), NULL, part, out);
+	say_tool(c, tool, NULL, part, out);
 }
 
 /* A tool without arguments has an empty object of them. */
@@ -194,7 +195,7 @@ static void stop_tool(struct converter *c, struct chunk_tool *tool, struct sbuf 
 	if (!tool || tool->is_said)
 		return;
 	tool->is_said = true;
-	say_tool(c, (unsigned)(tool - c->tools), NULL, tool->input, out);
+	say_tool(c, tool, NULL, tool->input, out);
 }
 
 void convert_event_to_chunks(struct converter *c, const struct json *doc, struct sbuf *out)
@@ -252,12 +253,13 @@ static void take_call(struct converter *c, const struct json *call, int64_t plac
 	struct str part = new_part(c, json_text(function, "arguments"), &tool->sent);
 
 	if (is_new || part.n)
-		say_tool(c, (unsigned)(tool - c->tools), is_new ? call : NULL, part, out);
+		say_tool(c, tool, is_new ? call : NULL, part, out);
 }
 
 void convert_generation_to_chunks(struct converter *c, const struct json *doc, struct sbuf *out)
 {
-	const struct json *output = json_get(doc, "output"), *choices = json_get(output, "choices"), *choice, *message, *calls;
+	const struct json *output = json_get(doc, "output"), *choices = json_get(output, "choices");
+	const struct json *choice, *message, *calls;
 	struct sbuf text = { 0 };
 	struct str reason;
 	int64_t place = 0;

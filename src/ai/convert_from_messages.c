@@ -24,7 +24,7 @@ static bool put_joined_texts(struct sbuf *out, const struct json *content, struc
 
 	for (const struct json *b = content->type == JSON_ARRAY ? content->child : NULL; b; b = b->next, at++)
 		if (!is_type(b, "text") || !json_get(b, "text") || json_get(b, "text")->type != JSON_STRING)
-			return problem(why, "", "must be a block of type text with a text") || convert_in_item(why, "", at);
+			return problem(why, "", "must be a block of type text") || convert_in_item(why, "", at);
 	convert_join_texts(content, between, &text);
 	put_text(out, "content", sbuf_str(&text));
 	sbuf_free(&text);
@@ -87,8 +87,7 @@ static bool put_image(struct sbuf *out, const struct json *block, struct problem
 		return false;
 	if (is_type(source, "url") ? !convert_need_text(source, "url", &url, why)
 	    : is_type(source, "base64") ? !need_base64(source, why)
-	    : !problem(why, "type", "must be base64 or url: the API of the model service that serves this request knows no "
-	               "others")) {
+	    : !convert_must(why, "type", "base64 or url")) {
 		problem_prefix(why, "source");
 		return false;
 	}
@@ -141,8 +140,7 @@ static bool put_document(struct sbuf *out, const struct json *block, struct prob
 			return true;
 		}
 	} else {
-		problem(why, "type", "must be base64 or text: the API of the model service that serves this request knows no "
-		        "others");
+		convert_must(why, "type", "base64 or text");
 	}
 	problem_prefix(why, "source");
 	return false;
@@ -156,9 +154,7 @@ static bool put_part(struct sbuf *out, const struct json *block, struct problem 
 		return put_image(out, block, why);
 	if (is_type(block, "document"))
 		return put_document(out, block, why);
-	return problem(why, block->type == JSON_OBJECT ? "type" : "",
-	               "must be a block of type text, image, document, tool_use or tool_result: the API of the model "
-	               "service that serves this request knows no others");
+	return convert_must_type(why, block, "a block of type text, image, document, tool_use or tool_result");
 }
 
 static bool is_text_only(const struct json *list)
@@ -174,11 +170,11 @@ static bool is_text_only(const struct json *list)
 /* Images of a result, for the message behind it. */
 static bool put_result_images(struct sbuf *out, const struct json *result, struct problem *why)
 {
-	const struct json *content = json_get(result, "content");
+	const struct json *content = json_get(result, "content"), *b;
 	bool is_first = true;
 	unsigned at = 0;
 
-	for (const struct json *b = content && content->type == JSON_ARRAY ? content->child : NULL; b; b = b->next, at++) {
+	for (b = content && content->type == JSON_ARRAY ? content->child : NULL; b; b = b->next, at++) {
 		if (is_type(b, "text"))
 			continue;
 		if (is_first) {
@@ -316,9 +312,7 @@ static bool check_said(const struct json *list, bool *has_text, bool *has_calls,
 		else if (is_type(b, "tool_use"))
 			*has_calls = true;
 		else if (!is_type(b, "thinking") && !is_type(b, "redacted_thinking"))
-			return problem(why, b->type == JSON_OBJECT ? "type" : "",
-			               "must be a block of type text, tool_use or thinking: the API of the model service "
-			               "that serves this request knows no others") ||
+			return convert_must_type(why, b, "a block of type text, tool_use or thinking") ||
 			       convert_in_item(why, "content", at);
 	}
 	return true;
@@ -356,8 +350,7 @@ static bool put_said(struct sbuf *out, const struct json *list, struct problem *
 static bool put_assistant(struct sbuf *out, const struct json *content, bool is_last, struct problem *why)
 {
 	if (is_last)
-		return problem(why, "", "the beginning of an answer cannot be given in the API of the model service that "
-		               "serves this request; end with a message of the user");
+		return problem(why, "", "the API of the model service takes no beginning of an answer");
 	if (content->type == JSON_ARRAY)
 		return put_said(out, content, why);
 	put_open(out, NULL, '{');

@@ -7,7 +7,12 @@
 
 bool convert_refuse(struct problem *why, const char *field)
 {
-	return problem(why, field, "the API of the model service that serves this request has no counterpart; leave it out");
+	return problem(why, field, "the API of the model service has no counterpart; leave it out");
+}
+
+bool convert_must(struct problem *why, const char *field, const char *what)
+{
+	return problem(why, field, "must be %s; the API of the model service knows no others", what);
 }
 
 bool convert_in_item(struct problem *why, const char *list, unsigned at)
@@ -17,6 +22,11 @@ bool convert_in_item(struct problem *why, const char *list, unsigned at)
 	snprintf(outer, sizeof outer, "%s[%u]", list, at);
 	problem_prefix(why, outer);
 	return false;
+}
+
+bool convert_must_type(struct problem *why, const struct json *part, const char *what)
+{
+	return convert_must(why, part->type == JSON_OBJECT ? "type" : "", what);
 }
 
 static const char *name_type(enum json_type type)
@@ -119,8 +129,7 @@ static bool take_member(const struct member *m, const struct json *object, struc
 	case MEMBER_ONE:
 		if (v->type == JSON_INT && v->integer == 1)
 			return true;
-		return problem(why, m->name, "the API of the model service that serves this request gives one answer; "
-		               "ask for 1 or leave it out");
+		return problem(why, m->name, "the API of the model service gives one answer; leave it out");
 	}
 	return true;
 }
@@ -167,7 +176,7 @@ static bool read_choice_word(struct str word, enum chat_choice *choice, struct p
 		*choice = CHOICE_REQUIRED;
 	else {
 		json_brief_text(word, brief);
-		return problem(why, "tool_choice", "must be auto, none, required or an object with a function, is %s", brief);
+		return problem(why, "tool_choice", "must be auto, none, required or an object, is %s", brief);
 	}
 	return true;
 }

@@ -24,7 +24,7 @@ enum member_rule {
 struct member {
 	const char *name;
 	enum member_rule rule;
-	const char *as;                   /* the upstream's name; NULL: the same, or not copied by a rule that refuses */
+	const char *as;                   /* the upstream's name; NULL: the same, or not copied at all */
 };
 /* null is as if absent. */
 bool convert_members(const struct member *rules, size_t n, const struct json *object, struct sbuf *out,
@@ -41,7 +41,10 @@ bool convert_get_typed(const struct json *object, const char *name, enum json_ty
 bool convert_need_list(const struct json *object, const char *name, const struct json **v, struct problem *why);
 bool convert_need_object(const struct json *object, const char *name, const struct json **v, struct problem *why);
 bool convert_need_text(const struct json *object, const char *name, struct str *text, struct problem *why);
+/* False: there is no counterpart; only `what` has one. */
 bool convert_refuse(struct problem *why, const char *field);
+bool convert_must(struct problem *why, const char *field, const char *what);
+bool convert_must_type(struct problem *why, const struct json *part, const char *what);
 /* Puts "list[at]" before the path; false. */
 bool convert_in_item(struct problem *why, const char *list, unsigned at);
 /* "data:image/png;base64,..." taken apart. */
@@ -102,7 +105,7 @@ void convert_end_events(struct converter *c, struct sbuf *out);
 void convert_free_lanes(struct converter *c);
 void convert_event_to_chunks(struct converter *c, const struct json *doc, struct sbuf *out);
 void convert_generation_to_chunks(struct converter *c, const struct json *doc, struct sbuf *out);
-/* The client's error event; the stream is over. doc: the upstream's event with the error, NULL: `message` is the reason. */
+/* The client's error event; the stream is over. doc: the upstream's with the error, NULL: `message` is the reason. */
 void convert_fail(struct converter *c, const struct json *doc, struct str message, struct sbuf *out);
 /* "data: ", then an event of Anthropic's of this type; to be filled and ended. */
 void convert_open_event(struct sbuf *out, const char *type);

@@ -1,9 +1,9 @@
 /*
- * A request of an OpenAI client as DashScope's native API has it: the messages are OpenAI's but for images and roles, and
- * parameters have an object of their own.
+ * A request of an OpenAI client as DashScope's native API has it: the messages are OpenAI's but for images and roles,
+ * and parameters have an object of their own.
  *
- * With images each message is a list of parts, which another path serves (is_multimodal). Streams are asked for piece by
- * piece, except with tools, where models of old say everything again in each event.
+ * With images each message is a list of parts, which another path serves (is_multimodal). Streams are asked for piece
+ * by piece, except with tools, where models of old say everything again in each event.
  */
 #include "ai/convert_parts.h"
 
@@ -29,9 +29,7 @@ static bool put_part(struct sbuf *out, const struct json *part, struct problem *
 		}
 		put_text(out, "image", url);
 	} else {
-		return problem(why, part->type == JSON_OBJECT ? "type" : "",
-		               "must be a part of type text or image_url: the API of the model service that serves this "
-		               "request knows no others");
+		return convert_must_type(why, part, "a part of type text or image_url");
 	}
 	put_close(out, '}');
 	return true;
@@ -66,9 +64,7 @@ static bool put_content(struct sbuf *out, const struct json *content, bool is_mu
 		return put_parts(out, content, why);
 	for (const struct json *part = content ? content->child : NULL; part; part = part->next, at++)
 		if (!is_type(part, "text"))
-			return problem(why, part->type == JSON_OBJECT ? "type" : "",
-			               "must be a part of type text or image_url: the API of the model service that serves "
-			               "this request knows no others") ||
+			return convert_must_type(why, part, "a part of type text or image_url") ||
 			       convert_in_item(why, "content", at);
 	convert_join_texts(content, STR("\n"), &text);
 	put_text(out, "content", sbuf_str(&text));
@@ -78,7 +74,9 @@ static bool put_content(struct sbuf *out, const struct json *content, bool is_mu
 
 static bool put_message(struct sbuf *out, const struct json *message, bool is_multimodal, struct problem *why)
 {
-	static const struct member refused[] = { { "function_call", MEMBER_NONE, NULL }, { "audio", MEMBER_NONE, NULL } };
+	static const struct member refused[] = {
+		{ "function_call", MEMBER_NONE, NULL }, { "audio", MEMBER_NONE, NULL },
+	};
 	static const struct member copied[] = { { "tool_call_id", MEMBER_TEXT, NULL } };
 	const struct json *calls;
 	struct str role;
@@ -146,8 +144,7 @@ static bool put_tools(struct conversion *c, const struct json *body, struct sbuf
 	    !convert_get_typed(body, "incremental_output", JSON_BOOL, &wanted, why))
 		return false;
 	if (choice == CHOICE_REQUIRED)
-		return problem(why, "tool_choice", "must be auto, none or an object with a function: the API of the model "
-		               "service that serves this request knows no others");
+		return convert_must(why, "tool_choice", "auto, none or an object with a function");
 	bool has_tools = tools && tools->n > 0, is_incremental = wanted ? wanted->boolean : !has_tools;
 
 	c->is_cumulative = c->is_stream && !is_incremental;
@@ -164,9 +161,10 @@ static bool put_tools(struct conversion *c, const struct json *body, struct sbuf
 static bool put_parameters(struct conversion *c, const struct json *body, struct sbuf *out, struct problem *why)
 {
 	static const struct member copied[] = {
-		{ "temperature", MEMBER_NUMBER, NULL }, { "top_p", MEMBER_NUMBER, NULL }, { "top_k", MEMBER_NUMBER, NULL },
-		{ "seed", MEMBER_NUMBER, NULL }, { "presence_penalty", MEMBER_NUMBER, NULL },
-		{ "repetition_penalty", MEMBER_NUMBER, NULL }, { "response_format", MEMBER_OBJECT, NULL },
+		{ "temperature", MEMBER_NUMBER, NULL }, { "top_p", MEMBER_NUMBER, NULL },
+		{ "top_k", MEMBER_NUMBER, NULL }, { "seed", MEMBER_NUMBER, NULL },
+		{ "presence_penalty", MEMBER_NUMBER, NULL }, { "repetition_penalty", MEMBER_NUMBER, NULL },
+		{ "response_format", MEMBER_OBJECT, NULL },
 		{ "enable_thinking", MEMBER_BOOL, NULL }, { "thinking_budget", MEMBER_NUMBER, NULL },
 		{ "enable_search", MEMBER_BOOL, NULL }, { "search_options", MEMBER_OBJECT, NULL },
 	};

@@ -100,8 +100,8 @@ static bool put_file(struct sbuf *out, const struct json *part, struct problem *
 		return false;
 	if (!convert_split_data_url(json_text(file, "file_data"), &type, &data) ||
 	    !str_equal_nocase(type, STR("application/pdf")))
-		return problem(why, "file.file_data", "must be data:application/pdf;base64,DATA: the API of the model "
-		               "service that serves this request knows no other files");
+		return problem(why, "file.file_data", "must be data:application/pdf;base64,DATA; the API of the model "
+		               "service knows no other files");
 	put_open(out, NULL, '{');
 	put_text(out, "type", STR("document"));
 	put_source(out, type, data);
@@ -128,9 +128,7 @@ static bool put_part(struct sbuf *out, const struct json *part, struct problem *
 			put_text_block(out, text->string, part);
 		return true;
 	}
-	return problem(why, part->type == JSON_OBJECT ? "type" : "",
-	               "must be a part of type text, image_url, file or refusal: the API of the model service that serves "
-	               "this request knows no others");
+	return convert_must_type(why, part, "a part of type text, image_url, file or refusal");
 }
 
 /* The blocks of a message's content; the caller has opened their list. */
@@ -209,7 +207,9 @@ static bool put_calls(struct sbuf *out, const struct json *message, struct probl
 
 static bool put_said(struct sbuf *out, const struct json *message, struct problem *why)
 {
-	static const struct member refused[] = { { "function_call", MEMBER_NONE, NULL }, { "audio", MEMBER_NONE, NULL } };
+	static const struct member refused[] = {
+		{ "function_call", MEMBER_NONE, NULL }, { "audio", MEMBER_NONE, NULL },
+	};
 	struct str refusal = json_text(message, "refusal");
 
 	if (!CONVERT_MEMBERS(refused, message, NULL, why) || !put_content(out, message, why))
@@ -284,8 +284,7 @@ static bool put_message(struct talk *t, const struct json *message, struct probl
 		return put_turn(t, role_assistant, put_said, message, why);
 	if (str_equal(role, STR("tool")))
 		return put_turn(t, role_user, put_result, message, why);
-	return problem(why, "role", "must be system, developer, user, assistant or tool: the API of the model service that "
-	               "serves this request knows no others");
+	return convert_must(why, "role", "system, developer, user, assistant or tool");
 }
 
 static bool put_system(struct sbuf *out, const struct json *messages, struct problem *why)
@@ -346,8 +345,7 @@ static bool put_tool(struct sbuf *out, const struct json *tool, struct problem *
 	struct str name;
 
 	if (!str_equal(json_text(tool, "type"), STR("function")))
-		return problem(why, "type", "must be function: the API of the model service that serves this request knows "
-		               "no others");
+		return convert_must(why, "type", "function");
 	if (!convert_need_object(tool, "function", &function, why))
 		return false;
 	put_open(out, NULL, '{');
@@ -408,7 +406,7 @@ static bool put_tools(struct sbuf *out, const struct json *body, struct problem 
 		return false;
 	if (!tools || tools->n == 0)
 		return !convert_get(body, "tool_choice") || str_equal(choice, STR("auto")) ||
-		       str_equal(choice, STR("none")) || problem(why, "tool_choice", "asks for a tool, but there are no tools");
+		       str_equal(choice, STR("none")) || problem(why, "tool_choice", "there are no tools");
 	put_open(out, "tools", '[');
 	for (const struct json *tool = tools->child; tool; tool = tool->next, at++)
 		if (!put_tool(out, tool, why))
@@ -428,8 +426,7 @@ static bool put_format(struct sbuf *out, const struct json *body, struct problem
 	if (!format || str_equal(type, STR("text")))
 		return true;
 	if (!str_equal(type, STR("json_schema")))
-		return problem(why, "response_format.type", "must be text or json_schema: the API of the model service that "
-		               "serves this request knows no others");
+		return convert_must(why, "response_format.type", "text or json_schema");
 	if (!convert_need_object(format, "json_schema", &wanted, why)) {
 		problem_prefix(why, "response_format");
 		return false;
