@@ -6,6 +6,9 @@
  *
  * `end` is where the lap before head's stops. The producer cannot begin a further lap before the writer has left
  * that one, so one `end` is enough. head is stored by the producer only, tail by the writer only.
+ *
+ * The rare line that is too long for a ring (what a model was asked and said) is memory of its own, handed over in a
+ * list; all of those together are bounded.
  */
 #include "core/log.h"
 #include <errno.h>
@@ -24,6 +27,8 @@
 enum {
 	RING_SIZE = 1 << 20,
 	LINE_MAX = RING_SIZE / 4,
+	LONG_LINE_MAX = 2 << 20,
+	LONG_LINES_MAX = 16 << 20,                 /* bytes of all of them that are not written yet */
 	TEXT_MAX = 4096,                           /* bytes kept of one field */
 	FLUSH_MS = 50,
 	STUCK_MS = 1000,                           /* how long log_stop waits for a reader that does not read */
@@ -42,6 +47,13 @@ struct ring {
 	_Alignas(64) char bytes[RING_SIZE];
 };
 
+/* Longer than LINE_MAX. */
+struct long_line {
+	struct long_line *next;                    /* the one before it */
+	size_t room, n;
+	char bytes[];
+};
+
 /* How often an event came in a second: the second in the high half, the number in the low half. */
 struct event_rate {
 	_Atomic(const char *) name;
@@ -54,6 +66,10 @@ static pthread_key_t own_ring_key;
 static pthread_once_t own_ring_once = PTHREAD_ONCE_INIT;
 
 static struct event_rate rates[EVENTS];
+
+static _Atomic(struct long_line *) long_lines;     /* newest first */
+static atomic_size_t long_bytes;
+static _Thread_local struct long_line *own_long;   /* reserved and not committed */
 
 static atomic_int least_level = LOG_INFO;
 static atomic_int log_fd = STDERR_FILENO;
@@ -151,16 +167,40 @@ static size_t offset_of(uint64_t position)
 	return (size_t)(position % RING_SIZE);
 }
 
+static void free_long(struct long_line *line)
+{
+	atomic_fetch_sub_explicit(&long_bytes, line->room, memory_order_relaxed);
+	mem_free(line);
+}
+
+static char *reserve_long(struct ring *r, size_t max)
+{
+	size_t before = max > LONG_LINE_MAX ? SIZE_MAX : atomic_fetch_add_explicit(&long_bytes, max, memory_order_relaxed);
+
+	if (before > LONG_LINES_MAX - LONG_LINE_MAX) {
+		if (before != SIZE_MAX)
+			atomic_fetch_sub_explicit(&long_bytes, max, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->dropped, 1, memory_order_relaxed);
+		return NULL;
+	}
+	own_long = mem_alloc(sizeof(*own_long) + max);
+	own_long->room = max;
+	return own_long->bytes;
+}
+
 char *log_reserve(size_t max)
 {
 	struct ring *r = find_ring();
+
+	if (UNLIKELY(max > LINE_MAX))
+		return reserve_long(r, max);
 	uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed), start = head;
 	uint64_t tail = atomic_load_explicit(&r->tail, memory_order_acquire);
 
 	/* Never exactly to the end of a lap: head's lap tells whether `end` counts. */
 	if (offset_of(head) + max >= RING_SIZE)
 		start = (head / RING_SIZE + 1) * RING_SIZE;
-	if (max > LINE_MAX || start + max > tail + RING_SIZE) {
+	if (start + max > tail + RING_SIZE) {
 		atomic_fetch_add_explicit(&r->dropped, 1, memory_order_relaxed);
 		return NULL;
 	}
@@ -185,8 +225,30 @@ static bool commit(size_t n)
 	return true;
 }
 
+static void commit_long(size_t n)
+{
+	struct long_line *line = own_long;
+
+	own_long = NULL;
+	line->n = n;
+	if (n == 0 || !atomic_load_explicit(&is_running, memory_order_acquire)) {
+		write_all(line->bytes, n);
+		free_long(line);
+		return;
+	}
+	line->next = atomic_load_explicit(&long_lines, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&long_lines, &line->next, line, memory_order_release,
+						      memory_order_relaxed))
+		;
+	wake_writer();
+}
+
 void log_commit(size_t n)
 {
+	if (UNLIKELY(own_long != NULL)) {
+		commit_long(n);
+		return;
+	}
 	if (!commit(n))
 		return;
 	uint64_t used = own_ring->reserved + n - atomic_load_explicit(&own_ring->tail, memory_order_relaxed);
@@ -214,8 +276,29 @@ static void drain_ring(struct ring *r)
 	}
 }
 
+/* In the order they came. */
+static void drain_long(void)
+{
+	struct long_line *line = atomic_exchange_explicit(&long_lines, NULL, memory_order_acquire), *first = NULL;
+
+	while (line) {
+		struct long_line *next = line->next;
+
+		line->next = first;
+		first = line;
+		line = next;
+	}
+	while (first) {
+		line = first;
+		first = line->next;
+		write_all(line->bytes, line->n);
+		free_long(line);
+	}
+}
+
 static void drain_all(void)
 {
+	drain_long();
 	for (struct ring *r = atomic_load_explicit(&rings, memory_order_acquire); r; r = r->next)
 		drain_ring(r);
 }

@@ -36,7 +36,7 @@ void log_event(enum log_level level, const char *event, const struct log_field *
 /* The same without the limit: for what is to be told of each request that it happens to. */
 void log_every(enum log_level level, const char *event, const struct log_field *fields);
 /*
- * Space for one whole line (with its '\n') of at most `max` bytes in this thread's ring, or NULL when full (counted).
+ * Space for one whole line (with its '\n') of at most `max` bytes (up to 2 MiB), or NULL when there is none (counted).
  * The caller writes the line there and commits its real length: access records cost no copy.
  */
 char *log_reserve(size_t max);

@@ -7,6 +7,7 @@
  *      series      ─ cells ──┐      same place ─┐
  */
 #include "core/metric.h"
+#include <pthread.h>
 #include <stdatomic.h>
 #include "core/fault.h"
 #include "core/list.h"
@@ -41,11 +42,23 @@ static const struct {
 	{ 5000000, "le=\"5\"" }, { 10000000, "le=\"10\"" }, { 30000000, "le=\"30\"" }, { 60000000, "le=\"60\"" },
 };
 
+static const struct {
+	int64_t n;
+	const char *le;
+} token_bounds[] = {
+	{ 1, "le=\"1\"" }, { 4, "le=\"4\"" }, { 16, "le=\"16\"" }, { 64, "le=\"64\"" }, { 256, "le=\"256\"" },
+	{ 1024, "le=\"1024\"" }, { 4096, "le=\"4096\"" }, { 16384, "le=\"16384\"" }, { 65536, "le=\"65536\"" },
+	{ 262144, "le=\"262144\"" }, { 1048576, "le=\"1048576\"" }, { 4194304, "le=\"4194304\"" },
+	{ 16777216, "le=\"16777216\"" }, { 67108864, "le=\"67108864\"" },
+};
+
 enum {
 	CLASSES = 5,                               /* 1xx to 5xx */
 	BOUNDS = sizeof(bounds) / sizeof(bounds[0]),
 	CELL_SUM = BOUNDS + 1,                     /* after the buckets and the one past the last bound: microseconds */
 	HISTOGRAM_CELLS = BOUNDS + 2,
+	TOKEN_BOUNDS = sizeof(token_bounds) / sizeof(token_bounds[0]),
+	TOKEN_SUM = TOKEN_BOUNDS + 1,
 };
 static const unsigned cells_of[] = {
 	[METRIC_COUNTER] = 1,
@@ -53,6 +66,7 @@ static const unsigned cells_of[] = {
 	[METRIC_HISTOGRAM] = HISTOGRAM_CELLS,
 	[METRIC_BY_CLASS] = CLASSES,
 	[METRIC_SECONDS] = 1,
+	[METRIC_TOKENS] = TOKEN_BOUNDS + 2,
 };
 enum { KINDS = sizeof(cells_of) / sizeof(cells_of[0]) };
 _Static_assert((size_t)HISTOGRAM_CELLS <= (size_t)PAGE_CELLS, "a histogram fits a page");
@@ -86,6 +100,8 @@ struct ended {
 	struct place place;
 };
 
+/* Of all below: who series are, not what they count. Held for one series at a time. */
+static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static unsigned n_slots;
 static struct chunk *chunks;                       /* the first one is being filled */
 static unsigned filled;                            /* its cells in use */
@@ -285,24 +301,28 @@ struct series *metric_series(enum metric_id id, const struct str *values)
 	size_t labels_at = key.n;
 
 	BUG_ON(print_labels(&key, &families[id], values) > LABELS_MAX);
+	pthread_mutex_lock(&registry);
 	struct series *s = map_get(&series_by_key, sbuf_str(&key));
 
 	if (!s)
 		s = make_series(id, sbuf_str(&key), labels_at);
 	s->holds++;
+	pthread_mutex_unlock(&registry);
 	sbuf_free(&key);
 	return s;
 }
 
 void metric_series_drop(struct series *s)
 {
+	pthread_mutex_lock(&registry);
 	BUG_ON(s->holds == 0);
-	if (--s->holds > 0)
-		return;
-	map_remove(&series_by_key, s->key);
-	list_remove(&s->node);
-	give_place(kind_of(s), s->place);
-	mem_free(s);
+	if (--s->holds == 0) {
+		map_remove(&series_by_key, s->key);
+		list_remove(&s->node);
+		give_place(kind_of(s), s->place);
+		mem_free(s);
+	}
+	pthread_mutex_unlock(&registry);
 }
 
 /* Nobody else writes to a page of one's own, so it need not be one instruction. */
@@ -361,6 +381,16 @@ void metric_observe_us(struct series *s, int64_t us)
 	}
 }
 
+void metric_observe(struct series *s, int64_t n)
+{
+	unsigned bucket = 0;
+
+	while (bucket < TOKEN_BOUNDS && n > token_bounds[bucket].n)
+		bucket++;
+	add(s, bucket, 1);
+	add(s, TOKEN_SUM, n);
+}
+
 static int64_t sum_cell(const struct series *s, unsigned i)
 {
 	int64_t sum = 0;
@@ -377,7 +407,8 @@ static int64_t sum_cell(const struct series *s, unsigned i)
 int64_t metric_value(const struct series *s)
 {
 	int64_t sum = 0;
-	unsigned cells = kind_of(s) == METRIC_HISTOGRAM ? BOUNDS + 1 : cells_of[kind_of(s)];
+	bool is_histogram = kind_of(s) == METRIC_HISTOGRAM || kind_of(s) == METRIC_TOKENS;
+	unsigned cells = cells_of[kind_of(s)] - (is_histogram ? 1 : 0);
 
 	for (unsigned i = 0; i < cells; i++)
 		sum += sum_cell(s, i);
@@ -469,9 +500,22 @@ static void print_histogram(struct sbuf *out, const struct series *s)
 	print_number(out, open_sample(out, s, STR("_count"), nothing), count);
 }
 
+static void print_tokens(struct sbuf *out, const struct series *s)
+{
+	int64_t count = 0;
+
+	for (unsigned i = 0; i <= TOKEN_BOUNDS; i++) {
+		count += sum_cell(s, i);
+		print_number(out, open_sample(out, s, STR("_bucket"), i < TOKEN_BOUNDS ? str_of(token_bounds[i].le)
+					      : STR("le=\"+Inf\"")), count);
+	}
+	print_number(out, open_sample(out, s, STR("_sum"), nothing), sum_cell(s, TOKEN_SUM));
+	print_number(out, open_sample(out, s, STR("_count"), nothing), count);
+}
+
 static const char *const kinds[] = {
 	[METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge", [METRIC_HISTOGRAM] = "histogram",
-	[METRIC_BY_CLASS] = "counter", [METRIC_SECONDS] = "counter",
+	[METRIC_BY_CLASS] = "counter", [METRIC_SECONDS] = "counter", [METRIC_TOKENS] = "histogram",
 };
 
 void metric_manual(struct sbuf *out)
@@ -502,6 +546,17 @@ static void print_head(struct sbuf *out, const struct family *f)
 	sbuf_addf(out, "\n# TYPE %s %s\n", f->name, kinds[f->kind]);
 }
 
+/* The next one of a family, or NULL; none goes away meanwhile, because this thread ends them, but others may come. */
+static const struct series *next_series(unsigned id, const struct series *s)
+{
+	struct list *node;
+
+	pthread_mutex_lock(&registry);
+	node = s ? s->node.next : series_of[id].next;
+	pthread_mutex_unlock(&registry);
+	return node == &series_of[id] ? NULL : CONTAINER(node, struct series, node);
+}
+
 void metric_write(struct sbuf *out)
 {
 	static void (*const print[KINDS])(struct sbuf *out, const struct series *s) = {
@@ -510,18 +565,15 @@ void metric_write(struct sbuf *out)
 		[METRIC_HISTOGRAM] = print_histogram,
 		[METRIC_BY_CLASS] = print_classes,
 		[METRIC_SECONDS] = print_seconds,
+		[METRIC_TOKENS] = print_tokens,
 	};
 
 	for (unsigned id = 0; id < METRIC_COUNT; id++) {
-		bool has_head = false;
+		const struct series *s = next_series(id, NULL);
 
-		LIST_EACH(node, &series_of[id]) {
-			const struct series *s = CONTAINER(node, struct series, node);
-
-			if (!has_head)
-				print_head(out, &families[id]);
-			has_head = true;
+		if (s)
+			print_head(out, &families[id]);
+		for (; s; s = next_series(id, s))
 			print[families[id].kind](out, s);
-		}
 	}
 }

@@ -2,9 +2,9 @@
  * metric.h -- counters, gauges and histograms, written without contention and read by the scrape.
  *
  * A family is a row of metrics.def: name, kind, unit, label names, help. A series is a family with label values, made
- * (or found) by metric_series() on the control thread and kept by reference; each thread adds to its own slot, so a
- * count is one relaxed store on a line nobody else writes. A thread without a slot pays an atomic add. Names follow the
- * Prometheus conventions.
+ * (or found) by metric_series() and kept by reference; each thread adds to its own slot, so a count is one relaxed store
+ * on a line nobody else writes. A thread without a slot pays an atomic add. Names follow the Prometheus conventions,
+ * but for those that other products gave them.
  */
 #pragma once
 #include <stdint.h>
@@ -20,6 +20,7 @@ enum metric_kind {
 	METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM,
 	METRIC_BY_CLASS,                           /* a counter for each status class, which is its last label */
 	METRIC_SECONDS,                            /* a counter in seconds, set in microseconds */
+	METRIC_TOKENS,                             /* a histogram of whole numbers */
 };
 
 struct series;
@@ -27,7 +28,8 @@ void metric_start(unsigned threads);               /* slots; before any other ca
 void metric_thread(unsigned slot);                 /* the calling thread's slot, 0 .. threads-1 */
 /*
  * Label values in the family's order, at most 5, copied; NULL for a family without labels. The same values give the
- * same series, each time with one more hold on it. Control thread only.
+ * same series, each time with one more hold on it. Any thread; it may wait for another one for a few microseconds, so
+ * not once for each request: who asks for labels that peers choose keeps the series, and bounds their number.
  */
 struct series *metric_series(enum metric_id id, const struct str *values);
 /*
@@ -39,6 +41,7 @@ void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down;
 void metric_count_status(struct series *s, int status);    /* METRIC_BY_CLASS; ignores what is not 100 .. 599 */
 void metric_set(struct series *s, int64_t v);      /* gauge (set it or add to it), or SECONDS: one for the process */
 void metric_observe_us(struct series *s, int64_t us);  /* histogram in seconds, given microseconds */
+void metric_observe(struct series *s, int64_t n);  /* TOKENS */
 int64_t metric_value(const struct series *s);      /* sum over threads, and over what it counts apart */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */
 void metric_manual(struct sbuf *out);              /* Markdown rows: name, kind, labels, meaning; any time */

@@ -20,7 +20,7 @@
 #define TEXT_MAX 512
 #define RECORD_MAX (12 * TEXT_MAX * 6 + 1024 + LEFT_MAX * (TEXT_MAX + 64))
 #define LEFT_MAX 8                        /* services that were turned away from */
-#define MEMBER_MAX 262144                  /* of exchange_keep_member() */
+#define MEMBER_MAX 1572864                 /* of exchange_keep_member() */
 #define RECORD_NAME_MAX 64
 #define RECORD_FRAGMENT_MAX (RECORD_NAME_MAX + 6 * TEXT_MAX + 32)
 

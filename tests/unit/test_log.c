@@ -133,9 +133,59 @@ static void test_reserves_space_for_lines(void **state)
 	memcpy(space, "two\n", 4);
 	log_commit(4);
 	assert_int_equal(log_dropped(), 0);
-	assert_null(log_reserve(1 << 20));
+	assert_null(log_reserve(3 << 20));
 	assert_int_equal(log_dropped(), 1);
 	assert_string_equal(stop_and_read(), "one\ntwo\n");
+}
+
+/* What is too long for a ring comes as well, in its order, as long as it is not too much in all. */
+static void test_lines_longer_than_a_ring(void **state)
+{
+	enum { LONG = 1 << 20, SHORT = 20000 };
+	struct sbuf expected = { 0 };
+	const char *text;
+
+	(void)state;
+	log_start(fds[1], LOG_INFO);
+	for (unsigned i = 0; i < 3; i++) {
+		char *space = log_reserve(LONG);
+
+		assert_non_null(space);
+		memset(space, 'a' + (int)i, SHORT);
+		space[SHORT - 1] = '\n';
+		sbuf_add(&expected, (struct str){ space, SHORT });
+		log_commit(SHORT);
+	}
+	assert_non_null(log_reserve(LONG));
+	log_commit(0);
+	text = stop_and_read();
+	assert_string_equal(text, expected.p);
+	sbuf_free(&expected);
+}
+
+/* Nobody reads: what waits is bounded, and counted when there is no room. */
+static void test_long_lines_are_bounded(void **state)
+{
+	enum { LONG = 1 << 20, ROUNDS = 40 };
+	unsigned taken = 0;
+
+	(void)state;
+	log_start(fds[1], LOG_INFO);
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		char *space = log_reserve(LONG);
+
+		if (!space)
+			continue;
+		memset(space, 'x', LONG);
+		log_commit(LONG);
+		taken++;
+	}
+	assert_true(taken >= 12 && taken <= 20);
+	assert_int_equal(log_dropped(), ROUNDS - taken);
+	close(fds[0]);
+	log_stop();
+	close(fds[1]);
+	fds[0] = dup(STDIN_FILENO);
 }
 
 static void test_survives_a_closed_reader(void **state)
@@ -275,6 +325,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_limits_a_burst, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(test_cuts_long_text_between_characters, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(test_reserves_space_for_lines, open_pipe, close_pipe),
+		cmocka_unit_test_setup_teardown(test_lines_longer_than_a_ring, open_pipe, close_pipe),
+		cmocka_unit_test_setup_teardown(test_long_lines_are_bounded, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(test_survives_a_closed_reader, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(test_level_names, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(test_many_writers, open_pipe, close_pipe),
