@@ -208,7 +208,7 @@ static void scan(struct lane *lane, struct str text)
 	}
 }
 
-/* Which call a delta is of: its index; some servers say none, or the same for all and another id. */
+/* Which call a delta is of: its index; some servers say none, or the same for all, but another id and name. */
 static struct lane **find_tool(struct chat_lanes *l, const struct json *call)
 {
 	const struct json *index = json_get(call, "index"), *function = json_get(call, "function");
@@ -219,11 +219,7 @@ static struct lane **find_tool(struct chat_lanes *l, const struct json *call)
 		if (index->integer < 0 || index->integer >= CONVERT_TOOLS_MAX)
 			return NULL;
 		at = (unsigned)index->integer;
-	} else if (l->n_tools > 0 && id.n && l->tools[at] && !str_equal(l->tools[at]->id, id)) {
-		at++;
 	}
-	if (at >= CONVERT_TOOLS_MAX)
-		return NULL;
 	if (l->tools[at] && id.n && l->tools[at]->id.n && !str_equal(l->tools[at]->id, id) &&
 	    json_text(function, "name").n)
 		l->tools[at] = NULL;

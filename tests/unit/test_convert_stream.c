@@ -439,6 +439,10 @@ static void test_odd_tools_to_events(void **state)
 		CALL(0, "'id':'a','function':{'name':'f','arguments':'}'}"), FINISH("stop"), "[DONE]", NULL };
 	static const char *const late[] = { CALL(0, "'id':'a','function':{'arguments':'{'}"),
 		CALL(0, "'function':{'name':'f','arguments':'}'}"), FINISH("stop"), "[DONE]", NULL };
+	/* What comes when the call is over, is too late. */
+	static const char *const tardy[] = { CALL(0, "'id':'a','function':{'name':'f','arguments':'{}'}"),
+		CALL(1, "'id':'b','function':{'name':'g','arguments':'{'}"), CALL_PART(0, " }"), CALL_PART(1, "}"),
+		FINISH("stop"), "[DONE]", NULL };
 	static const char *const nameless[] = { CALL(0, "'id':'a','function':{'arguments':'{'}"),
 		FINISH("stop"), "[DONE]",
 		NULL };
@@ -449,6 +453,7 @@ static void test_odd_tools_to_events(void **state)
 	assert_lines(&messages_client, same, "tool(a,f,{}) tool(b,g,{}) stop(tool_use) usage(0,0,0)");
 	assert_lines(&messages_client, repeated, "tool(a,f,{}) stop(tool_use) usage(0,0,0)");
 	assert_lines(&messages_client, late, "tool(a,f,{}) stop(tool_use) usage(0,0,0)");
+	assert_lines(&messages_client, tardy, "tool(a,f,{}) tool(b,g,{}) stop(tool_use) usage(0,0,0)");
 	assert_lines(&messages_client, nameless, "error(the model service calls a tool without a name)");
 	assert_lines(&messages_client, many, "tool(a,f,error(the model service calls too many tools at once)");
 }
