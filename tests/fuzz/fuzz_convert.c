@@ -1,6 +1,6 @@
 /*
  * fuzz_convert.c -- requests, answers and streams of peers, whatever they hold: what comes out is JSON, or whole events
- * with JSON, and does not depend on how the stream was cut. The first byte says what follows: bits 0-1 the direction, bits
+ * with JSON, however the stream was cut. The first byte says what follows: bits 0-1 the direction, bits
  * 2-3 a request, an answer, an error or a stream, the rest the size of pieces and what the client wants.
  */
 /* room: ai */
