@@ -276,6 +276,8 @@ static void probe(struct timer *t)
 static void free_link(struct redis_link *l)
 {
 	map_remove(&links.by_key, l->target->key);
+	/* First: it looks at the commands of those who are told. */
+	redis_free(l->redis);
 	LIST_EACH(node, &l->tells) {
 		struct tell *t = CONTAINER(node, struct tell, node);
 
@@ -287,7 +289,6 @@ static void free_link(struct redis_link *l)
 		list_remove(node);
 	}
 	timer_disarm(&l->timer);
-	redis_free(l->redis);
 	redis_target_drop(l->target);
 	mem_free(l);
 }
