@@ -155,7 +155,7 @@ static struct table *table_get(struct link *l, struct str name)
 	t = mem_alloc(sizeof *t + name.n);
 	memcpy((char *)(t + 1), name.p, name.n);
 	t->name = (struct str){ (const char *)(t + 1), name.n };
-	t->purged_ms = clock_ms();
+	t->purged_ms = -PURGE_MS;                 /* the first upsert purges */
 	t->next = l->tables;
 	l->tables = t;
 	l->n_tables++;
