@@ -82,6 +82,8 @@ const struct feature features[] = {
 		"Rules left out: \"RESOURCE RULES\" or \"RESOURCE RULES TARGET\". RESOURCE is the id of a route, API "
 		"or operation, or *; RULES a number, a range or a tag; TARGET what alone they leave out, such as "
 		"ARGS:text." },
+	{ "waf.ai_inspect_prompts", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
+		"Whether the texts of requests to models are inspected too: they hold code and SQL for good reasons." },
 	{ "waf.log_data", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
 		"Whether what matched stands in the log: data of clients." },
 	{ NULL, FEATURE_BOOL, 0, 0, NULL, NULL, false, false, NULL },

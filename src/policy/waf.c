@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include "core/log.h"
 #include "policy/waf_inspection.h"
+#include "policy/waf_prompt.h"
 #include "policy/waf_rules.h"
 #include "proxy/dependency.h"
 
@@ -344,16 +345,21 @@ static enum body_wish wants_body(struct exchange *x, const struct step *s, size_
 	if (!goes_on(state) || !state->reads_body)
 		return BODY_UNWANTED;
 	*most = kind_of_body(exchange_request(x)) == KIND_MULTIPART ? plan->body_bytes : plan->fields_bytes;
+	if (waf_is_for_models(x))
+		*most = plan->ai_bytes;
 	return plan->detects ? BODY_SHORT : BODY_WHOLE;
 }
 
 static enum verdict inspect_body(struct exchange *x, const struct step *s)
 {
 	const struct state *state = exchange_state(x, s);
+	struct str stand_in = { NULL, 0 };
 
 	if (!goes_on(state) || !state->reads_body)
 		return next();
-	return wait_for(x, s, inspection_body(state->inspection, x), judge_request);
+	if (!plan_of(s)->inspects_prompts && waf_is_for_models(x))
+		stand_in = waf_without_prompts(x);
+	return wait_for(x, s, inspection_body(state->inspection, x, stand_in), judge_request);
 }
 
 /* ---------- the response ---------- */

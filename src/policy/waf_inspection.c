@@ -28,10 +28,17 @@ static int64_t read_clock_us(clockid_t clock)
 	return clock_gettime(clock, &t) == 0 ? (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 : 0;
 }
 
+static struct str body_of(const struct inspection *in)
+{
+	if (in->stand_in.p)
+		return in->stand_in;
+	return in->body ? retain_whole(in->body) : STR("");
+}
+
 /* The library does not count them. What the rules would say of so much takes too long to find out. */
 static bool has_long_fields(const struct inspection *in)
 {
-	struct str body = in->body ? retain_whole(in->body) : STR("");
+	struct str body = body_of(in);
 
 	return in->fields_max && body.n > in->fields_max && in->multipart.n &&
 	       waf_multipart_fields(in->multipart, body) > in->fields_max;
@@ -40,7 +47,7 @@ static bool has_long_fields(const struct inspection *in)
 static bool run_body(struct inspection *in)
 {
 	if (!has_long_fields(in))
-		return waf_request_body(in->transaction, in->body ? retain_whole(in->body) : STR(""));
+		return waf_request_body(in->transaction, body_of(in));
 	in->report.phase = in->report.blocked_in = 2;
 	in->report.is_blocked = true;
 	in->report.status = 413;
@@ -273,12 +280,14 @@ bool inspection_request(struct inspection *in, struct exchange *x, bool is_whole
 	return submit(in, is_whole ? BIT(1) | BIT(2) : BIT(1));
 }
 
-bool inspection_body(struct inspection *in, struct exchange *x)
+bool inspection_body(struct inspection *in, struct exchange *x, struct str stand_in)
 {
 	struct str type = message_value(exchange_request(x), HEADER_CONTENT_TYPE);
 
 	if (type.n > 9 && str_equal_nocase((struct str){ type.p, 9 }, STR("multipart")))
 		in->multipart = arena_copy(&in->arena, type);
+	if (stand_in.p)
+		in->stand_in = arena_copy(&in->arena, stand_in);
 	if (exchange_request_body(x).n > 0)
 		in->body = retain_hold(exchange_retained(x));
 	/* The library copies it and takes it apart into as much again. Length must be no way past the rules. */

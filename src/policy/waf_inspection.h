@@ -46,6 +46,7 @@ struct inspection {
 	struct waf_request request;
 	struct waf_response response;
 	struct retained *body;            /* of the request, held */
+	struct str stand_in;              /* what is looked at instead of it; absent: itself */
 	struct str multipart;             /* its content type, where it is one of parts */
 	struct str page;                  /* beginning of the response's */
 	size_t held_bytes;                /* counted for the worker's budget */
@@ -60,7 +61,8 @@ struct inspection *inspection_open(struct exchange *x, struct waf_rules *rules, 
  * without or with the beginning of the body.
  */
 bool inspection_request(struct inspection *in, struct exchange *x, bool is_whole);
-bool inspection_body(struct inspection *in, struct exchange *x);
+/* stand_in: what is looked at instead of the body (copied); absent: the body. */
+bool inspection_body(struct inspection *in, struct exchange *x, struct str stand_in);
 bool inspection_response(struct inspection *in, struct exchange *x);
 bool inspection_page(struct inspection *in, struct exchange *x, struct str page);
 /* The exchange has no more use for it: the logging phase runs if it did not, and all of it goes. */

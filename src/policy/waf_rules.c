@@ -470,9 +470,10 @@ static char *plan_key(const struct attach_target *t, const struct wishes *w)
 	const struct json *list = t->setting(t, "waf.exclusions");
 	char *base = key_of(w);
 
-	sbuf_addf(&key, "%s\n%.*s %.*s %d %d %lld\n", base, STR_FMT(text(t, "waf.mode")),
+	sbuf_addf(&key, "%s\n%.*s %.*s %d %d %d %lld %lld\n", base, STR_FMT(text(t, "waf.mode")),
 		  STR_FMT(text(t, "waf.timeout_action")), is_on(t, "waf.log_data"), is_on(t, "waf.inspect_responses"),
-		  (long long)number(t, "waf.budget_ms"));
+		  is_on(t, "waf.ai_inspect_prompts"), (long long)number(t, "waf.budget_ms"),
+		  (long long)number(t, "ai.max_request_body"));
 	if (list)
 		json_canonical(&key, list);
 	mem_free(base);
@@ -497,6 +498,8 @@ static struct plan *new_plan(const struct attach_target *t, const struct wishes 
 		.logs_data = is_on(t, "waf.log_data"),
 		.closes_late = str_equal(text(t, "waf.timeout_action"), STR("block")),
 		.inspects_responses = is_on(t, "waf.inspect_responses"),
+		.inspects_prompts = is_on(t, "waf.ai_inspect_prompts"),
+		.ai_bytes = (size_t)number(t, "ai.max_request_body"),
 		.threshold_in = w->threshold_in,
 		.threshold_out = w->threshold_out,
 		.budget_us = number(t, "waf.budget_ms") * 1000,

@@ -22,6 +22,8 @@ struct waf_plan {
 	bool detects;                     /* waf.mode: only tells, blocks nothing */
 	bool logs_data;
 	bool inspects_responses;
+	bool inspects_prompts;            /* texts for models too */
+	size_t ai_bytes;                  /* of requests to models, most that is inspected */
 	bool closes_late;                 /* what used up its budget is refused, whatever its score */
 	int64_t threshold_in, threshold_out;
 	int64_t budget_us;                /* CPU of one transaction */

@@ -457,6 +457,8 @@ void exchange_send_response(struct exchange *x)
 		stream_resume(&x->stream);
 		return;
 	}
+	if (UNLIKELY(x->attempt != NULL))
+		attempt_release(x);
 	if (UNLIKELY(x->set_cookie.n > 0))
 		message_add_id(&x->res, HEADER_SET_COOKIE, x->set_cookie);
 	x->stream.trailers = x->res.trailers;
@@ -582,6 +584,11 @@ bool exchange_is_h2(const struct exchange *x)
 struct str exchange_route_id(const struct exchange *x)
 {
 	return x->route ? x->route->id : (struct str){ NULL, 0 };
+}
+
+bool exchange_is_for_models(const struct exchange *x)
+{
+	return x->route && (x->route->ai || (x->route->policies->wants & WANTS_CHAT));
 }
 
 struct str exchange_api_id(const struct exchange *x)

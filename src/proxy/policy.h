@@ -40,8 +40,8 @@ typedef bool connect_hook(const struct ip *peer, const struct step *s);
 enum stage {
 	STAGE_IP, STAGE_CORS, STAGE_WAF_HEAD, STAGE_AUTH_EXTERNAL, STAGE_AUTH_OIDC, STAGE_AUTH_JWT, STAGE_AUTH_CONSUMER,
 	STAGE_RATE, STAGE_CONCURRENCY, STAGE_TERMINAL, STAGE_BREAKER, STAGE_LANE,
-	STAGE_WAF_BODY, STAGE_AI_CLASSIFY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN, STAGE_AI_TOOLS,
-	STAGE_AI_SEARCH,
+	STAGE_WAF_BODY, STAGE_AI_RECORD, STAGE_AI_CLASSIFY, STAGE_AI_STATISTICS, STAGE_AI_CACHE, STAGE_AI_TOKEN,
+	STAGE_AI_TOOLS, STAGE_AI_SEARCH,
 	STAGE_HEADERS, STAGE_REWRITE, STAGE_PICK,
 	STAGE_AI_FALLBACK, STAGE_SERVICE_RATE, STAGE_SERVICE_BREAKER, STAGE_AI_GUARD, STAGE_MIRROR, STAGE_DISPATCH,
 	STAGE_SETTING,                    /* has no step: its apply() writes into the settings */
@@ -421,6 +421,11 @@ const struct left_service *exchange_left_services(const struct exchange *x, unsi
  */
 void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rules, const uint64_t statuses[4]);
 /*
+ * After exchange_set_fallback(): the steps of these policies run at services too that have none of their class, in legs
+ * after the service leg.
+ */
+void exchange_carry(struct exchange *x, const struct policies *p);
+/*
  * Response leg, before a byte of the answer went on: whether a service is left to turn to instead. refuse_answer(): it
  * is turned to now, as after a failure.
  */
@@ -480,6 +485,8 @@ struct str exchange_scheme(const struct exchange *x);             /* "https" or 
 struct str exchange_host(const struct exchange *x);
 struct str exchange_path(const struct exchange *x);
 struct str exchange_query(const struct exchange *x);
+/* A model or agent API, or a route with a policy for requests to models. */
+bool exchange_is_for_models(const struct exchange *x);
 struct str exchange_route_id(const struct exchange *x);           /* absent when no route matched */
 struct str exchange_api_id(const struct exchange *x);             /* of the API that the route is an operation of */
 bool exchange_is_h2(const struct exchange *x);                    /* the client speaks HTTP/2 */
