@@ -9,6 +9,7 @@
  *     --streams N           200        --rate R      events a second on each stream, 100
  *     --seconds S           2          --warmup S    0.5
  *     --path PATH           /r0/events
+ *     --chat                chunks of a model's answer instead, asked for by POST
  *     --cpu PID[,PID...]    measure the CPU time of these processes
  */
 #include <arpa/inet.h>
@@ -28,8 +29,13 @@
 #include <unistd.h>
 
 #define STREAMS_MAX 4096
-#define EVENT_BYTES 50
+#define EVENT_MAX 256
+#define PLAIN_BYTES 50
 #define DIGITS 19
+#define CHUNK_BEFORE "data: {\"id\":\""
+#define CHUNK_AFTER "\",\"object\":\"chat.completion.chunk\",\"created\":1764150000,\"model\":\"gpt-4\"," \
+	"\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n"
+#define QUESTION "{\"model\":\"gpt-4\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Go on.\"}]}"
 #define HELD_NS 40000000LL               /* later than any queue explains: a timer of TCP was waited for */
 #define DRAIN_NS 300000000LL
 
@@ -39,15 +45,17 @@ struct peer {
 	enum role role;
 	int fd;
 	size_t kept;                     /* bytes of an event that came in parts */
-	char part[EVENT_BYTES];
+	char part[EVENT_MAX];
 };
 
 static struct {
 	unsigned port, upstream, streams;
 	double rate, seconds, warmup;
 	const char *path, *pids;
+	bool is_chat;
 } options = { .streams = 200, .rate = 100, .seconds = 2, .warmup = 0.5, .path = "/r0/events" };
 
+static size_t event_bytes = PLAIN_BYTES, digits_at = 6;
 static struct peer *sources[STREAMS_MAX];
 static unsigned n_sources, next_source;
 static int loop;
@@ -113,6 +121,9 @@ static void open_reader(void)
 		stop("connect");
 	int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: bench.test\r\nAccept: text/event-stream\r\n\r\n",
 		options.path);
+	if (options.is_chat)
+		n = snprintf(text, sizeof text, "POST %s HTTP/1.1\r\nHost: bench.test\r\nContent-Type: application/json\r\n"
+			"Content-Length: %zu\r\n\r\n" QUESTION, options.path, sizeof QUESTION - 1);
 	if (send(fd, text, (size_t)n, MSG_NOSIGNAL) != n)
 		stop("send");
 	watch(fd, ROLE_READER);
@@ -132,7 +143,8 @@ static void begin_stream(struct peer *p)
 		return;
 	}
 	/* A request comes in one piece here. */
-	if (n < 4 || memcmp(text + n - 4, "\r\n\r\n", 4) != 0 || n_sources == STREAMS_MAX)
+	const char *last = options.is_chat ? "}" : "\r\n\r\n";
+	if (n < 4 || memcmp(text + n - strlen(last), last, strlen(last)) != 0 || n_sources == STREAMS_MAX)
 		stop("a request in parts");
 	sources[n_sources++] = p;
 	if (send(p->fd, head, sizeof head - 1, MSG_NOSIGNAL) < 0)
@@ -142,10 +154,16 @@ static void begin_stream(struct peer *p)
 static void send_event(void)
 {
 	struct peer *p = sources[next_source];
-	char text[80];
+	char text[EVENT_MAX + 16];
 	int64_t at = now_ns();
-	int n = snprintf(text, sizeof text, "%x\r\ndata: %0*lld%0*d\n\n\r\n", EVENT_BYTES, DIGITS, (long long)at,
-		EVENT_BYTES - 8 - DIGITS, 0);
+	int n;
+
+	if (options.is_chat)
+		n = snprintf(text, sizeof text, "%zx\r\n" CHUNK_BEFORE "%0*lld" CHUNK_AFTER "\r\n", event_bytes, DIGITS,
+			(long long)at);
+	else
+		n = snprintf(text, sizeof text, "%zx\r\ndata: %0*lld%0*d\n\n\r\n", event_bytes, DIGITS, (long long)at,
+			PLAIN_BYTES - 8 - DIGITS, 0);
 
 	next_source = next_source + 1 < n_sources ? next_source + 1 : 0;
 	if (send(p->fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
@@ -157,10 +175,10 @@ static void send_event(void)
 
 static void take_event(const char *p, int64_t now)
 {
-	int64_t at = strtoll(p + 6, NULL, 10);
+	int64_t at = strtoll(p, NULL, 10);
 
 	for (int i = 0; i < DIGITS; i++)
-		if (p[6 + i] < '0' || p[6 + i] > '9') {
+		if (p[i] < '0' || p[i] > '9') {
 			errors++;
 			return;
 		}
@@ -174,7 +192,7 @@ static void take_event(const char *p, int64_t now)
 
 static void read_events(struct peer *p)
 {
-	static char bytes[65536 + EVENT_BYTES];
+	static char bytes[65536 + EVENT_MAX];
 	ssize_t n = recv(p->fd, bytes + p->kept, sizeof bytes - p->kept, MSG_DONTWAIT);
 	int64_t now = now_ns();
 
@@ -186,12 +204,12 @@ static void read_events(struct peer *p)
 	}
 	memcpy(bytes, p->part, p->kept);
 	const char *at = bytes, *end = bytes + p->kept + n, *mark;
-	while ((mark = memmem(at, (size_t)(end - at), "data: ", 6)) && end - mark >= EVENT_BYTES) {
-		char digits[6 + DIGITS + 1] = "";
+	while ((mark = memmem(at, (size_t)(end - at), "data: ", 6)) && (size_t)(end - mark) >= event_bytes) {
+		char digits[DIGITS + 1] = "";
 
-		memcpy(digits, mark, 6 + DIGITS);
+		memcpy(digits, mark + digits_at, DIGITS);
 		take_event(digits, now);
-		at = mark + EVENT_BYTES;
+		at = mark + event_bytes;
 	}
 	if (!mark)
 		mark = end - at > 5 ? end - 5 : at;
@@ -325,7 +343,7 @@ static void read_options(int argc, char **argv)
 	static const struct option known[] = {
 		{ "port", 1, 0, 'p' }, { "upstream", 1, 0, 'u' }, { "streams", 1, 0, 'n' }, { "rate", 1, 0, 'r' },
 		{ "seconds", 1, 0, 's' }, { "warmup", 1, 0, 'w' }, { "path", 1, 0, 'P' }, { "cpu", 1, 0, 'c' },
-		{ 0, 0, 0, 0 },
+		{ "chat", 0, 0, 'C' }, { 0, 0, 0, 0 },
 	};
 	int o;
 
@@ -339,6 +357,7 @@ static void read_options(int argc, char **argv)
 		case 'w': options.warmup = strtod(optarg, NULL); break;
 		case 'P': options.path = optarg; break;
 		case 'c': options.pids = optarg; break;
+		case 'C': options.is_chat = true; break;
 		default: exit(2);
 		}
 	}
@@ -350,6 +369,10 @@ int main(int argc, char **argv)
 	if (options.streams > STREAMS_MAX)
 		stop("too many streams");
 	signal(SIGPIPE, SIG_IGN);
+	if (options.is_chat) {
+		event_bytes = sizeof CHUNK_BEFORE CHUNK_AFTER - 1 + DIGITS;
+		digits_at = sizeof CHUNK_BEFORE - 1;
+	}
 	delays_room = (size_t)(options.rate * options.streams * options.seconds * 1.2) + 1000;
 	delays_ns = calloc(delays_room, sizeof *delays_ns);
 	loop = epoll_create1(EPOLL_CLOEXEC);
