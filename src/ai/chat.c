@@ -67,6 +67,8 @@ static struct str shaped(struct exchange *x, int status, const char *ai_code, st
 struct str chat_shape_error(struct exchange *x, int status, const char *code, struct str message)
 {
 	(void)code;
+	if (!x->chat && !x->route->ai && ai_kind_detect(x->stream.req.path, NULL) == AI_NONE)
+		return (struct str){ NULL, 0 };
 	return shaped(x, status, usual_code(status), message);
 }
 
@@ -136,6 +138,16 @@ void chat_finish(struct chat *c, enum chat_end end)
 
 /* ---------- fallbacks ---------- */
 
+#define CARRIED(hook, at) { (const struct step[]){ { .class = &chat_step, .run = hook, .conf = &chat_step, \
+	.order = at, .level = LEVEL_SERVICE, .class_index = 63 } }, 1 }
+
+/* What runs at services that have no step of ours: they are turned to for a request to a model all the same. */
+static const struct policies carried = { .legs = {
+	[LEG_ATTEMPT] = CARRIED(chat_shape_try, STAGE_AI_CLASSIFY),
+	[LEG_RESPONSE] = CARRIED(chat_read_answer, RESPONSE_CHAT),
+	[LEG_DATA] = CARRIED(chat_read_piece, RESPONSE_CHAT),
+} };
+
 void chat_fall_back(struct chat *c, const struct chat_candidate *candidates, unsigned n, const uint64_t fails[4])
 {
 	struct target *targets;
@@ -155,4 +167,6 @@ void chat_fall_back(struct chat *c, const struct chat_candidate *candidates, uns
 		c->shape->fails[i] = fails[i];
 	c->shape->rules = (struct fallback_rules){ targets, n };
 	exchange_set_fallback(c->x, &c->shape->rules, c->shape->fails);
+	if (c->level == LEVEL_SERVICE)
+		exchange_carry(c->x, &carried);
 }

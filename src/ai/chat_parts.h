@@ -42,6 +42,8 @@ bool chat_is_json(struct str content_type);
 /* The app that the path is about; NULL: none of the service's. */
 const struct chat_app *chat_find_app(const struct chat_service *s, struct str path);
 /* chat_try.c */
+/* Another service is turned to: the request is again what policies left. */
+void chat_undo_try(struct exchange *x);
 enum verdict chat_shape_try(struct exchange *x, const struct step *s);
 /* chat_provider.c: head of the request for the provider; body says the model (Azure has it in the path). */
 void chat_address(struct chat *c, const struct chat_service *to);

@@ -123,6 +123,7 @@ static struct chat *open_chat(struct exchange *x, const struct step *s)
 	c->sent_model = c->model;
 	c->upstream_kind = c->kind;
 	exchange_set_chat(x, c);
+	exchange_watch_turns(x, chat_undo_try);
 	if (c->kind != AI_NONE && !x->route->shape_error)
 		exchange_shape_errors(x, chat_shape_error);
 	return c;
@@ -192,6 +193,8 @@ static enum verdict choose_model(struct exchange *x, struct chat *c)
 		list = list_models(x);
 		if (list.p)
 			return reply(x, 200, STR("application/json"), list);
+		exchange_choose_target(x, x->route->ai->entries[0].target);
+		return next();
 	}
 	entry = chat_choose(x->route->ai, c->body ? c->model : (struct str){ NULL, 0 }, exchange_random(x));
 	if (!entry && c->parse_error)

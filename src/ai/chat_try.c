@@ -34,6 +34,19 @@ static void restore_request(struct chat *c)
 	copy_rows(req);
 }
 
+void chat_undo_try(struct exchange *x)
+{
+	struct chat *c = x->chat;
+
+	if (c->shape->turn == 0)
+		return;
+	restore_request(c);
+	if (c->shape->body_was_replaced)
+		exchange_replace_request_body(x, c->raw);
+	c->shape->body_was_replaced = false;
+	c->shape->turn = UINT_MAX;
+}
+
 /* ---------- the body ---------- */
 
 static unsigned protocol_of(enum ai_kind kind)

@@ -240,7 +240,7 @@ static void print_feature(FILE *out, const struct feature *f)
 {
 	static const char *const types[] = {
 		[FEATURE_BOOL] = "bool", [FEATURE_INT] = "int", [FEATURE_TEXT] = "string", [FEATURE_WORD] = "string",
-		[FEATURE_CIDRS] = "list of CIDRs", [FEATURE_TEXTS] = "list of strings",
+		[FEATURE_CIDRS] = "list of CIDRs", [FEATURE_STATUSES] = "list of strings",
 		[FEATURE_EXCLUSIONS] = "list of strings",
 	};
 

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "control/resource.h"
 #include "core/cidr.h"
+#include "policy/ai_fallback.h"
 #include "policy/waf_rules.h"
 
 /* FEATURE names: the settings file has the same ones. */
@@ -33,12 +34,14 @@ const struct feature features[] = {
 		"the generation before go on, older ones end." },
 	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, true,
 		"How long a request to a model or an agent may be; longer ones get 413." },
-	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, false,
-		"How many label combinations the Ai* metrics may have." },
-	{ "ai.fallback.on", FEATURE_TEXTS, 1, 64, NULL, "[\"4xx\",\"5xx\"]", false, false,
-		"Which answers make AiFallback try the next model: 4xx, 5xx or single status codes." },
-	{ "ai.cache.share_consumers", FEATURE_BOOL, 0, 0, NULL, "false", false, false,
-		"Whether consumers share cached answers." },
+	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, true,
+		"How many combinations of labels the metrics of AiStatistics may have; what more there is counts as "
+		"model and consumer \"other\"." },
+	{ "ai.fallback.on", FEATURE_STATUSES, 1, 64, NULL, "[\"4xx\",\"5xx\"]", false, true,
+		"Which answers make AiFallback try the next model: 4xx, 5xx or single status codes, as texts. What "
+		"gives no answer always does." },
+	{ "ai.cache.share_consumers", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
+		"Whether consumers share the answers that AiCache keeps; else each has its own." },
 	{ "ai.token_limit.reserve", FEATURE_WORD, 0, 0, "on|off", "\"on\"", false, true,
 		"Whether AiTokenRateLimit counts the estimated tokens of a prompt from the admission on; the rest "
 		"follows with the answer. Off: requests count when they are over." },
@@ -124,6 +127,8 @@ static bool check_item(const struct feature *f, const struct json *v, struct pro
 		return problem(why, "", "must be a string of 1 to %d bytes", ITEM_BYTES_MAX);
 	if (f->type == FEATURE_EXCLUSIONS)
 		return waf_exclusion_check(v->string, why);
+	if (f->type == FEATURE_STATUSES)
+		return ai_fallback_check_status(v->string, why);
 	if (f->type == FEATURE_CIDRS && !cidr_parse(v->string, &ip, &prefix))
 		return problem(why, "", "must be an address or CIDR such as 10.0.0.0/8");
 	return true;
@@ -165,7 +170,7 @@ bool feature_check(const struct feature *f, const struct json *v, struct problem
 		return problem(why, "", "must be a string of at most %lld bytes", (long long)f->max);
 	case FEATURE_WORD:
 		return check_word(f, v, why);
-	case FEATURE_CIDRS: case FEATURE_TEXTS: case FEATURE_EXCLUSIONS:
+	case FEATURE_CIDRS: case FEATURE_EXCLUSIONS: case FEATURE_STATUSES:
 		return check_list(f, v, why);
 	}
 	return false;

@@ -15,8 +15,9 @@
 struct feature {
 	const char *name;
 	enum {
-		FEATURE_BOOL, FEATURE_INT, FEATURE_TEXT, FEATURE_WORD, FEATURE_CIDRS, FEATURE_TEXTS,
-		FEATURE_EXCLUSIONS        /* texts that waf_exclusion_check() accepts */
+		FEATURE_BOOL, FEATURE_INT, FEATURE_TEXT, FEATURE_WORD, FEATURE_CIDRS,
+		FEATURE_EXCLUSIONS,       /* texts that waf_exclusion_check() accepts */
+		FEATURE_STATUSES          /* texts that ai_fallback_check_status() accepts */
 	} type;
 	int64_t min, max;                 /* INT: value; TEXT: bytes; lists: items */
 	const char *words;                /* WORD: "open|closed" */

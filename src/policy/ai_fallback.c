@@ -3,8 +3,14 @@
  * in order.
  *
  * Attached to the first service. Keyed by the model that would be sent to it: exact names before the longest
- * prefix before "*".
+ * prefix before "*". The tries are made by proxy/attempt.c and shaped by ai/; this file says where to, and counts what
+ * became of them.
  */
+#include "policy/ai_fallback.h"
+#include "ai/chat.h"
+#include "core/list.h"
+#include "core/mem.h"
+#include "core/metric.h"
 #include "policy/formats.h"
 #include "policy/reference.h"
 #include "proxy/policy.h"
@@ -16,6 +22,7 @@ struct candidate {
 struct mapping {
 	struct str model;
 	struct items fallbackModels;
+	struct chat_candidate *candidates;        /* the same */
 };
 
 struct ai_fallback {
@@ -150,21 +157,266 @@ static bool attach(const void *vconf, const struct attach_target *t, struct prob
 	return true;
 }
 
+static bool prepare(void *vconf, struct arena *a, struct problem *why)
+{
+	const struct ai_fallback *conf = vconf;
+
+	(void)why;
+	for (size_t i = 0; i < conf->fallbackModelMappings.n; i++) {
+		struct mapping *m = ITEM(conf->fallbackModelMappings, struct mapping, i);
+
+		m->candidates = NEW_N(a, struct chat_candidate, m->fallbackModels.n);
+		for (size_t j = 0; j < m->fallbackModels.n; j++)
+			m->candidates[j] = (struct chat_candidate){ candidate_at(m, j)->serviceId,
+								    candidate_at(m, j)->model };
+	}
+	return true;
+}
+
+/* ---------- which answers are failures, and the counters ---------- */
+
+static const char *const reasons[] = { "connect", "reset", "timeout", "malformed", "4xx", "5xx", "answer", "refused",
+	"unavailable" };
+enum { REASONS = sizeof reasons / sizeof reasons[0] };
+
+struct route_count {
+	struct str to;
+	struct series *by[REASONS];
+};
+
+/* What a step needs beyond its config: of the settings, and counters. */
+struct plan {
+	struct part part;
+	struct arena arena;
+	uint64_t fails[4];                /* bit i: status 400 + i */
+	struct route_count *counts;
+	unsigned n_counts;
+};
+
+static struct {
+	struct series *wasted;
+} metrics;
+
+/* Bounds of the statuses that a text stands for; false: it is none. */
+static bool read_statuses(struct str text, unsigned *from, unsigned *to)
+{
+	uint64_t number;
+
+	if (str_equal(text, STR("4xx")) || str_equal(text, STR("5xx"))) {
+		*from = text.p[0] == '4' ? 400 : 500;
+		*to = *from + 99;
+		return true;
+	}
+	if (text.n != 3 || !str_to_u64(text, 599, &number) || number < 400)
+		return false;
+	*from = *to = (unsigned)number;
+	return true;
+}
+
+bool ai_fallback_check_status(struct str text, struct problem *why)
+{
+	unsigned from, to;
+
+	return read_statuses(text, &from, &to) ||
+	       problem(why, "", "must be \"4xx\", \"5xx\" or a status from 400 to 599 such as \"429\"");
+}
+
+static void destroy_plan(struct part *part)
+{
+	struct plan *plan = CONTAINER(part, struct plan, part);
+
+	for (unsigned i = 0; i < plan->n_counts; i++)
+		for (unsigned k = 0; k < REASONS; k++)
+			metric_series_drop(plan->counts[i].by[k]);
+	arena_free(&plan->arena);
+	mem_free(plan);
+}
+
+static struct route_count *find_count(const struct plan *plan, struct str to)
+{
+	for (unsigned i = 0; i < plan->n_counts; i++)
+		if (str_equal(plan->counts[i].to, to))
+			return &plan->counts[i];
+	return NULL;
+}
+
+static void add_count(struct plan *plan, struct str from, struct str to)
+{
+	struct route_count *count;
+
+	if (find_count(plan, to))
+		return;
+	count = &plan->counts[plan->n_counts++];
+	count->to = arena_copy(&plan->arena, to);
+	for (unsigned k = 0; k < REASONS; k++)
+		count->by[k] = metric_series(METRIC_AI_FALLBACK, (struct str[]){ from, to, str_of(reasons[k]) });
+}
+
+static struct part *bind(const void *vconf, void *cell, const struct attach_target *t)
+{
+	const struct ai_fallback *conf = vconf;
+	const struct json *on = t->setting(t, "ai.fallback.on");
+	struct plan *plan = MEM_NEW(struct plan);
+	size_t most = 0;
+
+	(void)cell;
+	if (!metrics.wasted)
+		metrics.wasted = metric_series(METRIC_AI_WASTED_TOKENS, NULL);
+	plan->part = (struct part){ 1, destroy_plan };
+	plan->arena.is_small = true;
+	for (const struct json *v = on ? on->child : NULL; v; v = v->next) {
+		unsigned from = 1, to = 0;
+
+		if (!read_statuses(v->string, &from, &to))
+			continue;
+		for (unsigned i = from - 400; i <= to - 400; i++)
+			plan->fails[i / 64] |= UINT64_C(1) << i % 64;
+	}
+	for (size_t i = 0; i < conf->fallbackModelMappings.n; i++)
+		most += mapping_at(conf, i)->fallbackModels.n;
+	plan->counts = NEW_N(&plan->arena, struct route_count, most);
+	for (size_t i = 0; i < conf->fallbackModelMappings.n; i++)
+		for (size_t j = 0; j < mapping_at(conf, i)->fallbackModels.n; j++)
+			add_count(plan, t->resource_id, candidate_at(mapping_at(conf, i), j)->serviceId);
+	return &plan->part;
+}
+
+/* ---------- requests ---------- */
+
+enum outcome { OUTCOME_PRIMARY, OUTCOME_FALLBACK, OUTCOME_EXHAUSTED };
+
+struct fallback_state {
+	struct chat_watcher watcher;
+};
+
+/* Of exact names, the longest prefix and "*" the first that fits; NULL: none. */
+static const struct mapping *find_mapping(const struct ai_fallback *conf, struct str model)
+{
+	const struct mapping *best = NULL;
+
+	for (size_t i = 0; i < conf->fallbackModelMappings.n; i++) {
+		const struct mapping *m = mapping_at(conf, i);
+		bool is_prefix = m->model.p[m->model.n - 1] == '*';
+
+		if (!is_prefix && str_equal(m->model, model))
+			return m;
+		if (is_prefix && str_starts(model, (struct str){ m->model.p, m->model.n - 1 }) &&
+		    (!best || m->model.n > best->model.n))
+			best = m;
+	}
+	return best;
+}
+
+/* The same model of the same service again would be a repetition: that is what Retry is for. */
+static unsigned pick(const struct mapping *m, const struct chat *c, struct chat_candidate *out)
+{
+	struct str own = exchange_service_id(c->x);
+	unsigned n = 0;
+
+	for (size_t i = 0; i < m->fallbackModels.n; i++)
+		if (!str_equal(m->candidates[i].service_id, own) || !str_equal(m->candidates[i].model, c->sent_model))
+			out[n++] = m->candidates[i];
+	return n;
+}
+
+static void tell_client(struct exchange *x, const struct step *s, struct chat *c)
+{
+	const unsigned turn = exchange_service_turn(x);
+	struct message *res = exchange_response(x);
+
+	(void)s;
+	if (turn == 0 || turn > c->n_candidates)
+		return;
+	message_set(res, STR("X-Sluice-Fallback-From"), c->meant);
+	message_set(res, STR("X-Sluice-Fallback-Index"), arena_printf(exchange_arena(x), "%u", turn));
+}
+
+static unsigned reason_of(const struct left_service *left)
+{
+	const char *why = strcmp(left->why, "status") != 0 ? left->why : left->status < 500 ? "4xx" : "5xx";
+
+	for (unsigned k = 0; k < REASONS; k++)
+		if (strcmp(reasons[k], why) == 0)
+			return k;
+	return REASONS - 1;
+}
+
+static void count_turns(struct exchange *x, const struct plan *plan, const struct chat *c)
+{
+	unsigned n;
+	const struct left_service *left = exchange_left_services(x, &n);
+
+	for (unsigned i = 0; i < n && i < c->n_candidates; i++) {
+		struct str to = i + 1 < n ? left[i + 1].id : exchange_service_id(x);
+		const struct route_count *count = find_count(plan, to);
+
+		if (count)
+			metric_add(count->by[reason_of(&left[i])], 1);
+	}
+}
+
+static void count_end(struct exchange *x, const struct step *s, struct chat *c)
+{
+	const struct plan *plan = CONTAINER(s->bound, struct plan, part);
+	unsigned n;
+
+	if (c->wasted > 0)
+		metric_add(metrics.wasted, c->wasted);
+	exchange_left_services(x, &n);
+	count_turns(x, plan, c);
+	if (n == 0)
+		policy_count(s, OUTCOME_PRIMARY);
+	else
+		policy_count(s, c->status >= 200 && c->status < 400 ? OUTCOME_FALLBACK : OUTCOME_EXHAUSTED);
+}
+
+static enum verdict choose(struct exchange *x, const struct step *s)
+{
+	struct chat *c = exchange_chat(x);
+	const struct mapping *m;
+	struct fallback_state *state;
+	struct chat_candidate *candidates;
+	unsigned n;
+
+	if (!c || !c->body || exchange_service_turn(x) > 0)
+		return next();
+	m = find_mapping(s->conf, c->sent_model);
+	if (!m)
+		return next();
+	candidates = NEW_N(exchange_arena(x), struct chat_candidate, m->fallbackModels.n);
+	n = pick(m, c, candidates);
+	if (n == 0)
+		return next();
+	state = exchange_state(x, s);
+	state->watcher = (struct chat_watcher){ .head = tell_client, .over = count_end, .step = s };
+	chat_watch(c, &state->watcher);
+	chat_fall_back(c, candidates, n, CONTAINER(s->bound, struct plan, part)->fails);
+	return next();
+}
+
 const struct policy_class ai_fallback = {
 	.name = "AiFallback",
 	.alias = "AI fallback",
 	.summary = "Sends a request that an AI service failed to other services and models.",
 	.group = "AI",
+	.wants = WANTS_CHAT,
 	.scopes = SCOPE_SERVICE,
 	.stage = STAGE_SETTING,
+	.service_stage = STAGE_AI_FALLBACK,
 	.combine = COMBINE_SPECIFIC,
+	.is_enforced = true,
 	.fails_open = true,
 	.execute_stage = "PluginPost",
 	.execute_priority = 490,
 	.fields = fields,
 	.conf_size = sizeof(struct ai_fallback),
 	.enable_at = offsetof(struct ai_fallback, enable),
-	.outcomes = { "primary", "fallback", "exhausted" },
+	.state_size = sizeof(struct fallback_state),
+	.outcomes = { [OUTCOME_PRIMARY] = "primary", [OUTCOME_FALLBACK] = "fallback",
+		      [OUTCOME_EXHAUSTED] = "exhausted" },
 	.check = check,
+	.prepare = prepare,
 	.attach = attach,
+	.bind = bind,
+	.service = choose,
 };

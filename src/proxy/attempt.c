@@ -178,6 +178,8 @@ static void turn_to(struct exchange *x, const struct service *s, const struct ta
 	a->turns = a->next_target;
 	a->retries = 0;
 	a->was_reached = a->is_exhausted = false;
+	if (x->turned)
+		x->turned(x);
 	read_settings(x);
 	count(x, SERVICE_FALLBACKS);
 	if (!a->fails || a->next_target > a->n_own)
@@ -196,9 +198,10 @@ static void note_left(struct exchange *x)
 		a->left = left;
 		a->left_room = 2 * a->left_room + 4;
 	}
-	a->left[a->n_left++] = (struct left_service){ exchange_service_id(x), x->upstream_status,
+	a->left[a->n_left++] = (struct left_service){ x->service->id, x->service->name, a->answered,
 						      a->why ? a->why : "unavailable" };
 	a->why = NULL;
+	a->answered = 0;
 }
 
 const struct left_service *exchange_left_services(const struct exchange *x, unsigned *n)
@@ -237,11 +240,13 @@ static void give_retry_back(struct exchange *x)
 /* The steps of the service end with what became of it: nothing. */
 static void leave(struct exchange *x)
 {
+	int status = x->attempt->answered;
+
 	note_left(x);
 	give_retry_back(x);
 	if (!x->upstream_status) {
-		x->upstream_failed = true;
-		x->upstream_status = 503;
+		x->upstream_failed = status < 400;
+		x->upstream_status = (uint16_t)(status < 400 ? 503 : status);
 	}
 	pipeline_leave_service(x);
 	x->upstream_failed = x->upstream_streams = false;
@@ -297,6 +302,11 @@ void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rule
 	a->fallback = all;
 	a->n_own = rules->n;
 	a->fails = statuses;
+}
+
+void exchange_carry(struct exchange *x, const struct policies *p)
+{
+	x->attempt->carried = p;
 }
 
 unsigned exchange_service_turn(const struct exchange *x)
@@ -355,6 +365,7 @@ bool exchange_may_refuse(const struct exchange *x)
 enum verdict refuse_answer(struct exchange *x)
 {
 	x->attempt->why = "answer";
+	x->attempt->answered = x->res.status;
 	return turn_away(x) ? WAIT : NEXT;
 }
 
@@ -561,8 +572,10 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 
 	timer_disarm(&a->pace);
 	a->why = names[what];
-	if (has_answer(x))
+	if (has_answer(x)) {
+		a->answered = x->res.status;
 		return turn_away(x);
+	}
 	/* A TLS handshake that the upstream ended after we had begun to send: none of it was read. */
 	const enum call_failure as = what == CALL_RESET && x->call.tls_failure ? CALL_CONNECT : what;
 
@@ -584,12 +597,19 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 	return move_on(x);
 }
 
-/* Has no total time: it lasts as long as its peers want. */
+/* A stream has no total time: it lasts as long as its peers want. */
+void attempt_release(struct exchange *x)
+{
+	if (outcome_is_stream(x))
+		timer_disarm(&x->attempt->total);
+}
+
 static void stop_clocks(struct exchange *x)
 {
 	timer_disarm(&x->attempt->pace);
-	if (outcome_is_stream(x))
-		timer_disarm(&x->attempt->total);
+	/* While another service may be turned to, the head alone is no answer. */
+	if (!may_turn(x))
+		attempt_release(x);
 }
 
 bool attempt_refuses(struct exchange *x)
@@ -605,6 +625,7 @@ bool attempt_refuses(struct exchange *x)
 		return true;
 	}
 	a->why = "status";
+	a->answered = x->res.status;
 	if (a->fails && x->res.status >= 400 && x->res.status < 656 && !x->is_tunnel &&
 	    (a->fails[(x->res.status - 400) / 64] >> (x->res.status - 400) % 64 & 1) && turn_away(x))
 		return true;

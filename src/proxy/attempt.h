@@ -31,12 +31,14 @@ struct attempt {
 	struct retain_reader replay;      /* how much of the kept body was sent again */
 	unsigned retries;                 /* made */
 	const uint64_t *fails;            /* exchange_set_fallback(): statuses that are failures; NULL = not asked */
+	const struct policies *carried;   /* exchange_carry(); NULL = none */
 	unsigned n_own;                   /* targets of it: the first ones; what follows are those of the Fallback */
 	unsigned next_target;             /* of the fallback */
 	unsigned turns;                   /* services that were turned to */
 	unsigned tried_room;
 	unsigned drained;                 /* bytes */
 	const char *why;                  /* of the try that ended, for `left` */
+	int answered;                     /* its status; 0 = none */
 	struct left_service *left;        /* services that were turned away from */
 	unsigned n_left, left_room;
 	bool has_own_timeout;             /* the Timeout is the route's: a fallback service does not change it */
@@ -95,6 +97,8 @@ bool attempt_refuses(struct exchange *x);
 bool attempt_turns(struct exchange *x);
 /* n bytes of the body of a dropped answer came; `end`: the last ones. */
 void attempt_drain(struct exchange *x, size_t n, bool end);
+/* The answer goes to the client: no other service is turned to any more. */
+void attempt_release(struct exchange *x);
 /* No other try follows this one, whatever becomes of it. */
 void attempt_settle(struct exchange *x);
 /* The exchange with the upstream is over, whatever became of it. May be called again. */

@@ -2,6 +2,7 @@
 #include "core/budget.h"
 #include "core/clock.h"
 #include "core/mem.h"
+#include "proxy/attempt.h"
 #include "proxy/body.h"
 #include "proxy/exchange.h"
 
@@ -112,8 +113,10 @@ bool pieces_are_wanted(const struct exchange *x)
 {
 	if (x->is_local || x->is_tunnel || x->stream.req.method == METHOD_HEAD)
 		return false;
-	return x->site->gateway->policies->legs[LEG_DATA].n | x->site->domain_policies->legs[LEG_DATA].n |
-	       x->route->policies->legs[LEG_DATA].n | x->service->policies->legs[LEG_DATA].n;
+	if (x->site->gateway->policies->legs[LEG_DATA].n | x->site->domain_policies->legs[LEG_DATA].n |
+	    x->route->policies->legs[LEG_DATA].n | x->service->policies->legs[LEG_DATA].n)
+		return true;
+	return UNLIKELY(x->attempt != NULL) && x->attempt->carried;
 }
 
 static void drop_pieces(struct arena_defer *d)

@@ -352,12 +352,17 @@ enum verdict reply(struct exchange *x, int status, struct str content_type, stru
 	return REPLY;
 }
 
-/* As the client's API says errors. */
-static enum verdict reply_shaped(struct exchange *x, int status, const char *code, struct str message)
+/* As the client's API says errors; absent: it has no form of its own. */
+static struct str shaped_error(struct exchange *x, int status, const char *code, struct str message)
 {
-	error_shape *shape = x->shape_error ? x->shape_error : x->route->shape_error;
+	error_shape *shape = x->shape_error ? x->shape_error : x->route ? x->route->shape_error : NULL;
 
-	return reply(x, status, STR("application/json"), shape(x, status, code, message));
+	return shape ? shape(x, status, code, message) : (struct str){ NULL, 0 };
+}
+
+void exchange_watch_turns(struct exchange *x, void (*turned)(struct exchange *x))
+{
+	x->turned = turned;
 }
 
 void exchange_shape_errors(struct exchange *x, error_shape *shape)
@@ -368,11 +373,13 @@ void exchange_shape_errors(struct exchange *x, error_shape *shape)
 enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message)
 {
 	struct sbuf text = { 0 };
+	struct str shaped;
 
 	if (grpc_is_request(&x->stream.req))
 		return grpc_reply(x, grpc_status_of(status), message);
-	if (UNLIKELY(x->shape_error || (x->route && x->route->shape_error)))
-		return reply_shaped(x, status, code, message);
+	shaped = shaped_error(x, status, code, message);
+	if (shaped.p)
+		return reply(x, status, STR("application/json"), shaped);
 	SBUF_LIT(&text, "{\"errorCode\":");
 	json_quote(&text, str_of(code));
 	SBUF_LIT(&text, ",\"errorMessage\":");

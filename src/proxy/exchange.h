@@ -39,9 +39,9 @@ struct owed {
 
 /* Walks the chains of one leg that have steps left, merged by order, broad level first. */
 struct walk {
-	const struct chain *chains[LEVEL_COUNT + 1];
-	uint16_t at[LEVEL_COUNT + 1];
-	uint8_t levels[LEVEL_COUNT + 1];  /* enum level of each */
+	const struct chain *chains[LEVEL_COUNT + 2];      /* the last one: carried */
+	uint16_t at[LEVEL_COUNT + 2];
+	uint8_t levels[LEVEL_COUNT + 2];  /* enum level of each */
 	uint8_t n;
 	uint8_t leg;                      /* enum leg */
 };
@@ -97,6 +97,7 @@ struct exchange {
 	struct str request_id;
 	struct str consumer, consumer_id; /* exchange_set_consumer(): its name, and the resource where there is one */
 	struct chat *chat;                /* of ai/: a request to a model, or NULL */
+	void (*turned)(struct exchange *x);   /* exchange_watch_turns(), or NULL */
 	error_shape *shape_error;         /* exchange_shape_errors(), or NULL */
 	struct str member;                /* exchange_keep_member(); absent = none */
 	unsigned chosen_target;           /* exchange_choose_target(), from 1; 0 = none */

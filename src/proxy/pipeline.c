@@ -22,6 +22,24 @@ static void add_chain(struct walk *w, const struct policies *p, enum level level
 	w->levels[w->n++] = (uint8_t)level;
 }
 
+static bool has_class(const struct chain *chain, const struct policy_class *class)
+{
+	for (unsigned i = 0; i < chain->n; i++)
+		if (chain->steps[i].class == class)
+			return true;
+	return false;
+}
+
+/* Steps that go along to other services, where those have none of their own. */
+static void add_carried(struct exchange *x, enum leg leg)
+{
+	const struct policies *carried = x->attempt->carried;
+
+	if (carried && carried->legs[leg].n > 0 &&
+	    !has_class(&x->service->policies->legs[leg], carried->legs[leg].steps->class))
+		add_chain(&x->walk, carried, LEVEL_SERVICE);
+}
+
 static void open_walk(struct exchange *x, enum leg leg)
 {
 	struct walk *w = &x->walk;
@@ -32,6 +50,8 @@ static void open_walk(struct exchange *x, enum leg leg)
 		if (leg == LEG_ATTEMPT && x->route)
 			add_chain(w, x->route->policies, LEVEL_ROUTE);
 		add_chain(w, x->service->policies, LEVEL_SERVICE);
+		if (UNLIKELY(x->attempt != NULL))
+			add_carried(x, leg);
 		return;
 	}
 	if (!x->site)
@@ -40,8 +60,11 @@ static void open_walk(struct exchange *x, enum leg leg)
 	add_chain(w, x->site->domain_policies, LEVEL_DOMAIN);
 	if (x->route)
 		add_chain(w, x->route->policies, LEVEL_ROUTE);
-	if (x->service && leg != LEG_REQUEST)
+	if (x->service && leg != LEG_REQUEST) {
 		add_chain(w, x->service->policies, LEVEL_SERVICE);
+		if (UNLIKELY(x->attempt != NULL))
+			add_carried(x, leg);
+	}
 }
 
 /* The chain `from` is at its end: the others keep their order. */

@@ -331,7 +331,10 @@ struct wait;
 enum verdict reply(struct exchange *x, int status, struct str content_type, struct str body);
 /* {errorCode, errorMessage, requestId} as application/json. */
 enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message);
-/* Body of an error of ours, as JSON, for clients of an API that has a form of its own for it. */
+/*
+ * Body of an error of ours, as JSON, for clients of an API that has a form of its own for it. Absent: this request is
+ * none of the API's.
+ */
 typedef struct str error_shape(struct exchange *x, int status, const char *code, struct str message);
 /* From here on, instead of that of the route. */
 void exchange_shape_errors(struct exchange *x, error_shape *shape);
@@ -410,7 +413,7 @@ unsigned exchange_service_turn(const struct exchange *x);
  * it), "unavailable" (no endpoint).
  */
 struct left_service {
-	struct str id;
+	struct str id, name;
 	int status;
 	const char *why;
 };
@@ -425,6 +428,11 @@ void exchange_set_fallback(struct exchange *x, const struct fallback_rules *rule
  * after the service leg.
  */
 void exchange_carry(struct exchange *x, const struct policies *p);
+/*
+ * Called whenever another service is turned to, before its steps run: what was made of the request for the one before
+ * is undone there. No call is open then.
+ */
+void exchange_watch_turns(struct exchange *x, void (*turned)(struct exchange *x));
 /*
  * Response leg, before a byte of the answer went on: whether a service is left to turn to instead. refuse_answer(): it
  * is turned to now, as after a failure.

@@ -137,7 +137,7 @@ static char *left_part(const struct attempt *a, char *out)
 		const struct left_service *left = &a->left[i];
 
 		out = i > 0 ? STR_PUT(out, ",{") : STR_PUT(out, "{");
-		out = plain(STR_PUT(out, "\"service\":\""), left->id);
+		out = text(STR_PUT(out, "\"service\":\""), left->name);
 		out = NUMBER(out, "status", left->status);
 		out = PLAIN(out, "why", str_of(left->why));
 		*out++ = '}';
