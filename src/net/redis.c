@@ -24,8 +24,9 @@ const char *redis_failure_text(enum redis_failure f)
 const char *redis_error_word(struct str error)
 {
 	static const char *const known[] = {
-		"WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING", "MASTERDOWN", "MISCONF", "CLUSTERDOWN",
-		"READONLY", "OOM", "WRONGTYPE", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT", "BUSY", "NOSCRIPT", "UNKILLABLE",
+		"WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "DENIED", "LOADING", "MASTERDOWN", "MISCONF",
+		"CLUSTERDOWN", "READONLY", "OOM", "WRONGTYPE", "TRYAGAIN", "MOVED", "ASK", "CROSSSLOT", "BUSY",
+		"NOSCRIPT", "UNKILLABLE",
 	};
 
 	for (unsigned i = 0; i < sizeof known / sizeof *known; i++)

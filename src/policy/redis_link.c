@@ -276,7 +276,8 @@ static void probe(struct timer *t)
 static void free_link(struct redis_link *l)
 {
 	map_remove(&links.by_key, l->target->key);
-	/* First: it looks at the commands of those who are told. */
+	timer_disarm(&l->timer);
+	/* Before what it has of ours: it says goodbye to commands that are under way. */
 	redis_free(l->redis);
 	LIST_EACH(node, &l->tells) {
 		struct tell *t = CONTAINER(node, struct tell, node);
@@ -284,11 +285,10 @@ static void free_link(struct redis_link *l)
 		list_remove(&t->task.node);
 		mem_free(t);
 	}
-	LIST_EACH(node, &l->watches) {
-		CONTAINER(node, struct redis_watch, node)->link = NULL;
-		list_remove(node);
+	LIST_EACH(watch, &l->watches) {
+		CONTAINER(watch, struct redis_watch, node)->link = NULL;
+		list_remove(watch);
 	}
-	timer_disarm(&l->timer);
 	redis_target_drop(l->target);
 	mem_free(l);
 }

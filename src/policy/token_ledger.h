@@ -45,7 +45,7 @@ struct token_ticket {
 	uint8_t answer;                   /* enum ticket_answer */
 	bool is_degraded;                 /* judged without Redis */
 	unsigned refused_by;              /* the first budget that is used up */
-	const char *error;                /* degraded: why, without secrets, static; NULL: the link is down, and says why */
+	const char *error;                /* degraded: why, static, no secret; NULL: the link is down, and says why */
 	/* private: while it is at home ... */
 	struct token_asker *asker;        /* NULL: the exchange is gone */
 	struct worker *home;              /* the asker's */

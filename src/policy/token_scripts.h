@@ -10,8 +10,8 @@
 
 /*
  * KEYS: budgets. ARGV: reserve, then threshold, window in s, and what counts besides, of each. Returns the number of
- * the first one that is used up (0 = none: then all have the reserve in them), then used and left in ms of each, as they
- * were before.
+ * the first one that is used up (0 = none: then all have the reserve in them), then used and left in ms of each, as
+ * they were before.
  */
 #define TOKEN_SCRIPT_CHECK \
 	"local out, no = {0}, 0\n" \

@@ -37,8 +37,8 @@ void worker_wake(struct worker *w);               /* any thread: look into the m
 /* Any thread: stop accepting, finish what is in flight for at most drain_ms (0 = end at once). Then worker_join. */
 void worker_stop(struct worker *w, bool at_once);
 /*
- * Any thread. A worker that the others need (worker 0: what they post to it) does not end before it is let go, even when
- * it is stopped and serves nobody any more.
+ * Any thread. A worker that the others need (worker 0: what they post to it) does not end before it is let go, even
+ * when it is stopped and serves nobody any more.
  */
 void worker_keep(struct worker *w, bool is_kept);
 void worker_wait(struct worker *w);               /* until its thread has ended; it may still be woken and stopped */
