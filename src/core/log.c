@@ -175,11 +175,10 @@ static void free_long(struct long_line *line)
 
 static char *reserve_long(struct ring *r, size_t max)
 {
-	size_t before = max > LONG_LINE_MAX ? SIZE_MAX : atomic_fetch_add_explicit(&long_bytes, max, memory_order_relaxed);
+	size_t before = atomic_fetch_add_explicit(&long_bytes, max, memory_order_relaxed);
 
-	if (before > LONG_LINES_MAX - LONG_LINE_MAX) {
-		if (before != SIZE_MAX)
-			atomic_fetch_sub_explicit(&long_bytes, max, memory_order_relaxed);
+	if (max > LONG_LINE_MAX || before > LONG_LINES_MAX - LONG_LINE_MAX) {
+		atomic_fetch_sub_explicit(&long_bytes, max, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->dropped, 1, memory_order_relaxed);
 		return NULL;
 	}

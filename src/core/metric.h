@@ -2,9 +2,9 @@
  * metric.h -- counters, gauges and histograms, written without contention and read by the scrape.
  *
  * A family is a row of metrics.def: name, kind, unit, label names, help. A series is a family with label values, made
- * (or found) by metric_series() and kept by reference; each thread adds to its own slot, so a count is one relaxed store
- * on a line nobody else writes. A thread without a slot pays an atomic add. Names follow the Prometheus conventions,
- * but for those that other products gave them.
+ * (or found) by metric_series() and kept by reference; each thread adds to its own slot, so a count is one relaxed
+ * store on a line nobody else writes. A thread without a slot pays an atomic add. Names follow the Prometheus
+ * conventions, but for those that other products gave them.
  */
 #pragma once
 #include <stdint.h>

@@ -199,7 +199,8 @@ static void openai_bodies(void **state)
 	     "\"text\":\"b\"}]}}]}");
 	check(&answer.text, "ab");
 	start(AI_COMPLETIONS);
-	body("{\"choices\":[{\"text\":\"one\",\"index\":0,\"finish_reason\":\"length\"},{\"text\":\"two\",\"index\":1}],"
+	body("{\"choices\":[{\"text\":\"one\",\"index\":0,\"finish_reason\":\"length\"},{\"text\":\"two\",\"inde"
+	     "x\":1}],"
 	     "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}");
 	check(&answer.text, "one");
 	check_usage(1, 2, 3, -1, -1);
@@ -259,7 +260,8 @@ static void openai_responses(void **state)
 	event("{\"type\":\"response.incomplete\",\"response\":{\"status\":\"incomplete\"}}");
 	assert_true(answer.is_complete && !answer.has_error);
 	start(AI_RESPONSES);
-	body("{\"id\":\"r\",\"model\":\"m\",\"status\":\"completed\",\"error\":null,\"output\":[{\"type\":\"reasoning\","
+	body("{\"id\":\"r\",\"model\":\"m\",\"status\":\"completed\",\"error\":null,\"output\":[{\"type\":\"reas"
+	     "oning\","
 	     "\"summary\":[{\"type\":\"summary_text\",\"text\":\"s\"}]},{\"type\":\"message\",\"content\":[{\"type\":"
 	     "\"output_text\",\"text\":\"t\"}]},{\"type\":\"function_call\",\"call_id\":\"c\",\"name\":\"n\","
 	     "\"arguments\":\"{}\"}],\"usage\":{\"input_tokens\":1,\"output_tokens\":2,\"total_tokens\":3}}");
@@ -274,12 +276,15 @@ static void anthropic(void **state)
 {
 	(void)state;
 	start(AI_MESSAGES);
-	assert_int_equal(event("{\"type\":\"message_start\",\"message\":{\"id\":\"msg\",\"model\":\"claude\",\"content\":"
+	assert_int_equal(event("{\"type\":\"message_start\",\"message\":{\"id\":\"msg\",\"model\":\"claude\",\"c"
+			       "ontent\":"
 			       "[],\"usage\":{\"input_tokens\":10,\"cache_read_input_tokens\":100,"
 			       "\"cache_creation_input_tokens\":0,\"output_tokens\":1}}}"), ANSWER_HOLDS_USAGE);
 	assert_int_equal(event("{\"type\":\"ping\"}"), 0);
-	event("{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}}");
-	event("{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"hm\"}}");
+	event("{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking"
+	      "\":\"\"}}");
+	event("{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\"thinking\""
+	      ":\"hm\"}}");
 	event("{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"signature_delta\",\"signature\":"
 	      "\"x\"}}");
 	event("{\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}");
@@ -300,8 +305,10 @@ static void anthropic(void **state)
 	check_tool(0, "tu", "f", "{\"a\":2}");
 	check_usage(10, 5, 115, 100, -1);
 	start(AI_MESSAGES);
-	body("{\"id\":\"m\",\"model\":\"c\",\"type\":\"message\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":"
-	     "\"tool_use\",\"id\":\"t\",\"name\":\"n\",\"input\":{\"k\":[1,2]}}],\"stop_reason\":\"tool_use\",\"usage\":"
+	body("{\"id\":\"m\",\"model\":\"c\",\"type\":\"message\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}"
+	     ",{\"type\":"
+	     "\"tool_use\",\"id\":\"t\",\"name\":\"n\",\"input\":{\"k\":[1,2]}}],\"stop_reason\":\"tool_use\",\""
+	     "usage\":"
 	     "{\"input_tokens\":1,\"output_tokens\":2,\"cache_creation_input_tokens\":3}}");
 	check(&answer.text, "a");
 	check_tool(0, "t", "n", "{\"k\":[1,2]}");
@@ -316,13 +323,17 @@ static void dashscope_in_pieces(void **state)
 {
 	(void)state;
 	start(AI_GENERATION);
-	event("{\"output\":{\"choices\":[{\"message\":{\"content\":\"Hel\",\"reasoning_content\":\"\"},\"finish_reason\":"
-	      "\"null\"}]},\"usage\":{\"input_tokens\":3,\"output_tokens\":1,\"total_tokens\":4},\"request_id\":\"q\"}");
-	assert_int_equal(event("{\"output\":{\"choices\":[{\"message\":{\"content\":\"lo\"},\"finish_reason\":\"null\"}]},"
+	event("{\"output\":{\"choices\":[{\"message\":{\"content\":\"Hel\",\"reasoning_content\":\"\"},\"finish_"
+	      "reason\":"
+	      "\"null\"}]},\"usage\":{\"input_tokens\":3,\"output_tokens\":1,\"total_tokens\":4},\"request_id\":"
+	      "\"q\"}");
+	assert_int_equal(event("{\"output\":{\"choices\":[{\"message\":{\"content\":\"lo\"},\"finish_reason\":\""
+			       "null\"}]},"
 			       "\"usage\":{\"input_tokens\":3,\"output_tokens\":2,\"total_tokens\":5}}"),
 			 ANSWER_HOLDS_CONTENT | ANSWER_HOLDS_USAGE);
 	assert_false(answer.is_complete);
-	assert_int_equal(event("{\"output\":{\"choices\":[{\"message\":{\"content\":\"\"},\"finish_reason\":\"stop\"}]},"
+	assert_int_equal(event("{\"output\":{\"choices\":[{\"message\":{\"content\":\"\"},\"finish_reason\":\"st"
+			       "op\"}]},"
 			       "\"usage\":{\"input_tokens\":3,\"output_tokens\":2,\"total_tokens\":5}}"),
 			 ANSWER_HOLDS_USAGE | ANSWER_HOLDS_END);
 	check(&answer.text, "Hello");
@@ -364,9 +375,11 @@ static void dashscope_cumulative(void **state)
 	check(&answer.text, "110");
 	/* Tool calls are told so as well. */
 	start(AI_GENERATION);
-	event("{\"output\":{\"choices\":[{\"message\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":"
+	event("{\"output\":{\"choices\":[{\"message\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{"
+	      "\"name\":"
 	      "\"f\",\"arguments\":\"{\"}}]},\"finish_reason\":\"null\"}]}}");
-	event("{\"output\":{\"choices\":[{\"message\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":"
+	event("{\"output\":{\"choices\":[{\"message\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{"
+	      "\"name\":"
 	      "\"f\",\"arguments\":\"{}\"}}]},\"finish_reason\":\"tool_calls\"}]}}");
 	check_tool(0, "a", "f", "{}");
 }
@@ -375,7 +388,8 @@ static void dashscope_bodies(void **state)
 {
 	(void)state;
 	start(AI_GENERATION);
-	body("{\"output\":{\"choices\":[{\"message\":{\"content\":[{\"text\":\"a\"},{\"text\":\"b\"}]},\"finish_reason\":"
+	body("{\"output\":{\"choices\":[{\"message\":{\"content\":[{\"text\":\"a\"},{\"text\":\"b\"}]},\"finish_"
+	     "reason\":"
 	     "\"stop\"}]},\"usage\":{\"input_tokens\":1,\"output_tokens\":2,\"prompt_tokens_details\":"
 	     "{\"cached_tokens\":1}},\"request_id\":\"q\"}");
 	check(&answer.text, "ab");
@@ -408,14 +422,16 @@ static void dify(void **state)
 	event("{\"event\":\"message_replace\",\"answer\":\"No.\"}");
 	check(&answer.text, "No.");
 	start(AI_DIFY_COMPLETION);
-	body("{\"event\":\"message\",\"message_id\":\"d\",\"answer\":\"A\",\"metadata\":{\"usage\":{\"prompt_tokens\":1,"
+	body("{\"event\":\"message\",\"message_id\":\"d\",\"answer\":\"A\",\"metadata\":{\"usage\":{\"prompt_tok"
+	     "ens\":1,"
 	     "\"completion_tokens\":2,\"total_tokens\":3}}}");
 	check(&answer.text, "A");
 	check_usage(1, 2, 3, -1, -1);
 	start(AI_DIFY_WORKFLOW);
 	event("{\"event\":\"text_chunk\",\"data\":{\"text\":\"ab\"}}");
 	assert_int_equal(event("{\"event\":\"workflow_finished\",\"data\":{\"status\":\"succeeded\",\"total_tokens\":6,"
-			       "\"outputs\":{\"text\":\"ab\"},\"error\":null}}"), ANSWER_HOLDS_USAGE | ANSWER_HOLDS_END);
+			       "\"outputs\":{\"text\":\"ab\"},\"error\":null}}"),
+			 ANSWER_HOLDS_USAGE | ANSWER_HOLDS_END);
 	check(&answer.text, "ab");
 	check_usage(-1, -1, 6, -1, -1);
 	start(AI_DIFY_WORKFLOW);

@@ -81,8 +81,8 @@ static void put_event(struct transcript *t, const char *type, const char *format
 static const char *draw_text(void)
 {
 	static const char *const texts[] = {
-		"a", "Hello", " world", "\xe4\xbd\xa0\xe5\xa5\xbd", "\xf0\x9f\x98\x80", "x y z", "caf\xc3\xa9", "1", ".",
-		"data: ", " ", "[DONE]",
+		"a", "Hello", " world", "\xe4\xbd\xa0\xe5\xa5\xbd", "\xf0\x9f\x98\x80", "x y z", "caf\xc3\xa9", "1",
+		".", "data: ", " ", "[DONE]",
 	};
 
 	return texts[draw(sizeof(texts) / sizeof(texts[0]))];
@@ -113,19 +113,23 @@ static void put_chat(struct transcript *t)
 		unsigned what = draw(4);
 
 		if (what == 0) {
-			put_event(t, NULL, "{\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"%s\"}}]%s}",
+			put_event(t, NULL, "{\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"reasoning_conte"
+					   "nt\":\"%s\"}}]%s}",
 				  draw_piece(&t->reasoning), no_usage());
 		} else if (what == 1) {
 			unsigned at = t->n_tools < 2 ? t->n_tools++ : draw(2);
 
-			put_event(t, NULL, "{\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":%u,\"function\":"
+			put_event(t, NULL, "{\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":%u,"
+					   "\"function\":"
 				  "{\"arguments\":\"%s\"}}]}}]%s}", at, draw_piece(&t->tools[at]), no_usage());
 		} else {
-			put_event(t, NULL, "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"},\"finish_reason\":null}]%s}",
+			put_event(t, NULL, "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"},\"finish_r"
+					   "eason\":null}]%s}",
 				  draw_piece(&t->text), no_usage());
 		}
 	}
-	put_event(t, NULL, "{%s\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld%s,\"prompt_tokens_details\":"
+	put_event(t, NULL, "{%s\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld%s,\"prompt_tokens_de"
+			   "tails\":"
 		  "{\"cached_tokens\":%lld}}}", no_choices[draw(3)], (long long)t->input, (long long)t->output,
 		  t->says_total ? ",\"total_tokens\":123456" : "", (long long)t->cached);
 	put_event(t, NULL, "[DONE]");
@@ -197,7 +201,8 @@ static void put_generation(struct transcript *t)
 		const char *piece = is_last ? "" : i == 0 ? "A" : i == 1 ? "b" : draw_text();
 
 		sbuf_add(&t->text, str_of(piece));
-		put_event(t, "result", "{\"output\":{\"choices\":[{\"message\":{\"content\":\"%.*s\"},\"finish_reason\":\"%s\"}]},"
+		put_event(t, "result", "{\"output\":{\"choices\":[{\"message\":{\"content\":\"%.*s\"},\"finish_r"
+				       "eason\":\"%s\"}]},"
 			  "\"usage\":{\"input_tokens\":%lld,\"output_tokens\":%lld%s,\"prompt_tokens_details\":"
 			  "{\"cached_tokens\":%lld}}}", is_cumulative ? (int)t->text.n : (int)strlen(piece),
 			  is_cumulative ? t->text.p : piece, is_last ? "stop" : "null", (long long)t->input,
