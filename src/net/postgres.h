@@ -4,14 +4,15 @@
  *      postgres_send ──► line ──► a free connection ──► done
  *                         └──► name ──► connecting (CPU of it on a thread of a pool) ──► one more connection
  *
- * A pool of at most POSTGRES_CONNECTIONS_MAX connections for each server and thread; queries that find none free wait in
- * line, POSTGRES_PENDING_MAX at most. Every query ends exactly once, at the latest when its time is over; the connection
- * of one that was given up is closed. Nothing is sent twice. Parameters are texts, results come as texts; both UTF-8.
+ * A pool of at most POSTGRES_CONNECTIONS_MAX connections for each server and thread; queries that find none free
+ * wait in line, POSTGRES_PENDING_MAX at most. Every query ends exactly once, at the latest when its time is over;
+ * the connection of one that was given up is closed. Nothing is sent twice. Parameters are texts, results come as
+ * texts; both UTF-8.
  *
- * TLS is used where the server offers it, and not verified (sslmode=prefer); passwords go by SCRAM or MD5, whatever the
- * server asks for. What a server can make of us is bounded: time, bytes of a result, rows, what it says unasked.
- * Neither the loop nor its thread ever wait: names come from the resolver, handshakes and password hashes are computed
- * elsewhere.
+ * TLS is used where the server offers it, and not verified (sslmode=prefer); passwords go by SCRAM or MD5, whatever
+ * the server asks for. What a server can make of us is bounded: time, bytes of a result, rows, what it says unasked.
+ * Neither the loop nor its thread ever wait: names come from the resolver, handshakes and password hashes are
+ * computed elsewhere.
  */
 #pragma once
 #include <stdbool.h>
@@ -42,8 +43,8 @@ struct postgres_options {
 };
 
 /*
- * CONNECT: there is no connection, or it was refused (a password); REFUSED: the server answered with an error; CLOSED: the
- * connection broke, or the server does not keep to the bounds; BUSY: too many wait.
+ * CONNECT: there is no connection, or it was refused (a password); REFUSED: the server answered with an error;
+ * CLOSED: the connection broke, or the server does not keep to the bounds; BUSY: too many wait.
  */
 enum postgres_failure { POSTGRES_DONE, POSTGRES_CONNECT, POSTGRES_REFUSED, POSTGRES_CLOSED, POSTGRES_TIMEOUT,
 	POSTGRES_BUSY };
@@ -67,11 +68,14 @@ struct postgres_query {
 /* Options are copied. */
 struct postgres *postgres_new(struct loop *loop, struct resolver *resolver, const struct postgres_options *o);
 void postgres_free(struct postgres *p);   /* what is under way is forgotten: no done */
-/*
- * One statement with $1 ... parameters (at most POSTGRES_PARAMETERS_MAX); all are copied. An absent parameter is NULL;
- * none may hold a NUL. timeout_ms: from now to the end of the result.
- */
-void postgres_send(struct postgres *p, struct postgres_query *q, struct str sql, unsigned n, const struct str *params,
+/* One statement, with $1 ... for the parameters. An absent one is NULL; none may hold a NUL. */
+struct postgres_statement {
+	struct str sql;
+	unsigned n;                       /* at most POSTGRES_PARAMETERS_MAX */
+	const struct str *params;
+};
+/* All is copied. timeout_ms: from now to the end of the result. */
+void postgres_send(struct postgres *p, struct postgres_query *q, const struct postgres_statement *s,
 		   int64_t timeout_ms);
 void postgres_cancel(struct postgres_query *q);   /* harmless when it is over or was never sent */
 bool postgres_is_idle(const struct postgres *p);  /* no query, and no connection is left */

@@ -4,7 +4,8 @@
  *      ask:   embedding ──► rows on their way (pending) ──► nearest row of the store ──► judged by the threshold
  *      keep:  (embedding, unless the ask made it) ──► pending ──► upsert ──► pending no more
  *
- * What is kept without an exchange pins the view of the one it came from: config, keys and cell are there until it ends.
+ * What is kept without an exchange pins the view of the one it came from: config, keys and cell are there until it
+ * ends.
  */
 #include "policy/ai_cache_semantic.h"
 #include <pthread.h>
@@ -364,8 +365,9 @@ void semantic_keep(struct exchange *x, const struct semantic *m, struct cache_he
 	bool has_vector = a && a->vector.n > 0;
 	struct keep *k;
 
-	if (row->text.n == 0 || row->text.n > SEMANTIC_TEXT_MAX || row->value.n > SEMANTIC_VALUE_MAX || row->ttl_s <= 0 ||
-	    (keeps.worker && keeps.n >= KEEPS_MAX) || is_resting(&m->rest->vector_ms) ||
+	if (row->text.n == 0 || row->text.n > SEMANTIC_TEXT_MAX || row->value.n > SEMANTIC_VALUE_MAX)
+		return;
+	if (row->ttl_s <= 0 || (keeps.worker && keeps.n >= KEEPS_MAX) || is_resting(&m->rest->vector_ms) ||
 	    (!has_vector && is_resting(&m->rest->embedding_ms)))
 		return;
 	k = keep_new(x, m, health);

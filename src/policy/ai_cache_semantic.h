@@ -9,9 +9,10 @@
  *      then:   a->is_hit: a->value, a->similarity, a->left_s;  else a miss, whatever the reason
  *      over:   semantic_keep(x, m, health, a, &row)                    nobody waits for it
  *
- * A partition is what may never be mixed: all of the key but the text. It is a predicate of every query, never part of
- * what is embedded; the name of the embedding model and the number of dimensions are added to it here, so that vectors
- * of different models never meet. Values are opaque bytes (valid UTF-8 without NUL) of at most SEMANTIC_VALUE_MAX.
+ * A partition is what may never be mixed: all of the key but the text. It is a predicate of every query, never part
+ * of what is embedded; the name of the embedding model and the number of dimensions are added to it here, so that
+ * vectors of different models never meet. Values are opaque bytes (valid UTF-8 without NUL) of at most
+ * SEMANTIC_VALUE_MAX.
  *
  * Whatever fails is a miss, within the timeouts of the two configs. A store or a service that did not answer is left
  * alone for SEMANTIC_REST_MS, by each worker. Rows on their way to the store are found already by all workers.
@@ -85,8 +86,8 @@ struct semantic_ask {
 	const char *failure;              /* why it could not be asked (static text); NULL: it was */
 };
 /*
- * Makes the embedding of `text` and looks for the nearest row of the partition. Texts are copied. Lives as long as the
- * exchange, and is cancelled with it.
+ * Makes the embedding of `text` and looks for the nearest row of the partition. Texts are copied. Lives as long as
+ * the exchange, and is cancelled with it.
  */
 struct semantic_ask *semantic_ask(struct exchange *x, const struct semantic *m, struct cache_health *health,
 				  struct str partition, struct str text);

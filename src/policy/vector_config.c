@@ -1,6 +1,6 @@
 /*
- * vector_config.c -- vectorConfig and embeddingConfig of AiCache: their members, their rules, and what a worker needs of
- * them and of the embedding service.
+ * vector_config.c -- vectorConfig and embeddingConfig of AiCache: their members, their rules, and what a worker
+ * needs of them and of the embedding service.
  */
 #include "core/json.h"
 #include "core/list.h"
@@ -141,7 +141,8 @@ bool semantic_check(const struct vector_config *v, struct problem *why)
 		return is_collection(v->collectionId) || problem(why, "vectorConfig.collectionId",
 			"may have letters, digits, \"_\" and \"-\" only");
 	return is_table(v->collectionId) || problem(why, "vectorConfig.collectionId",
-		"must be a table or schema.table: each a letter or \"_\", then letters, digits, \"_\"; at most 63 bytes");
+		"must be a table or schema.table: each a letter or \"_\", then letters, digits, \"_\"; at most 63 "
+		"bytes");
 }
 
 /* ---------- the embedding service ---------- */
@@ -186,8 +187,8 @@ bool semantic_attach(const struct embedding_config *e, const struct attach_targe
 		return problem(why, field, "service \"%.*s\" has no aiServiceConfig with its key",
 			       STR_FMT(e->serviceId));
 	if (e->type == EMBEDDING_AZURE && !version_of(json_text(ai, "address")).n)
-		return problem(why, field, "service \"%.*s\" has an aiServiceConfig.address without ?api-version=, which "
-			       "type azure needs", STR_FMT(e->serviceId));
+		return problem(why, field, "service \"%.*s\" has an aiServiceConfig.address without "
+			       "?api-version=, which type azure needs", STR_FMT(e->serviceId));
 	return true;
 }
 

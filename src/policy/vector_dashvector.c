@@ -1,12 +1,13 @@
 /*
  * vector_dashvector.c -- rows as documents of a DashVector collection, over its REST API.
  *
- *      POST /v1/collections/NAME/query  {vector, topk, filter, output_fields}      POST /v1/collections/NAME/docs  {docs}
+ *      POST /v1/collections/NAME/query  {vector, topk, filter, output_fields}
+ *      POST /v1/collections/NAME/docs   {docs}
  *
- * The similarity is computed here from the vector that comes back: which way the score of a collection points depends on
- * its metric. The collection is the user's: its dimension is that of the embedding model, its metric Cosine, and it has
- * the fields partition (string), expires_at (long), query and answer (string). A document has an id of its own each time,
- * for a document that is there is not replaced; expired ones are never found.
+ * The similarity is computed here from the vector that comes back: which way the score of a collection points
+ * depends on its metric. The collection is the user's: its dimension is that of the embedding model, its metric
+ * Cosine, and it has the fields partition (string), expires_at (long), query and answer (string). A document has an
+ * id of its own each time, for a document that is there is not replaced; expired ones are never found.
  */
 #include "core/clock.h"
 #include "core/json.h"
@@ -70,7 +71,8 @@ static void take_nearest(struct vector_job *j, struct str body)
 	const struct expected *e = j->more;
 	struct arena a = { 0 };
 	const struct json *root = read_answer(j, body, &a), *list = json_get(root, "output");
-	const struct json *doc = list && list->type == JSON_ARRAY ? list->child : NULL, *fields = json_get(doc, "fields");
+	const struct json *doc = list && list->type == JSON_ARRAY ? list->child : NULL;
+	const struct json *fields = json_get(doc, "fields");
 	const struct json *expires = json_get(fields, "expires_at");
 	struct vector v;
 
@@ -97,7 +99,8 @@ void dashvector_query_nearest(struct vector_job *j, struct str partition, struct
 	vector_print(&body, v);
 	/* A partition is hexadecimal digits. */
 	sbuf_addf(&body, "],\"topk\":1,\"include_vector\":true,\"filter\":\"partition = '%.*s' and expires_at > %lld\","
-		  "\"output_fields\":[\"partition\",\"expires_at\",\"answer\"]}", STR_FMT(partition), (long long)now_s());
+		  "\"output_fields\":[\"partition\",\"expires_at\",\"answer\"]}", STR_FMT(partition),
+		  (long long)now_s());
 	call(j, "query", &body, take_nearest);
 }
 
@@ -113,8 +116,8 @@ void dashvector_upsert_row(struct vector_job *j, const struct vector_row *row)
 {
 	struct sbuf body = { 0 };
 
-	sbuf_addf(&body, "{\"docs\":[{\"id\":\"%.*s-%llx\",\"vector\":[", (int)(row->id.n < 40 ? row->id.n : 40), row->id.p,
-		  (unsigned long long)worker_random64(j->worker));
+	sbuf_addf(&body, "{\"docs\":[{\"id\":\"%.*s-%llx\",\"vector\":[", (int)(row->id.n < 40 ? row->id.n : 40),
+		  row->id.p, (unsigned long long)worker_random64(j->worker));
 	vector_print(&body, row->vector);
 	sbuf_addf(&body, "],\"fields\":{\"partition\":\"%.*s\",\"expires_at\":%lld,\"query\":", STR_FMT(row->partition),
 		  (long long)(now_s() + row->ttl_s));

@@ -4,9 +4,9 @@
  *      LOOK ──► is there a table, is there a type `vector`? ──► CREATE ──► INDEX ──► LOOK
  *        └──► RUN (nearest row, or upsert) ──► PURGE, once a minute, after an upsert
  *
- * What a table's column `embedding` is decides how it is asked: vector (pgvector) by its operator, real[] by plain SQL.
- * Both look at every row of the partition, and at no other: partition comes first in the primary key. A worker has one
- * pool of connections for each server, database and user.
+ * What a table's column `embedding` is decides how it is asked: vector (pgvector) by its operator, real[] by plain
+ * SQL. Both look at every row of the partition, and at no other: partition comes first in the primary key. A worker
+ * has one pool of connections for each server, database and user.
  */
 #include <stdlib.h>
 #include "core/clock.h"
@@ -188,7 +188,7 @@ static void submit(struct work *w, struct str sql, unsigned n, const struct str 
 {
 	int64_t left = w->until_ms - clock_ms();
 
-	postgres_send(w->link->db, &w->query, sql, n, params, left > 0 ? left : 1);
+	postgres_send(w->link->db, &w->query, &(struct postgres_statement){ sql, n, params }, left > 0 ? left : 1);
 }
 
 static struct str index_name(struct arena *a, struct str table)
@@ -200,25 +200,33 @@ static struct str index_name(struct arena *a, struct str table)
 	return arena_printf(a, "\"%.*s_expires\"", (int)(last.n < 50 ? last.n : 50), last.p);
 }
 
+/* %.*s: the table. */
+#define UPSERT_SQL(type) \
+	"INSERT INTO %.*s (partition, id, question, answer, embedding, expires_at) " \
+	"VALUES ($1, $2, $3, $4, $5::" type ", now() + make_interval(secs => $6::double precision)) " \
+	"ON CONFLICT (partition, id) DO UPDATE SET question = excluded.question, answer = excluded.answer, " \
+	"embedding = excluded.embedding, expires_at = excluded.expires_at, created_at = now()"
+#define LEFT_SQL "ceil(extract(epoch FROM expires_at - now()))::bigint"
+#define VECTOR_SQL \
+	"SELECT answer, 1 - (embedding <=> $2::vector), " LEFT_SQL " FROM %.*s " \
+	"WHERE partition = $1 AND expires_at > now() ORDER BY embedding <=> $2::vector LIMIT 1"
+#define REAL_SQL \
+	"SELECT answer, similarity, " LEFT_SQL " FROM (SELECT answer, expires_at, " \
+	"(SELECT sum(x::float8 * y) / nullif(sqrt(sum(x::float8 * x)) * sqrt(sum(y::float8 * y)), 0) " \
+	"FROM unnest(embedding, $2::real[]) AS u(x, y)) AS similarity " \
+	"FROM %.*s WHERE partition = $1 AND expires_at > now()) AS rows " \
+	"WHERE similarity IS NOT NULL ORDER BY similarity DESC LIMIT 1"
+
 static struct str run_sql(const struct work *w)
 {
 	struct arena *a = w->job->arena;
 	const struct str table = w->table->name;
-	const char *type = w->table->column == COLUMN_VECTOR ? "vector" : "real[]";
+	bool is_vector = w->table->column == COLUMN_VECTOR;
 
 	if (w->is_upsert)
-		return arena_printf(a, "INSERT INTO %.*s (partition, id, question, answer, embedding, expires_at) VALUES "
-			"($1, $2, $3, $4, $5::%s, now() + make_interval(secs => $6::double precision)) ON CONFLICT "
-			"(partition, id) DO UPDATE SET question = excluded.question, answer = excluded.answer, embedding = "
-			"excluded.embedding, expires_at = excluded.expires_at, created_at = now()", STR_FMT(table), type);
-	if (w->table->column == COLUMN_VECTOR)
-		return arena_printf(a, "SELECT answer, 1 - (embedding <=> $2::vector), ceil(extract(epoch FROM expires_at - "
-			"now()))::bigint FROM %.*s WHERE partition = $1 AND expires_at > now() ORDER BY embedding <=> "
-			"$2::vector LIMIT 1", STR_FMT(table));
-	return arena_printf(a, "SELECT answer, similarity, ceil(extract(epoch FROM expires_at - now()))::bigint FROM (SELECT "
-		"answer, expires_at, (SELECT sum(x::float8 * y) / nullif(sqrt(sum(x::float8 * x)) * sqrt(sum(y::float8 * "
-		"y)), 0) FROM unnest(embedding, $2::real[]) AS u(x, y)) AS similarity FROM %.*s WHERE partition = $1 AND "
-		"expires_at > now()) AS rows WHERE similarity IS NOT NULL ORDER BY similarity DESC LIMIT 1", STR_FMT(table));
+		return is_vector ? arena_printf(a, UPSERT_SQL("vector"), STR_FMT(table)) :
+		       arena_printf(a, UPSERT_SQL("real[]"), STR_FMT(table));
+	return is_vector ? arena_printf(a, VECTOR_SQL, STR_FMT(table)) : arena_printf(a, REAL_SQL, STR_FMT(table));
 }
 
 static void run(struct work *w)
@@ -242,10 +250,11 @@ static void look(struct work *w)
 static void create(struct work *w)
 {
 	w->rung = CREATE;
-	submit(w, arena_printf(w->job->arena, "CREATE TABLE IF NOT EXISTS %.*s (partition text NOT NULL, id text NOT NULL, "
-			     "question text NOT NULL, answer text NOT NULL, embedding %s NOT NULL, expires_at timestamptz NOT "
-			     "NULL, created_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (partition, id))",
-			     STR_FMT(w->table->name), w->has_vector_type ? "vector" : "real[]"), 0, NULL);
+	submit(w, arena_printf(w->job->arena, "CREATE TABLE IF NOT EXISTS %.*s (partition text NOT NULL, "
+			       "id text NOT NULL, question text NOT NULL, answer text NOT NULL, embedding %s NOT NULL, "
+			       "expires_at timestamptz NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), "
+			       "PRIMARY KEY (partition, id))",
+			       STR_FMT(w->table->name), w->has_vector_type ? "vector" : "real[]"), 0, NULL);
 }
 
 static void create_index(struct work *w)
@@ -259,9 +268,9 @@ static void purge(struct work *w)
 {
 	w->rung = PURGE;
 	w->table->purged_ms = clock_ms();
-	submit(w, arena_printf(w->job->arena, "DELETE FROM %.*s WHERE (partition, id) IN (SELECT partition, id FROM %.*s WHERE "
-			     "expires_at <= now() LIMIT 1000) AND expires_at <= now()", STR_FMT(w->table->name),
-			     STR_FMT(w->table->name)), 0, NULL);
+	submit(w, arena_printf(w->job->arena, "DELETE FROM %.*s WHERE (partition, id) IN (SELECT partition, id "
+			       "FROM %.*s WHERE expires_at <= now() LIMIT 1000) AND expires_at <= now()",
+			       STR_FMT(w->table->name), STR_FMT(w->table->name)), 0, NULL);
 }
 
 /* ---------- what comes ---------- */
@@ -331,7 +340,9 @@ static void ran(struct work *w)
 		j->match.is_found = true;
 		j->match.similarity = read_double(postgres_value(&w->query, 0, 1));
 		j->match.value = arena_copy(j->arena, postgres_value(&w->query, 0, 0));
-		j->match.left_s = str_to_u64(postgres_value(&w->query, 0, 2), INT32_MAX, &left) && left ? (int64_t)left : 1;
+		j->match.left_s = 1;
+		if (str_to_u64(postgres_value(&w->query, 0, 2), INT32_MAX, &left) && left > 0)
+			j->match.left_s = (int64_t)left;
 	}
 	over(w);
 }
@@ -379,7 +390,8 @@ static void failed(struct work *w)
 	if (!q->error.n)
 		vector_job_fail(j, NAME, str_of(postgres_failure_text(q->failure)));
 	/* A value that it does not take is the value's. */
-	j->is_ours = q->failure == POSTGRES_BUSY || (q->failure == POSTGRES_REFUSED && strncmp(q->sqlstate, "22", 2) == 0);
+	j->is_ours = q->failure == POSTGRES_BUSY ||
+		     (q->failure == POSTGRES_REFUSED && strncmp(q->sqlstate, "22", 2) == 0);
 	over(w);
 }
 

@@ -1,6 +1,6 @@
 /*
- * vector_store.h -- the parts of the semantic cache among each other: what a worker knows of the two configs, embeddings,
- * and the two kinds of vector store. Not for others.
+ * vector_store.h -- the parts of the semantic cache among each other: what a worker knows of the two configs,
+ * embeddings, and the two kinds of vector store. Not for others.
  *
  *      ai_cache_semantic.c    the ladder of asking and keeping
  *      embedding.c            text ──► vector, by the service of embeddingConfig

@@ -279,8 +279,9 @@ struct asked {
 static void ask(struct asked *a, int64_t timeout_ms)
 {
 	const struct str params[] = { STR("the question"), { NULL, 0 } };
+	const struct postgres_statement statement = { STR("SELECT $1::text, $2::text"), 2, params };
 
-	postgres_send(db, &a->query, STR("SELECT $1::text, $2::text"), 2, params, timeout_ms);
+	postgres_send(db, &a->query, &statement, timeout_ms);
 }
 
 static void note(struct postgres_query *q)
@@ -454,7 +455,7 @@ static void a_query_is_freed_in_its_done(void **state)
 	(void)state;
 	q->done = free_in_done;
 	q->arg = &answers;
-	postgres_send(db, q, STR("SELECT 1"), 0, NULL, PATIENCE_MS);
+	postgres_send(db, q, &(struct postgres_statement){ .sql = STR("SELECT 1") }, PATIENCE_MS);
 	while (answers == 0)
 		loop_run_once(loop, 20);
 }
@@ -540,8 +541,6 @@ static void fails_with(enum manner how, enum postgres_failure failure, const cha
 	atomic_store(&manner, how);
 	run(&a, PATIENCE_MS);
 	until_answered(&a, 1);
-	if (a.failure != failure)
-		print_message("manner %d: %s %s\n", how, a.sqlstate, a.error);
 	assert_int_equal(a.failure, failure);
 	assert_int_equal(a.rows, failure == POSTGRES_DONE);
 	if (!strstr(a.error, words))
