@@ -473,14 +473,6 @@ def test_http2_clients_get_the_same(gw):
 		assert out.startswith("HTTP/2 200") and "x-guard-status: request-denied" in out.lower() and "content_filter" in out
 
 
-def test_a_dry_run_says_that_it_cannot_tell(gw):
-	with guarded(gw) as one:
-		one.guard.flag("bad", **HIGH)
-		assert gw.ask("GET", one.attachment.path)["status"]["phase"] == "Active"
-
-
-# ---------- more than one service ----------
-
 def test_x4_refusals_carry_cors_headers(gw):
 	with guarded(gw) as one:
 		one.guard.flag("bad", **HIGH)
