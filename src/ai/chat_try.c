@@ -44,7 +44,7 @@ void chat_undo_try(struct exchange *x)
 	if (c->shape->body_was_replaced)
 		exchange_replace_request_body(x, c->raw);
 	c->shape->body_was_replaced = false;
-	c->shape->turn = UINT_MAX;
+	c->shape->turn = ~0U;
 }
 
 /* ---------- the body ---------- */

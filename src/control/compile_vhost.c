@@ -4,6 +4,7 @@
  * A change of one route touches the candidates under its own keys and nothing else. The vhost's summary
  * (which depths, which templates) is kept as counts, and made anew only when a count leaves or reaches zero.
  */
+#include "ai/chat_conf.h"
 #include "control/compile_state.h"
 #include "core/mem.h"
 
@@ -196,6 +197,9 @@ static struct route *route_new(struct compiler *c, const struct route_state *sta
 	r->part = (struct part){ 1, destroy_route };
 	r->policies = policies_compile(c, &(struct bearer){ LEVEL_ROUTE, r->id, r->name, state->parent_id,
 							    r->ai != NULL });
+	/* On such a route requests to models have errors of their API, others have not. */
+	if (r->policies->wants & WANTS_CHAT)
+		r->shape_error = chat_shape_error;
 	r->held = mem_alloc(sizeof(struct part *));
 	r->held[r->n_held++] = &state->base->part;
 	part_hold(&state->base->part);

@@ -351,3 +351,37 @@ def test_other_apis_are_converted(gw, model, client, service, ask):
 	assert model.last.path == sent[service]
 	said = answer.json["content"][0]["text"] if client == ANTHROPIC else answer.json["choices"][0]["message"]["content"]
 	assert said == "Hello from the model."
+
+
+def test_a_fallback_gets_nothing_of_the_provider_before(gw, model):
+	"""A service of another kind that the Fallback of a provider leads to: the client's own request, without the key."""
+	dead, other = ai_service(gw, "http://127.0.0.1:9"), gw.service(f"127.0.0.1:{model.port}")
+	gw.attach("Fallback", {"fallBackDestination": [{"serviceId": other.id}]}, to=dead)
+	base = f"/plain-{next(numbers)}"
+	gw.route(base, dead)
+	body = b'{"model":"gpt-4", "messages":[{"role":"user","content":"Hello"}]}'
+	assert post(gw, f"{base}/v1/chat/completions", body, {"Authorization": "Bearer mine"}).status == 200
+	asked = model.last
+	assert (asked.path, asked.raw) == (f"{base}/v1/chat/completions", body)
+	assert asked.header("Authorization") == "Bearer mine"
+	assert "sk-upstream" not in str(asked)
+
+
+def test_a_provider_after_another_has_its_own_key_and_model(gw, model):
+	first, second = ai_service(gw, "http://127.0.0.1:9", keys=["sk-first"]), ai_service(gw, model, "azure", keys=["sk-second"])
+	gw.attach("Fallback", {"fallBackDestination": [{"serviceId": second.id}]}, to=first)
+	api = llm_api(gw, {"service": first, "modelName": "deployed"})
+	assert chat(gw, api.base, "Hello", model="alias").status == 200
+	asked = model.last
+	assert asked.path == "/openai/deployments/deployed/chat/completions"
+	assert (asked.header("api-key"), asked.header("Authorization"), asked.model) == ("sk-second", None, "deployed")
+
+
+def test_errors_of_other_requests_of_such_a_route_are_the_usual_ones(gw, model):
+	base = f"/plain-{next(numbers)}"
+	route = gw.route(base, [f"127.0.0.1:{model.port}"])
+	gw.attach("AiTokenRateLimit", {"rules": [{"limitType": "LimitByModel", "threshold": 1000000, "timeWindow": 60}],
+		"redisConfig": {"serviceHost": "127.0.0.1", "servicePort": 9}}, to=route)
+	gw.attach("Authentication", {"authenticationType": "key-auth"}, to=route)
+	assert set(gw.get(f"{base}/page").json) == {"errorCode", "errorMessage", "requestId"}
+	assert error_of(chat(gw, base, "Hello"))["code"] == "invalid_api_key"

@@ -162,8 +162,8 @@ static void send_event(void)
 		n = snprintf(text, sizeof text, "%zx\r\n" CHUNK_BEFORE "%0*lld" CHUNK_AFTER "\r\n", event_bytes, DIGITS,
 			(long long)at);
 	else
-		n = snprintf(text, sizeof text, "%zx\r\ndata: %0*lld%0*d\n\n\r\n", event_bytes, DIGITS, (long long)at,
-			PLAIN_BYTES - 8 - DIGITS, 0);
+		n = snprintf(text, sizeof text, "%zx\r\ndata: %0*lld%0*d\n\n\r\n", event_bytes, DIGITS,
+			(long long)at, PLAIN_BYTES - 8 - DIGITS, 0);
 
 	next_source = next_source + 1 < n_sources ? next_source + 1 : 0;
 	if (send(p->fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
