@@ -45,6 +45,7 @@ struct answer {                           /* zero-initialise, then set kind and 
 	bool is_complete;                 /* the terminal event was there, or it was a whole answer */
 	bool has_error;                   /* an error event, or an error object in the answer */
 	bool has_content;                 /* any text, reasoning or part of a tool call */
+	bool has_more;                    /* what these do not hold: refusals as such, sources, sound, images */
 	struct usage usage;
 	struct usage_estimate said;       /* text, reasoning and arguments of all choices */
 	/* private */

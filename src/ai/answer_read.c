@@ -25,6 +25,19 @@ static int64_t index_in(const struct json *object, const char *name, int64_t oth
 	return member && member->type == JSON_INT && member->integer >= 0 ? member->integer : otherwise;
 }
 
+static void note_more(struct saying *s, bool is_there)
+{
+	if (s->answer)
+		s->answer->has_more |= is_there;
+}
+
+static bool has_items(const struct json *object, const char *name)
+{
+	const struct json *list = array_in(object, name);
+
+	return list && list->child;
+}
+
 /* A value as JSON; texts as they are. */
 static void write_value(struct sbuf *out, const struct json *value)
 {
@@ -45,9 +58,12 @@ static void read_content(struct saying *s, int64_t choice, const struct json *co
 		say_text(s, choice, content->string);
 	if (content->type != JSON_ARRAY)
 		return;
-	for (const struct json *part = content->child; part; part = part->next)
-		if (part->type == JSON_OBJECT)
-			say_text(s, choice, json_text(part, "text"));
+	for (const struct json *part = content->child; part; part = part->next) {
+		if (part->type != JSON_OBJECT)
+			continue;
+		say_text(s, choice, json_text(part, "text"));
+		note_more(s, !json_get(part, "text"));
+	}
 }
 
 static void read_tool_calls(struct saying *s, int64_t choice, const struct json *message)
@@ -87,6 +103,8 @@ static void read_message(struct saying *s, int64_t choice, const struct json *me
 	say_reasoning(s, choice, reasoning);
 	read_content(s, choice, json_get(message, "content"));
 	say_text(s, choice, json_text(message, "refusal"));
+	note_more(s, json_text(message, "refusal").n > 0 || has_items(message, "annotations") ||
+		  object_in(message, "audio"));
 	read_tool_calls(s, choice, message);
 }
 
@@ -153,6 +171,7 @@ static void read_item(struct saying *s, int64_t index, const struct json *item, 
 		say_tool(s, 0, &part);
 		return;
 	}
+	note_more(s, !str_equal(type, STR("message")) && !str_equal(type, STR("reasoning")));
 	if (!s->is_body)
 		return;
 	if (str_equal(type, STR("reasoning"))) {
@@ -168,6 +187,7 @@ static void read_item(struct saying *s, int64_t index, const struct json *item, 
 	     part = part->next) {
 		say_text(s, 0, json_text(part, "text"));
 		say_text(s, 0, json_text(part, "refusal"));
+		note_more(s, json_text(part, "refusal").n > 0 || has_items(part, "annotations"));
 	}
 }
 
@@ -205,6 +225,7 @@ static void read_responses_event(struct saying *s, struct str type, const struct
 		return;
 	type.p += 9;
 	type.n -= 9;
+	note_more(s, str_starts(type, STR("refusal.")) || str_equal(type, STR("output_text.annotation.added")));
 	if (str_equal(type, STR("output_text.delta")) || str_equal(type, STR("refusal.delta")))
 		say_text(s, 0, delta);
 	else if (str_starts(type, STR("reasoning")) && str_ends(type, STR(".delta")))
@@ -234,8 +255,11 @@ static void read_block(struct saying *s, int64_t index, const struct json *block
 		say_text(s, 0, json_text(block, "text"));
 	else if (str_equal(type, STR("thinking")))
 		say_reasoning(s, 0, json_text(block, "thinking"));
-	if (!str_ends(type, STR("tool_use")))
+	if (!str_ends(type, STR("tool_use"))) {
+		note_more(s, has_items(block, "citations") ||
+			  !(str_equal(type, STR("text")) || str_ends(type, STR("thinking"))));
 		return;
+	}
 	/* A stream begins with an empty object, and tells the real one in pieces. */
 	if (input && (s->is_body || input->child))
 		json_write(&arguments, input);
@@ -271,6 +295,7 @@ static void read_anthropic_event(struct saying *s, struct str type, const struct
 
 		say_text(s, 0, json_text(delta, "text"));
 		say_reasoning(s, 0, json_text(delta, "thinking"));
+		note_more(s, object_in(delta, "citation"));
 		if (arguments.n > 0)
 			say_tool(s, 0, &(struct tool_part){ .index = index, .arguments = arguments });
 	} else if (str_equal(type, STR("message_delta"))) {
@@ -292,6 +317,7 @@ static void read_dashscope(struct saying *s, const struct json *doc)
 	say_facts(s, id, json_text(doc, "model"), finish_of(output));
 	s->is_last = finish_of(output).n > 0;
 	say_text(s, 0, json_text(output, "text"));
+	note_more(s, object_in(output, "search_info"));
 	read_choices(s, output);
 	if (s->is_last)
 		s->holds |= ANSWER_HOLDS_END;

@@ -303,7 +303,7 @@ static bool take_answer(const struct chat *c, struct cache_entry *e)
 {
 	const struct answer *a = &c->answer;
 
-	if (!a->is_complete || a->is_cut || a->has_error || a->n_tools > 0 || a->n_choices > 1 ||
+	if (!a->is_complete || a->is_cut || a->has_error || a->has_more || a->n_tools > 0 || a->n_choices > 1 ||
 	    !is_good_end(sbuf_str(&a->finish_reason)) || is_blank(sbuf_str(&a->text)))
 		return false;
 	*e = (struct cache_entry){ .kind = c->kind, .model = a->model.n ? sbuf_str(&a->model) : c->model,

@@ -189,6 +189,19 @@ def test_requests_for_more_than_a_text(gw, redis, more):
 		assert one.model.hits == 2 and one.keys() == []
 
 
+@pytest.mark.parametrize("message", [{"content": None, "refusal": "I may not."},
+	{"content": "As they say.", "annotations": [{"type": "url_citation"}]}, {"content": "Hm.", "audio": {"id": "a"}},
+	{"content": "", "function_call": {"name": "f", "arguments": "{}"}}], ids=["refusal", "sources", "sound", "call"])
+def test_answers_that_hold_more_than_a_text(gw, redis, message):
+	with cached(gw, redis) as one:
+		one.model.answer({"id": "a", "object": "chat.completion", "model": "gpt-4",
+			"choices": [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}]})
+		for _ in range(2):
+			answer = one.chat("Hi")
+			assert status_of(answer) == "miss" and answer.json["choices"][0]["message"] == {"role": "assistant", **message}
+		assert one.keys() == []
+
+
 def test_long_answers_are_not_kept(gw, redis):
 	with cached(gw, redis) as one:
 		one.model.say("long " * 300_000)
