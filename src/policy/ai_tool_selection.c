@@ -203,8 +203,8 @@ static const struct json *list_of(const struct json *box, const char *name)
 }
 
 /*
- * Several tools that may be chosen from: {"type":"allowed_tools",...}, with the list in an object of that name (chat) or
- * beside the type (responses).
+ * Several tools that may be chosen from: {"type":"allowed_tools",...}, with the list in an object of that name (chat)
+ * or beside the type (responses).
  */
 static void mend_allowed(struct selection *s, const struct json *choice)
 {

@@ -34,7 +34,7 @@ SCOPES = {
 NEED_ENVIRONMENT = ["Route", "Api", "Operation", "LLMApi", "AgentApi"]
 NEED_GATEWAY = ["Route", "Gateway", "Domain", "Service", "ServicePort", "LLMApi", "AgentApi"]
 # Stored and checked, not acting yet.
-DORMANT = ["AiNetworkSearch"]
+DORMANT = []
 # Of those that act: some whose sample fits any route.
 SIMPLE = ["RateLimit", "HeaderModify", "DirectResponse", "IpAccessControl", "Cors"]
 
