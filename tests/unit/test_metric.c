@@ -4,6 +4,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
 #include <cmocka.h>
 #include "core/metric.h"
 #include "core/thread.h"
@@ -92,6 +95,74 @@ static void test_writes_histograms(void **state)
 	assert_non_null(strstr(out.p, "_seconds_bucket{le=\"+Inf\"} 5\n"));
 	assert_non_null(strstr(out.p, "_seconds_sum 120.001002\n"));
 	assert_non_null(strstr(out.p, "_seconds_count 5\n"));
+	sbuf_free(&out);
+}
+
+static void test_writes_histograms_of_tokens(void **state)
+{
+	const struct str labels[] = { STR("input"), STR("m"), STR("m"), STR("chat"), STR("p") };
+	struct series *s = metric_series(METRIC_AI_TOKEN_USAGE, labels);
+	struct sbuf out = { 0 };
+
+	(void)state;
+	metric_observe(s, 0);
+	metric_observe(s, 1);
+	metric_observe(s, 2);
+	metric_thread(1);
+	metric_observe(s, 67108864);
+	metric_observe(s, 67108865);
+	assert_int_equal(metric_value(s), 5);
+	metric_write(&out);
+	assert_non_null(strstr(out.p, "# TYPE gen_ai_client_token_usage histogram\n"));
+	assert_non_null(strstr(out.p, "gen_ai_provider_name=\"p\",le=\"1\"} 2\n"));
+	assert_non_null(strstr(out.p, "le=\"4\"} 3\n"));
+	assert_non_null(strstr(out.p, "le=\"67108864\"} 4\n"));
+	assert_non_null(strstr(out.p, "le=\"+Inf\"} 5\n"));
+	assert_non_null(strstr(out.p, "gen_ai_client_token_usage_sum{"));
+	assert_non_null(strstr(out.p, "} 134217732\n"));
+	assert_non_null(strstr(out.p, "} 5\n"));
+	sbuf_free(&out);
+}
+
+enum { LABEL_SETS = 500 };
+
+static void *make_series_of_models(void *arg)
+{
+	metric_thread(*(unsigned *)arg);
+	for (unsigned i = 0; i < LABEL_SETS; i++) {
+		char model[32];
+		size_t n = (size_t)snprintf(model, sizeof(model), "model-%u", i);
+		const struct str labels[] = { STR("r"), STR("s"), { model, n }, STR("none") };
+
+		metric_add(metric_series(METRIC_AI_TOTAL_TOKENS, labels), 1);
+	}
+	return NULL;
+}
+
+/* Threads make the same series while they are written. */
+static void test_series_are_made_by_any_thread(void **state)
+{
+	unsigned slots[THREADS];
+	pthread_t threads[THREADS];
+	struct sbuf out = { 0 };
+	unsigned lines = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < THREADS; i++) {
+		slots[i] = i;
+		threads[i] = thread_start("maker", make_series_of_models, &slots[i]);
+	}
+	for (int i = 0; i < 20; i++) {
+		out.n = 0;
+		metric_write(&out);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	out.n = 0;
+	metric_write(&out);
+	for (const char *p = out.p; (p = strstr(p, "ai_consumer=\"none\"} 3\n")); p++)
+		lines++;
+	assert_int_equal(lines, LABEL_SETS);
 	sbuf_free(&out);
 }
 
@@ -303,6 +374,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_writes_histograms, start, stop),
 		cmocka_unit_test_setup_teardown(test_each_bucket_ends_at_its_bound, start, stop),
 		cmocka_unit_test_setup_teardown(test_labelled_histogram_has_le_last, start, stop),
+		cmocka_unit_test_setup_teardown(test_writes_histograms_of_tokens, start, stop),
+		cmocka_unit_test_setup_teardown(test_series_are_made_by_any_thread, start, stop),
 		cmocka_unit_test_setup_teardown(test_writes_classes, start, stop),
 		cmocka_unit_test_setup_teardown(test_cells_are_made_when_they_are_used, start, stop),
 		cmocka_unit_test_setup_teardown(test_dropped_series_ends_with_its_last_hold, start, stop),
