@@ -9,6 +9,7 @@
  * counted and stands in the record: what was not judged never counts as passed. What
  * clients and models said is not logged.
  */
+#include "core/budget.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "policy/guard_parts.h"
@@ -213,10 +214,19 @@ void guard_ask(struct exchange *x, const struct step *s, enum guard_side side, s
 	guard_call_start(g, text);
 }
 
+void guard_drop_text(struct guard_state *state)
+{
+	sbuf_free(&state->text);
+	budget_add(-(int64_t)state->counted);
+	state->counted = 0;
+}
+
 enum verdict guard_await(struct exchange *x, const struct step *s, enum guard_side side, hook *then)
 {
 	struct guard_state *state = exchange_state(x, s);
 
+	state->counted = state->text.cap;
+	budget_add((int64_t)state->counted);
 	state->wait = (struct wait){ .x = NULL };
 	guard_ask(x, s, side, sbuf_str(&state->text));
 	return await(x, &state->wait, then);
@@ -318,8 +328,9 @@ enum guard_ruling guard_rule(struct exchange *x, const struct step *s, enum guar
 
 static enum verdict judge_request(struct exchange *x, const struct step *s)
 {
-	const struct guard_state *state = exchange_state(x, s);
+	struct guard_state *state = exchange_state(x, s);
 
+	guard_drop_text(state);
 	switch (guard_rule(x, s, GUARD_OF_REQUEST)) {
 	case RULING_DENY:
 		return guard_refuse(x, s, GUARD_OF_REQUEST);
@@ -333,15 +344,33 @@ static enum verdict judge_request(struct exchange *x, const struct step *s)
 	return next();
 }
 
+/*
+ * Where the last turn begins when the client wrote the beginning of the answer itself: that is no answer of the model's,
+ * and what stands before it is asked now.
+ */
+static unsigned find_turn(const struct prompt *p)
+{
+	unsigned at = p->n;
+
+	if (p->last_role != PROMPT_ASSISTANT)
+		return p->n;
+	while (at > 0 && p->texts[at - 1].role == PROMPT_ASSISTANT)
+		at--;
+	while (at > 0 && p->texts[at - 1].role != PROMPT_ASSISTANT)
+		at--;
+	return at;
+}
+
 /* What the model is asked now: the system's words, and all that came after its last answer. */
 static void gather(struct chat *c, struct sbuf *out)
 {
 	const struct prompt *p = chat_prompt(c);
+	unsigned turn = find_turn(p);
 
 	for (unsigned i = 0; i < p->n; i++) {
 		struct str text = p->texts[i].text->string;
 
-		if (!p->texts[i].is_last_turn || text.n == 0)
+		if ((!p->texts[i].is_last_turn && i < turn) || text.n == 0)
 			continue;
 		if (out->n > 0)
 			sbuf_addc(out, '\n');
@@ -378,7 +407,6 @@ static enum verdict check_request(struct exchange *x, const struct step *s)
 		return refuse_unreadable(x);
 	if (!exchange_chat_readable(x))
 		return next();
-	state->text.n = 0;
 	gather(c, &state->text);
 	if (state->text.n == 0) {
 		guard_tell_passed(x, s, GUARD_OF_REQUEST);
@@ -392,7 +420,7 @@ static void forget(struct exchange *x, const struct step *s)
 	struct guard_state *state = exchange_state(x, s);
 
 	guard_call_free(&state->call);
-	sbuf_free(&state->text);
+	guard_drop_text(state);
 	if (state->stream)
 		guard_stream_free(state->stream);
 	state->stream = NULL;

@@ -22,8 +22,9 @@ static enum verdict follow(struct exchange *x, const struct step *s, enum guard_
 static enum verdict judge(struct exchange *x, const struct step *s)
 {
 	enum guard_ruling ruling = guard_rule(x, s, GUARD_OF_RESPONSE);
-	const struct guard_state *state = exchange_state(x, s);
+	struct guard_state *state = exchange_state(x, s);
 
+	guard_drop_text(state);
 	if (ruling == RULING_PASS && state->call.verdict.is_read)
 		guard_tell_passed(x, s, GUARD_OF_RESPONSE);
 	return follow(x, s, ruling);
@@ -54,7 +55,6 @@ static enum verdict check_body(struct exchange *x, const struct step *s)
 	bool is_whole;
 	struct str body = exchange_response_body(x, &is_whole);
 
-	state->text.n = 0;
 	if (!is_whole)
 		return follow(x, s, guard_rule_unread(x, s, GUARD_OF_RESPONSE, "the answer is too long"));
 	if (!read_text(x, body, &state->text))

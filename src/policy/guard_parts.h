@@ -52,6 +52,7 @@ struct guard_state {
 	struct guard_call call;
 	struct wait wait;                 /* for it; a stream does not wait */
 	struct sbuf text;                 /* under judgement, but that of a stream */
+	size_t counted;                   /* bytes of it in the memory budget */
 	struct guard_stream *stream;
 };
 
@@ -64,6 +65,7 @@ enum guard_ruling { RULING_PASS, RULING_DENY, RULING_UNAVAILABLE };
 void guard_ask(struct exchange *x, const struct step *s, enum guard_side side, struct str text);
 /* The same for a hook that waits for the verdict. */
 enum verdict guard_await(struct exchange *x, const struct step *s, enum guard_side side, hook *then);
+void guard_drop_text(struct guard_state *state);
 /* The call is over: what it means, told to record, log, metrics and the dependency's state. */
 enum guard_ruling guard_rule(struct exchange *x, const struct step *s, enum guard_side side);
 /* There is something that cannot be put to the service. `what`: static words. */
