@@ -345,7 +345,7 @@ static enum verdict judge_request(struct exchange *x, const struct step *s)
 }
 
 /*
- * Where the last turn begins when the client wrote the beginning of the answer itself: that is no answer of the model's,
+ * Where the last turn begins when the client wrote the beginning of the answer itself: that is none of the model's,
  * and what stands before it is asked now.
  */
 static unsigned find_turn(const struct prompt *p)
