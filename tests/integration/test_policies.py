@@ -33,9 +33,7 @@ SCOPES = {
 }
 NEED_ENVIRONMENT = ["Route", "Api", "Operation", "LLMApi", "AgentApi"]
 NEED_GATEWAY = ["Route", "Gateway", "Domain", "Service", "ServicePort", "LLMApi", "AgentApi"]
-# Stored and checked, not acting yet.
-DORMANT = []
-# Of those that act: some whose sample fits any route.
+# Some whose sample fits any route.
 SIMPLE = ["RateLimit", "HeaderModify", "DirectResponse", "IpAccessControl", "Cors"]
 
 
@@ -164,7 +162,7 @@ def test_listing_of_classes(gw):
 		assert sorted(item["attachableResourceTypes"]) == sorted(SCOPES[name]), name
 		assert {"alias", "classId", "configExample", "deprecated", "direction", "executeStage", "executePriority", "version"} <= set(item)
 		assert item["direction"] in ("InBound", "OutBound", "Both")
-	assert sorted(name for name in items if not items[name]["enforced"]) == sorted(DORMANT)
+	assert all(item["enforced"] for item in items.values())
 
 
 def test_listed_examples_are_accepted(gw):
@@ -461,20 +459,6 @@ def test_status_of_an_enforced_class(gw, new_route, name):
 	assert phase(gw, attachment) == "Disabled"
 	gw.change_policy(attachment, config)
 	assert phase(gw, attachment) == "Active"
-
-
-@pytest.mark.parametrize("name", DORMANT)
-def test_status_of_a_class_that_is_not_enforced(gw, holders, name):
-	"""It says so, and traffic goes on as if it were not there."""
-	config = sample(name)
-	if name == "AiFallback":
-		other = gw.service("127.0.0.1:9", holders["Gateway"]).id
-		config = {"fallbackModelMappings": [{"model": "m", "fallbackModels": [{"serviceId": other, "model": "n"}]}]}
-	attachment = gw.attach(name, config, to=holders[SCOPES[name][0]])
-	status = gw.ask("GET", attachment.path)["status"]
-	assert (status["phase"], status["reason"]) == ("Degraded", "not enforced by this build")
-	assert gw.get("/holder/size/1", site=holders["Gateway"]).status == 200
-	gw.delete(attachment)
 
 
 @pytest.mark.parametrize("kind", ["LLMApi", "AgentApi"])
