@@ -203,7 +203,7 @@ static bool answer(int fd)
 		break;
 	case HUGE_ROW:
 		put_columns(fd);
-		if (!put(fd, "D\x3f\xff\xff\xff\0\1\x3f\xff\xff\0", 11))
+		if (!put(fd, "D\4\0\0\0\0\1\3\xff\xff\xfa", 11))
 			return false;
 		while (put(fd, text, sizeof text))
 			;
@@ -365,7 +365,9 @@ static int start_server(void **state)
 	getsockname(listener, (struct sockaddr *)&at, &n);
 	listener_port = ntohs(at.sin_port);
 	accepter = thread_start("accepter", accept_all, NULL);
-	return 0;
+	loop = loop_new();
+	resolver = resolver_new(loop, "127.0.0.1:9", 0);
+	return resolver ? 0 : -1;
 }
 
 static int stop_server(void **state)
@@ -374,6 +376,10 @@ static int stop_server(void **state)
 	shutdown(listener, SHUT_RDWR);
 	pthread_join(accepter, NULL);
 	close(listener);
+	resolver_free(resolver);
+	offload_settle(loop);
+	loop_run_once(loop, 0);
+	loop_free(loop);
 	offload_stop_all();
 	return 0;
 }
@@ -384,10 +390,8 @@ static int start(void **state)
 	atomic_store(&manner, ANSWERS);
 	atomic_store(&connections, 0);
 	atomic_store(&queries, 0);
-	loop = loop_new();
-	resolver = resolver_new(loop, "127.0.0.1:9", 0);
 	open_database("localhost", listener_port, 0);
-	return resolver ? 0 : -1;
+	return 0;
 }
 
 static int stop(void **state)
@@ -395,13 +399,8 @@ static int stop(void **state)
 	(void)state;
 	if (db)
 		close_database();
-	resolver_free(resolver);
-	offload_settle(loop);
-	loop_run_once(loop, 0);
-	loop_free(loop);
-	for (int i = 0; i < PATIENCE_MS && atomic_load(&alive) > 0; i++)
-		usleep(1000);
-	return atomic_load(&alive);
+	until(&alive, 0);
+	return 0;
 }
 
 /* ---- queries ---- */
