@@ -33,8 +33,7 @@ def redis():
 # ---------- the examples of the contract ----------
 
 def test_ex1_the_same_request_twice(gw, redis):
-	sets = redis.calls().get("set", 0)
-	with cached(gw, redis, cacheTTL=2) as one:
+	with cached(gw, redis, cacheTTL=700) as one:
 		one.model.say("It is four.", usage=Usage(11, 22))
 		first = one.chat("What is 2+2?")
 		assert (first.status, status_of(first), first.header("Age")) == (200, "miss", None)
@@ -47,12 +46,22 @@ def test_ex1_the_same_request_twice(gw, redis):
 		assert again.json["object"] == "chat.completion" and again.json["model"] == first.json["model"]
 		assert again.json["choices"][0]["finish_reason"] == "stop" and again.json["id"] != first.json["id"]
 		assert one.model.hits == 1
-		assert one.outcomes() == {"miss": 1, "hit": 1, "stored": 1}
-		# It may not have arrived yet.
-		wait_until(lambda: redis.calls().get("set", 0) > sets and one.keys() == [], 20, "the entry's end")
+		# Its time is over: Redis is told a shorter one.
+		key, = wait_until(one.keys, 10, "an entry")
+		assert 600 < redis("TTL", key) <= 700
+		redis("PEXPIRE", key, 1)
+		wait_until(lambda: one.keys() == [], 10, "the entry's end")
 		assert status_of(one.chat("What is 2+2?")) == "miss"
 		assert one.model.hits == 2
 		assert one.outcomes() == {"miss": 2, "hit": 1, "stored": 2}
+
+
+def test_ex1_entries_end_by_themselves(gw, redis):
+	with cached(gw, redis, cacheTTL=1) as one:
+		sets = redis.calls().get("set", 0)
+		one.chat("Hi")
+		wait_until(lambda: redis.calls().get("set", 0) > sets and one.keys() == [], 20, "the entry's end")
+		assert status_of(one.chat("Hi")) == "miss" and one.model.hits == 2
 
 
 def test_ex2_whole_first_then_as_a_stream(gw, redis):

@@ -385,6 +385,23 @@ def test_storing_does_not_delay_the_client(gw):
 			redis.freeze(False)
 
 
+def test_a_client_that_leaves_while_redis_is_asked(gw):
+	with RedisServer() as redis, cached(gw, redis) as one:
+		one.chat("Warm up")
+		redis.freeze()
+		try:
+			connection = gw.connect()
+			data = json.dumps(chat_body("Hi")).encode()
+			connection.start("POST", f"{one.base}/v1/chat/completions", {"Content-Type": "application/json", "X-Request-Id": "left-early"}, data)
+			wait_until(lambda: metric(gw, "sluice_requests_in_flight") > 0, 10, "a request in flight")
+			connection.close()
+			wait_until(lambda: one.chat("Ho").status == 200, 20, "an answer")
+		finally:
+			redis.freeze(False)
+		wait_until(lambda: status_of(one.chat("Ho")) == "hit", 20, "a hit")
+		assert [request for request in one.model.requests if b'"Hi"' in request.raw] == []
+
+
 def test_answers_reach_browsers_of_other_origins(gw, redis):
 	with cached(gw, redis) as one:
 		gw.attach("Cors", cors(), to=one.api)
