@@ -7,10 +7,13 @@
  * the process (token_ledger.h) while Redis cannot be asked.
  */
 #include "ai/chat.h"
+#include "ai/chat_facts.h"
 #include "core/crypto.h"
 #include "core/mem.h"
 #include "policy/redis_config.h"
 #include "policy/token_ledger.h"
+#include "policy/token_series.h"
+#include "proxy/side_call.h"
 
 enum limit_type { LIMIT_BY_CONSUMER, LIMIT_BY_MODEL, LIMIT_BY_GLOBAL };
 enum outcome { ADMITTED, LIMITED, DEGRADED };
@@ -25,6 +28,7 @@ struct token_rule {
 struct token_limit {
 	const struct token_rule *rule;
 	struct str middle;                /* of its keys, between prefix and value: ":0:LimitByConsumer:60:" */
+	struct str name;                  /* "rules[0]" */
 	struct str content_type;          /* of its body */
 };
 
@@ -161,7 +165,7 @@ static bool is_json(struct str s)
 	return yes;
 }
 
-static void add_limits(struct ai_token_rate_limit *conf, const struct items *rules, struct arena *a)
+static void add_limits(struct ai_token_rate_limit *conf, const struct items *rules, const char *name, struct arena *a)
 {
 	static const char *const names[] = {
 		[LIMIT_BY_CONSUMER] = "LimitByConsumer", [LIMIT_BY_MODEL] = "LimitByModel",
@@ -173,6 +177,7 @@ static void add_limits(struct ai_token_rate_limit *conf, const struct items *rul
 
 		conf->limits[conf->n_limits++] = (struct token_limit){
 			.rule = rule,
+			.name = arena_printf(a, "%s[%zu]", name, i),
 			.middle = arena_printf(a, ":%zu:%s:%lld:", i, names[rule->limitType],
 					       (long long)rule->timeWindow),
 			.content_type = is_json(rule->responseContentBody) ? STR("application/json") :
@@ -187,9 +192,9 @@ static bool prepare(void *vconf, struct arena *a, struct problem *why)
 
 	(void)why;
 	conf->limits = NEW_N(a, struct token_limit, TOKEN_BUDGETS_MAX);
-	add_limits(conf, &conf->rules, a);
+	add_limits(conf, &conf->rules, "rules", a);
 	if (conf->enableGlobalRules)
-		add_limits(conf, &conf->globalRules, a);
+		add_limits(conf, &conf->globalRules, "globalRules", a);
 	return true;
 }
 
@@ -334,6 +339,7 @@ static enum verdict refuse(struct exchange *x, const struct step *s, const struc
 	enum verdict verdict;
 
 	policy_count(s, LIMITED);
+	token_series_count(exchange_worker(x), chat_facts(x).route, exchange_consumer(x), l->name);
 	exchange_keep_flag(x, "TL");
 	exchange_chat(x)->token_limited = true;
 	if (rule->responseContentBody.n > 0 || is_bodiless(rule->responseStatusCode))

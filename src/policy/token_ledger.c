@@ -45,7 +45,7 @@ static struct {
 	_Atomic(struct worker *) owner;
 	struct worker *worker;
 	struct map entries;
-	struct list recent, owing, servers, tickets;
+	struct list recent, owing, servers, tickets, retries;
 	struct worker_end end;
 	struct series *degraded, *dropped;
 } ledger;
@@ -291,6 +291,7 @@ static const char *words_of(enum redis_failure f, const struct redis_reply *r)
 /* ---------- what is owed ---------- */
 
 struct retry {
+	struct list node;                 /* in ledger.retries */
 	struct ledger_entry *entry;
 	struct ledger_server *server;
 	int64_t amount;
@@ -310,6 +311,7 @@ static void paid(void *arg, enum redis_failure f, const struct redis_reply *repl
 		r->entry->known += r->amount;
 		count_dropped(1);
 	}
+	list_remove(&r->node);
 	mem_free(r);
 }
 
@@ -318,7 +320,10 @@ static void pay(struct ledger_server *s, struct ledger_entry *e)
 	struct script_call c = begin_call(s, CHARGE, true, 1);
 	struct retry *r = MEM_NEW(struct retry);
 
-	*r = (struct retry){ e, s, e->owed };
+	r->entry = e;
+	r->server = s;
+	r->amount = e->owed;
+	list_append(&ledger.retries, &r->node);
 	e->users++;
 	s->users++;
 	e->flying += e->owed;
@@ -739,6 +744,8 @@ static void free_ledger(struct worker_end *e)
 	atomic_store_explicit(&ledger.owner, NULL, memory_order_release);
 	LIST_EACH(node, &ledger.tickets)
 		free_ticket(CONTAINER(node, struct token_ticket, node));
+	LIST_EACH(at, &ledger.retries)
+		mem_free(CONTAINER(at, struct retry, node));
 	for (size_t i = 0; (entry = map_next(&ledger.entries, &i)); i = 0)
 		drop_entry(entry->value);
 	map_free(&ledger.entries);
@@ -775,6 +782,7 @@ void token_ledger_tend(struct worker *w)
 	list_init(&ledger.owing);
 	list_init(&ledger.servers);
 	list_init(&ledger.tickets);
+	list_init(&ledger.retries);
 	make_digests();
 	ledger.worker = w;
 	worker_at_end(w, &ledger.end, free_ledger);
