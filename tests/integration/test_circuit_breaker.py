@@ -309,6 +309,7 @@ def test_client_that_leaves_a_slow_call(gw, upstream):
 			wait_until(lambda n=n: upstream.hits == n, 5, "the request at the upstream")
 			wait_millis(80)
 	wait_until(lambda: len(gw.records(path=path, flag="DC")) == 2, 5, "two clients gone")
+	wait_until(lambda: state(gw, path) == OPEN, 5, "the circuit open")
 	upstream.release()
 	assert gw.get(path).text == "open"
 
