@@ -374,8 +374,8 @@ static bool is_blank(struct str s)
 }
 
 /*
- * Who the upstream would judge where the gateway knows no consumer: on such a route the client's own credential goes
- * on, and what it bought is not given to others.
+ * Who the upstream would judge where the gateway knows no consumer: on an ordinary route the client's own credential
+ * goes on, and what it bought is not given to others.
  */
 static void put_credential(struct arena *a, struct json *doc, struct exchange *x)
 {
@@ -417,7 +417,8 @@ static struct json *open_document(struct arena *a, struct chat *c, const struct 
 	put_text(a, doc, "host", exchange_host(x));
 	put_text(a, doc, "path", exchange_path(x));
 	put_text(a, doc, "query", exchange_query(x));
-	if (!scope->shares_consumers && !exchange_consumer(x).n && !exchange_consumer_id(x).n)
+	if (!scope->shares_consumers && !exchange_consumer(x).n && !exchange_consumer_id(x).n && !c->is_model_api &&
+	    !c->is_agent_api)
 		put_credential(a, doc, x);
 	put(a, doc, "rest", rest_of(a, c, question));
 	return doc;

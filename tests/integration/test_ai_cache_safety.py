@@ -1,5 +1,6 @@
 """AiCache: who shares answers with whom, what is never kept, and a Redis that is away, slow or hostile (contract C5, X-2)."""
 import json
+import subprocess
 import threading
 import time
 
@@ -77,6 +78,26 @@ def test_credentials_that_the_gateway_does_not_know_share_nothing(gw, redis):
 		assert status_of(chat(gw, route.base, "Hi")) == "miss"
 		assert status_of(chat(gw, route.base, "Hi", headers={"Authorization": "Bearer sk-good"})) == "hit"
 		assert not any("sk-good" in key for key in redis.keys("*"))
+
+
+def test_credentials_that_go_nowhere_split_nothing(gw, redis):
+	"""A model API shows the provider its own key, whatever the client's is."""
+	with cached(gw, redis) as one:
+		assert status_of(one.chat("Hi", headers={"Authorization": "Bearer sk-one"})) == "miss"
+		assert status_of(one.chat("Hi", headers={"Authorization": "Bearer sk-two"})) == "hit"
+
+
+def test_x9_hits_over_http2(gw, redis):
+	with cached(gw, redis) as one:
+		one.chat("Hi")
+		for stream in (False, True):
+			out = subprocess.run(["curl", "-sS", "--http2-prior-knowledge", "-i", "-H", "Content-Type: application/json", "-H", "Host: gw.test",
+				"-d", json.dumps(chat_body("Hi", **({"stream": True} if stream else {}))),
+				f"http://127.0.0.1:{gw.port}{one.base}/v1/chat/completions"], capture_output=True, text=True, timeout=60).stdout
+			head, _, body = out.replace("\r\n", "\n").partition("\n\n")
+			assert head.startswith("HTTP/2 200") and "x-cache-status: hit" in head.lower() and "\nage: " in head.lower()
+			assert body.endswith("data: [DONE]\n\n") if stream else json.loads(body)["choices"][0]["message"]["content"]
+		assert one.model.hits == 1
 
 
 def test_policies_and_resources_share_nothing(gw, redis):
