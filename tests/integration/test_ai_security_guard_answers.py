@@ -1,11 +1,14 @@
 """AiSecurityGuard on answers: whole ones, and streams that are held window by window (contract C2)."""
 import contextlib
+import json
+import random
+import subprocess
 import threading
 import time
 
 import pytest
 
-from ai_kit import (ANTHROPIC, DASHSCOPE, ai_service, at_once, llm_api, metric, said_by, stream, stream_of)
+from ai_kit import (ANTHROPIC, DASHSCOPE, ai_service, at_once, chat_body, llm_api, metric, said_by, stream, stream_of)
 from gw import Gateway
 from guard_kit import (HIGH, SORRY, answers, both, check_denied, check_stream_end, chunk, event_with_text, guarded, matched, said_in, text_of)
 from guard_server import level_data, said
@@ -427,6 +430,18 @@ def test_an_event_without_end(gw):
 		assert passed.raw.count(b"x" * 2_000_000) == 1 and passed.is_done and free.outcomes()["error"] == 1
 
 
+def test_streams_over_http2(gw):
+	text = text_of(500)
+	with guarded(gw, **both(bufferLimit=100)) as one:
+		one.model.say(text, pieces=said_in(text, 20).pieces)
+		ask = ["curl", "-sS", "-N", "--http2-prior-knowledge", "-H", "Content-Type: application/json", "-H", "Host: gw.test",
+			"-d", json.dumps(chat_body("good", stream=True)), f"http://127.0.0.1:{gw.port}{one.base}/v1/chat/completions"]
+		assert subprocess.run(ask, capture_output=True, timeout=60).stdout == said_by("openai.chat", said_in(text, 20))
+		one.guard.flag(text[250], **HIGH)
+		out = subprocess.run(ask, capture_output=True, timeout=60).stdout.decode()
+		assert text[199] in out and text[200] not in out and SORRY in out and out.endswith("data: [DONE]\n\n")
+
+
 def test_many_streams_at_once(gw):
 	text = text_of(500)
 	with guarded(gw, **answers(bufferLimit=100)) as one:
@@ -436,6 +451,35 @@ def test_many_streams_at_once(gw):
 		found = at_once(*[one.stream] * 12)
 		assert all(got.raw == wanted for got in found)
 		assert len(one.guard.checks) == 60
+
+
+def test_a_storm_leaves_nothing_behind(gw):
+	"""Clients that leave at any moment, verdicts of every kind at any time: nothing unseen gets out, and nothing stays."""
+	text, draw = text_of(600), random.Random(7)
+	answers_of_guard = [None, None, None, plain(500), said(HIGH), plain(200, body=b"{")]
+	with guarded(gw, **both(bufferLimit=50)) as one:
+		one.model.say(text, pieces=said_in(text, 15).pieces)
+		lock = threading.Lock()
+
+		def any_verdict(check, connection):
+			with lock:
+				answer, delay = draw.choice(answers_of_guard), draw.random() * 0.02
+			time.sleep(delay)
+			return answer or said(level_data("none"))
+
+		def visit(most):
+			with one.open() as got:
+				while len(got.events) < most and got.next():
+					pass
+				return got.text.replace(SORRY, "")
+
+		one.guard.break_with(any_verdict)
+		for _ in range(5):
+			for seen in at_once(*[lambda most=most: visit(most) for most in [draw.randrange(60) for _ in range(16)]]):
+				assert text.startswith(seen)
+		one.guard.break_with(None)
+		wait_until(lambda: metric(gw, "sluice_side_calls_in_flight", kind="guard") == 0, 20, "the end of all calls")
+		assert one.stream().text == text
 
 
 def test_compressed_answers_are_asked_not_to_be(gw):
