@@ -1,6 +1,7 @@
 /*
  * token_series.h -- counts what AiTokenRateLimit refused, by route, consumer and rule. Consumers come with requests:
- * each worker keeps the series it has seen, at most TOKEN_SERIES_MAX; from then on consumers it did not see are "other".
+ * each worker keeps the series it has seen, at most TOKEN_SERIES_MAX; from then on consumers it did not see are
+ * "other".
  */
 #pragma once
 #include "core/str.h"
