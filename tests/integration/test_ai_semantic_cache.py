@@ -7,6 +7,7 @@ import time
 import pytest
 
 from ai_kit import ModelServer, ai_service, anthropic, chat, llm_api, record_of, stream
+from consumer_kit import allow, bearer, consumer, keys
 from policy_kit import raw_get
 from postgres_kit import Postgres
 from redis_kit import RedisServer
@@ -454,6 +455,75 @@ def test_many_at_once_share_few_connections(cache):
 	wait_until(lambda: len(cache.rows()) == 41, PATIENCE_S, "the rows")
 	used = int(cache.store.run("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sluice'")[0][0])
 	assert 1 <= used <= 4 * 8                 # of each worker
+
+
+# ---- life ----
+
+def test_a_client_that_leaves_meanwhile_leaves_nothing_behind(cache):
+	api = cache.api()
+	cache.embeddings.delay = 2
+	for _ in range(10):
+		connection = cache.gw.connect()
+		body = json.dumps({"model": "gpt-4", "messages": [{"role": "user", "content": SIMILAR}]})
+		connection.start("POST", f"{api.base}/v1/chat/completions", {"Content-Type": "application/json"}, body.encode())
+		wait_until(lambda: cache.embeddings.asked, PATIENCE_S, "the embedding is asked for")
+		connection.close()
+	cache.embeddings.delay = 0
+	wait_until(lambda: chat(cache.gw, api.base, FIRST).header("X-Cache-Status") in ("miss", "hit"), PATIENCE_S, "an answer")
+	assert len(cache.model.requests) <= 11
+
+
+def test_what_is_being_kept_outlives_its_policy(cache):
+	"""The embedding is made after the answer: `no-cache` asks for none before."""
+	api = cache.api()
+	cache.embeddings.delay = 1
+	answer = chat(cache.gw, api.base, FIRST, headers={"Cache-Control": "no-cache"})
+	assert answer.status == 200
+	wait_until(lambda: cache.embeddings.asked, PATIENCE_S, "the embedding is asked for")
+	cache.gw.delete(cache.attachments.pop())
+	wait_until(lambda: cache.rows() == [[FIRST]], PATIENCE_S, "the row")
+
+
+def test_a_gateway_stops_while_something_is_being_kept(cache):
+	api = cache.api()
+	cache.embeddings.delay = 3
+	chat(cache.gw, api.base, FIRST, headers={"Cache-Control": "no-cache"})
+	wait_until(lambda: cache.embeddings.asked, PATIENCE_S, "the embedding is asked for")
+	cache.gw.restart()                        # judged: nothing leaks
+	cache.embeddings.delay = 0
+	cache.ask(api, OTHER, "miss")
+
+
+def test_other_routes_do_not_wait_for_a_store_that_hangs(cache, backend):
+	with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+		api = cache.api(host=f"127.0.0.1:{listener.getsockname()[1]}", timeout=8000)
+		cache.gw.route("/plain", backend.addresses[:1])
+		connections = [cache.gw.connect() for _ in range(20)]
+		try:
+			for i, connection in enumerate(connections):
+				body = json.dumps({"model": "gpt-4", "messages": [{"role": "user", "content": FIRST}], "seed": i})
+				connection.start("POST", f"{api.base}/v1/chat/completions", {"Content-Type": "application/json"}, body.encode())
+			wait_until(lambda: len(cache.embeddings.asked) >= 20, PATIENCE_S, "all wait")
+			began = time.monotonic()
+			for _ in range(20):
+				assert cache.gw.get("/plain").status == 200
+			assert time.monotonic() - began < 6
+		finally:
+			for connection in connections:
+				connection.close()
+
+
+def test_consumers_do_not_share(cache):
+	api = cache.api()
+	one, two = (consumer(cache.gw, apiKey=keys(f"semantic-key-{name}")) for name in ("one", "two"))
+	for who in (one, two):
+		allow(cache.gw, who, api)
+	attached = cache.gw.attach("Authentication", {"authenticationType": "key-auth", "enable": True}, to=api)
+	cache.attachments.append(attached)
+	as_one, as_two = bearer("semantic-key-one"), bearer("semantic-key-two")
+	cache.ask(api, FIRST, "miss", headers=as_one)
+	cache.ask(api, SIMILAR, "miss", headers=as_two)
+	cache.ask(api, SIMILAR, headers=as_one)
 
 
 # ---- DashVector ----
