@@ -88,6 +88,10 @@ def test_long_answers_are_not_passed_unseen(gw):
 		one.model.answer(b'{"choices":[{"message":{"content":"x"}}],"padding":"' + b"x" * 11000000 + b'"}')
 		assert one.chat().status == 503
 		assert one.guard.checks == []
+		gw.feature("ai.guard.fail_mode", "open", site)
+		passed = one.chat()
+		assert passed.status == 200 and len(passed.body) > 11000000 and passed.body.endswith(b'x"}')
+		assert one.outcomes() == {"error": 2}
 
 
 def test_answers_of_long_texts_are_cut(gw):
@@ -490,18 +494,31 @@ def test_compressed_answers_are_asked_not_to_be(gw):
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
-def test_compressed_answers_are_not_passed_unseen(gw, coding, is_stream):
-	"""They are read all the same, or count as what could not be judged."""
+def test_compressed_answers_are_read_all_the_same(gw, coding, is_stream):
 	site = gw.gateway()
 	gw.feature("ai.guard.fail_mode", "closed", site)
 	with guarded(gw, site=site, **answers()) as one:
 		one.guard.flag("bad", **HIGH)
 		one.model.say("this is bad").manner(coding=coding)
-		answer = one.chat(stream=is_stream)
-		assert answer.status == 503 or SORRY.encode() in answer.body, answer
-	with guarded(gw, **answers()) as one:
+		refused = one.chat(stream=is_stream)
+		assert refused.status == 200 and SORRY in refused.text and "this is" not in refused.text
 		one.model.say("this is good").manner(coding=coding)
+		passed = one.chat(stream=is_stream)
+		assert passed.status == 200 and "good" in passed.text and passed.header("Content-Encoding") is None
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_nobody_can_decompress_is_not_passed_unseen(gw, is_stream):
+	site = gw.gateway()
+	gw.feature("ai.guard.fail_mode", "closed", site)
+	with guarded(gw, site=site, **answers()) as one:
+		one.model.say("this is bad").manner(coding="zstd")
+		assert one.chat(stream=is_stream).status == 503
+		assert one.guard.checks == []
+	with guarded(gw, **answers()) as one:
+		one.model.say("this is bad").manner(coding="zstd")
 		assert one.chat(stream=is_stream).status == 200
+		assert one.outcomes() == {"error": 1}
 
 
 def test_nothing_is_left_of_a_model_that_says_nothing(gw):
