@@ -303,6 +303,19 @@ def test_SRC7_nothing_found(gw, model, engine):
 	assert phase(gw, route.attachment) == "Active"
 
 
+def test_SRC7_the_record(gw, model, engine):
+	route = searched(gw, model, engine, timeout=300)
+	gw.attach("AiStatistics", {"aiStatisticsConfig": {}, "enable": True}, to=route)
+	log = ai_log(gw, chat(gw, route.base, "Who?"))
+	assert (log["search_status"], log["search_results"]) == ("ok", 2) and log["search_rt"] >= 0
+	engine.find([])
+	assert ai_log(gw, chat(gw, route.base, "Who?"))["search_status"] == "empty"
+	engine.answer = plain(500)
+	assert ai_log(gw, chat(gw, route.base, "Who?"))["search_status"] == "error"
+	engine.answer = lambda request, connection: connection.socket.recv(1) and None
+	assert ai_log(gw, chat(gw, route.base, "Who?"))["search_status"] == "timeout"
+
+
 def test_SRC9_keys_are_nowhere(gw, model):
 	secret = "AIzaSyVerySecretKey"
 	with Engine("google") as engine:

@@ -3,7 +3,7 @@ of its traps; what create refuses is in policy_rejects.json."""
 import json
 
 import pytest
-from ai_kit import ModelServer, ai_route, ai_service, anthropic, chat, chat_body, generation, llm_api, post, responses, stream
+from ai_kit import ModelServer, ai_log, ai_route, ai_service, anthropic, chat, chat_body, generation, llm_api, post, responses, stream
 from h2wire import H2, head
 from policy_kit import outcomes, phase
 
@@ -327,3 +327,13 @@ def test_the_most_specific_table_counts(gw, model):
 	gw.change_policy(attachment, CALCULATOR_ONLY)
 	chat(gw, api.base, "x", tools=[function("shell"), function("calculator")])
 	assert model.last.body["tools"] == [function("calculator")]
+
+
+def test_TSL6_the_record_counts_them(gw, model):
+	base = select(gw, model)
+	gw.attach("AiStatistics", {"aiStatisticsConfig": {}, "enable": True}, to=select.route)
+	log = ai_log(gw, chat(gw, base, "x", tools=[function("shell"), function("calculator")],
+		functions=[named("shell")]))
+	assert (log["tools_in"], log["tools_out"]) == (3, 1)
+	log = ai_log(gw, chat(gw, base, "x"))
+	assert (log["tools_in"], log["tools_out"]) == (0, 0)
