@@ -6,8 +6,8 @@ import time
 import zlib
 
 import pytest
-from ai_kit import (ModelServer, ai_log, ai_route, ai_service, anthropic, chat, chat_body, completion, embeddings, generation, llm_api, metric, post,
-	responses, stream)
+from ai_kit import (ModelServer, agent_api, agent_service, ai_log, ai_route, ai_service, anthropic, chat, chat_body, completion, embeddings,
+	generation, llm_api, metric, post, responses, stream)
 from gw import free_port
 from h2wire import H2, head
 from policy_kit import gauge, outcomes, phase, raw_get
@@ -480,6 +480,23 @@ def test_a_model_api_with_a_stream(gw, model, engine):
 	assert got.is_done and got.text == "Hello from the model."
 	assert has_results(last_text(model), "Who?")
 	assert model.last.header("Authorization") == "Bearer sk-upstream"
+
+
+def test_an_agent_api(gw, model, engine):
+	api = agent_api(gw, agent_service(gw, model, difyConfig={"apiKey": "app-key", "botType": "Chat"}), "Dify")
+	gw.attach("AiNetworkSearch", search_config(engine), to=api)
+	body = {"inputs": {}, "query": "Who?", "user": "u", "response_mode": "blocking"}
+	assert post(gw, api.base + "/v1/chat-messages", body).status == 200
+	assert has_results(model.last.body["query"], "Who?")
+
+
+def test_a_service_that_speaks_another_language(gw, model, engine):
+	api = llm_api(gw, ai_service(gw, model, provider="anthropic"))
+	gw.attach("AiNetworkSearch", search_config(engine), to=api)
+	assert chat(gw, api.base, [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]).status == 200
+	content = last_text(model)
+	assert has_results(content if isinstance(content, str) else content[0]["text"], "Who?")
+	assert "Be brief." in json.dumps(model.last.body["system"])
 
 
 def test_a_dry_run_asks_nobody(gw, model, engine):

@@ -319,6 +319,33 @@ def test_a_model_api(gw, model):
 	assert model.last.body["tool_choice"] == "required"
 
 
+def test_a_service_that_speaks_another_language(gw, model):
+	"""Tools are selected in the client's words, before they become the service's."""
+	api = llm_api(gw, ai_service(gw, model, provider="anthropic"))
+	gw.attach("AiToolSelection", CALCULATOR_ONLY, to=api)
+	choice = {"type": "function", "function": {"name": "shell"}}
+	assert chat(gw, api.base, "x", tools=[function("shell"), function("calculator")], tool_choice=choice).status == 200
+	assert model.last.path.endswith("/v1/messages")
+	assert [tool["name"] for tool in model.last.body["tools"]] == ["calculator"]
+	assert model.last.body["tool_choice"] == {"type": "auto"}
+	assert chat(gw, api.base, "x", tools=[function("shell")], tool_choice=choice).status == 200
+	assert not {"tools", "tool_choice"} & set(model.last.body)
+
+
+def test_a_fallback_gets_the_same_selection(gw, model):
+	with ModelServer() as broken:
+		broken.fail(503)
+		primary, other = ai_service(gw, broken), ai_service(gw, model)
+		api = llm_api(gw, primary)
+		gw.attach("AiToolSelection", CALCULATOR_ONLY, to=api)
+		gw.attach("AiFallback", {"enable": True, "fallbackModelMappings": [{"model": "gpt-4", "fallbackModels": [
+			{"serviceId": other.id, "model": "gpt-5"}]}]}, to=primary)
+		assert chat(gw, api.base, "x", tools=[function("shell"), function("calculator")]).status == 200
+		for seen in (broken.last, model.last):
+			assert seen.body["tools"] == [function("calculator")]
+		assert model.last.body["model"] == "gpt-5"
+
+
 def test_the_most_specific_table_counts(gw, model):
 	api = llm_api(gw, ai_service(gw, model))
 	attachment = gw.attach("AiToolSelection", table(shell=True), to=api)
