@@ -115,8 +115,7 @@ static struct str find_message(const struct json *doc)
 	return message;
 }
 
-/* At most n bytes, whole characters. */
-static struct str cut(struct str s, size_t n)
+struct str convert_cut(struct str s, size_t n)
 {
 	if (s.n <= n)
 		return s;
@@ -157,7 +156,7 @@ void convert_error_of(const struct conversion *c, int status, const struct json 
 	struct arena a = { 0 };
 	struct render_fault fault = { .family = ai_kind_family(c->client), .status = status };
 
-	fault.message = cut(find_message(doc), MESSAGE_MAX);
+	fault.message = convert_cut(find_message(doc), MESSAGE_MAX);
 	if (fault.message.n == 0)
 		fault.message = arena_printf(&a, "the model service answered with status %d", status);
 	fault.code = find_code(doc, status);

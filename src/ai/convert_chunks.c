@@ -53,8 +53,9 @@ static void begin(struct converter *c, struct str id, struct str model, struct s
 	if (c->began)
 		return;
 	c->began = true;
+	id = convert_cut(id, CONVERT_NAME_MAX);
 	c->id = id.n ? arena_copy(c->a, id) : convert_new_id(c->a, "chatcmpl-");
-	c->model = model.n ? arena_copy(c->a, model) : c->about->model;
+	c->model = arena_copy(c->a, convert_cut(model.n ? model : c->about->model, CONVERT_NAME_MAX));
 	open_delta(c, out);
 	put_text(out, "role", STR("assistant"));
 	put_text(out, "content", STR(""));

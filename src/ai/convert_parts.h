@@ -70,6 +70,8 @@ void convert_put_chat_usage(struct sbuf *out, const struct usage *u, enum ai_kin
 void convert_put_message_usage(struct sbuf *out, const struct usage *u);
 /* Of an id the upstream did not say: prefix and random letters. */
 struct str convert_new_id(struct arena *a, const char *prefix);
+/* At most n bytes, whole characters. */
+struct str convert_cut(struct str s, size_t n);
 /* The reasoning of an OpenAI message or delta under the names that servers use; empty = none. */
 struct str convert_reasoning(const struct json *message);
 
@@ -78,6 +80,7 @@ void convert_error_of(const struct conversion *c, int status, const struct json 
 
 /* Streams. */
 #define CONVERT_TOOLS_MAX 128
+#define CONVERT_NAME_MAX 256              /* bytes of an id or a model that each chunk repeats */
 #define CONVERT_HELD_MAX (1024 * 1024)    /* bytes of calls that wait for one before them */
 struct chat_lanes;
 struct chunk_tool {

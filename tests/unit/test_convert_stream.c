@@ -659,6 +659,26 @@ static void test_too_many_tools_to_chunks(void **state)
 	sbuf_free(&stream);
 }
 
+/* What each chunk repeats is short, whatever the upstream calls itself. */
+static void test_names_are_bounded(void **state)
+{
+	struct sbuf stream = { 0 };
+	struct str made;
+
+	(void)state;
+	SBUF_LIT(&stream, "data: {\"type\":\"message_start\",\"message\":{\"id\":\"x");
+	for (int i = 0; i < 500; i++)
+		SBUF_LIT(&stream, "\xc3\xa9");
+	SBUF_LIT(&stream, "\",\"model\":\"");
+	for (int i = 0; i < 500; i++)
+		SBUF_LIT(&stream, "m");
+	SBUF_LIT(&stream, "\"}}\n\n");
+	made = convert_pieces(&chat_client, sbuf_str(&stream), 4096, NULL);
+	assert_string_equal(read_stream(AI_CHAT, made), "CUT");
+	assert_true(made.n < 750);
+	sbuf_free(&stream);
+}
+
 /* ---- DashScope's events to chunks ---- */
 
 #define PIECE(message, reason) "{'output':{'choices':[{'message':" message ",'finish_reason':'" reason "'}]},'usage':" \
@@ -748,7 +768,8 @@ int main(void)
 		KIT_TEST(test_mixed_calls_are_bounded), KIT_TEST(test_text_to_chunks_exactly),
 			KIT_TEST(test_tools_to_chunks),
 		KIT_TEST(test_usage_and_ends_of_chunks), KIT_TEST(test_cut_events_stay_cut),
-		KIT_TEST(test_too_many_tools_to_chunks), KIT_TEST(test_generation_to_chunks),
+		KIT_TEST(test_too_many_tools_to_chunks), KIT_TEST(test_names_are_bounded),
+		KIT_TEST(test_generation_to_chunks),
 		KIT_TEST(test_cumulative_generation), KIT_TEST(test_errors_of_generation),
 			KIT_TEST(test_round_trip_of_streams),
 	};
