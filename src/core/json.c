@@ -45,6 +45,17 @@ static bool refuse_at(struct reader *r, const char *at, const char *text)
 	return problem(r->why, "", "line %u, column %zu: %s", r->line, (size_t)(at - r->line_start) + 1, text);
 }
 
+/* What is JSON, and more of it than we take. */
+static bool refuse_much(struct reader *r, const char *text)
+{
+	bool spans = r->spans;
+
+	refuse_at(r, r->p, text);
+	if (spans)
+		r->why->kind = PROBLEM_TOO_LARGE;
+	return false;
+}
+
 static bool refuse(struct reader *r, const char *text)
 {
 	return refuse_at(r, r->p, r->p < r->end ? text : "the text ends too early");
@@ -382,6 +393,7 @@ static bool refuse_duplicate(struct reader *r, struct json *second)
 {
 	char path[sizeof r->why->field];
 	struct json *box = r->open[r->depth - 1];
+	bool spans = r->spans;
 
 	box->last = second;                   /* the tree is given up: only the path is wanted */
 	write_path(r, path, sizeof path);
@@ -392,8 +404,10 @@ static bool refuse_duplicate(struct reader *r, struct json *second)
 		second->line = r->line;
 		second->column = (unsigned)(at - r->line_start) + 1;
 	}
-	return problem(r->why, path, "line %u, column %u: the member is there twice; leave one", second->line,
-	               second->column);
+	problem(r->why, path, "line %u, column %u: the member is there twice; leave one", second->line, second->column);
+	if (spans)
+		r->why->kind = PROBLEM_CONFLICT;
+	return false;
 }
 
 static struct json *find_duplicate_of_many(const struct json *object)
@@ -488,7 +502,7 @@ static bool read_value(struct reader *r, struct json **out)
 	if (*start != '{' && *start != '[')
 		return read_scalar(r, v);
 	if (r->depth == JSON_MAX_DEPTH)
-		return refuse(r, "more than 64 levels");
+		return refuse_much(r, "more than 64 levels");
 	v->type = *start == '{' ? JSON_OBJECT : JSON_ARRAY;
 	r->p++;
 	r->open[r->depth++] = v;
@@ -587,13 +601,13 @@ struct json *json_parse_spans(struct arena *a, struct str text, size_t nodes_max
 	if (text.n == 0)
 		return refuse_empty(why);
 	if (text.n > UINT_MAX - 1) {
-		problem(why, "", "the text is too long");
+		problem_of(why, PROBLEM_TOO_LARGE, "", "the text is too long");
 		return NULL;
 	}
 	skip_space(&r);
 	do {
 		if (nodes_max-- == 0) {
-			refuse_at(&r, r.p, "too many values");
+			refuse_much(&r, "too many values");
 			return NULL;
 		}
 		if (!read_value(&r, &v))

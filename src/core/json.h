@@ -51,7 +51,8 @@ struct json *json_parse(struct arena *a, struct str text, struct problem *why);
  * `text`, quotes and brackets included, its name and what is around it not. More than nodes_max values, or
  * 4 GiB, are refused: a tree takes far more memory than its text. What other readers take is taken, because
  * what a model can read must not pass us by unread: \u0000 and surrogates without their pair are read as
- * U+FFFD, numbers may be infinite.
+ * U+FFFD, numbers may be infinite. What others may take and this does not has a kind of its own in *why:
+ * PROBLEM_CONFLICT for a member that is there twice, PROBLEM_TOO_LARGE for what is too deep or too much.
  */
 struct json *json_parse_spans(struct arena *a, struct str text, size_t nodes_max, struct problem *why);
 struct json *json_get(const struct json *object, const char *name);      /* NULL when absent or not an object */

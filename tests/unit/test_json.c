@@ -390,6 +390,30 @@ static void refuses_with_places_as_without(void **state)
 	}
 }
 
+static void tells_what_others_may_take(void **state)
+{
+	struct problem why = { 0 };
+	struct sbuf deep = { 0 };
+
+	(void)state;
+	for (int i = 0; i < 65; i++)
+		sbuf_addc(&deep, '[');
+	assert_null(json_parse_spans(&arena, STR("{\"a\":[{\"b\":1,\"b\":2}]}"), 100, &why));
+	assert_int_equal(why.kind, PROBLEM_CONFLICT);
+	assert_string_equal(why.field, "a[0].b");
+	assert_null(json_parse_spans(&arena, sbuf_str(&deep), 100, &why));
+	assert_int_equal(why.kind, PROBLEM_TOO_LARGE);
+	assert_null(json_parse_spans(&arena, STR("[1,2]"), 2, &why));
+	assert_int_equal(why.kind, PROBLEM_TOO_LARGE);
+	assert_null(json_parse_spans(&arena, STR("[1,2"), 100, &why));
+	assert_int_equal(why.kind, PROBLEM_INVALID);
+	assert_null(json_parse(&arena, STR("{\"a\":1,\"a\":2}"), &why));
+	assert_int_equal(why.kind, PROBLEM_INVALID);
+	assert_null(json_parse(&arena, sbuf_str(&deep), &why));
+	assert_int_equal(why.kind, PROBLEM_INVALID);
+	sbuf_free(&deep);
+}
+
 /* Other readers take these, so a request that a model reads could pass unread. */
 static void takes_with_places_what_others_take(void **state)
 {
@@ -451,6 +475,7 @@ int main(void)
 		cmocka_unit_test_teardown(tells_places, stop),
 		cmocka_unit_test_teardown(bounds_the_number_of_values, stop),
 		cmocka_unit_test_teardown(refuses_with_places_as_without, stop),
+		cmocka_unit_test_teardown(tells_what_others_may_take, stop),
 		cmocka_unit_test_teardown(takes_with_places_what_others_take, stop),
 		cmocka_unit_test_teardown(scans_characters_of_all_lengths, stop),
 	};
