@@ -11,6 +11,7 @@
 #include "ai/chat_parts.h"
 #include "core/clock.h"
 
+#define OTHER_ANSWER_MAX (1u << 20)       /* of an answer that no kind describes */
 #define PEEK_MAX 65536                    /* of a stream, until there is content or an error */
 
 static bool is_success(const struct chat *c)
@@ -113,6 +114,8 @@ static enum verdict take_answer(struct exchange *x, const struct step *s)
 	arena_free(&scratch);
 	if (!is_good)
 		c->answer.has_error = true;
+	/* Of what no kind describes, long answers (images) are not read. */
+	is_whole |= c->kind == AI_NONE;
 	chat_finish(c, is_success(c) && is_whole && !c->answer.has_error ? CHAT_COMPLETE : CHAT_FAILED);
 	if (is_good)
 		return next();
@@ -354,6 +357,9 @@ enum verdict chat_read_answer(struct exchange *x, const struct step *s)
 	}
 	if ((c->kind != AI_NONE && is_json_like(type)) || c->shape->converts)
 		return await_response_body(x, CHAT_ANSWER_MAX, take_answer);
+	/* Rerank and the like say what they cost too. */
+	if (c->is_model_api && c->body && is_json_like(type))
+		return await_response_body(x, OTHER_ANSWER_MAX, take_answer);
 	chat_tell_head(c);
 	return next();
 }

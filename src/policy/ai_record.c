@@ -214,7 +214,7 @@ static void add_chat(struct sbuf *out, const struct ai_record *r)
 	}
 	if (c->parse_error)
 		add_json(out, "parse_error", STR("true"));
-	if (c->kind != AI_NONE)
+	if (c->kind != AI_NONE || usage_is_known(&c->usage))
 		add_usage(out, r, c);
 	add_times(out, r);
 	add_text(out, "chat_id", sbuf_str(&c->answer.id));

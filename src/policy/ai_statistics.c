@@ -85,6 +85,8 @@ static size_t max_series(const struct step *s)
 static struct str operation_of(enum ai_kind kind)
 {
 	switch (kind) {
+	case AI_NONE:
+		return STR("other");
 	case AI_COMPLETIONS:
 		return STR("text_completion");
 	case AI_EMBEDDINGS:
@@ -108,7 +110,7 @@ static struct str provider_of(struct str configured, const struct chat *c)
 		[AI_FAMILY_DIFY] = { "dify", 4 },
 	};
 
-	return configured.n > 0 ? configured : families[ai_kind_family(c->kind)];
+	return configured.n > 0 ? configured : families[c->family];
 }
 
 static void count(struct exchange *x, const struct step *s, const struct watched *w, const struct chat *c)
@@ -229,7 +231,7 @@ static void over(struct exchange *x, const struct step *s, struct chat *c)
 		policy_count(s, OUTCOME_ESTIMATED);
 		ai_metrics_count_estimate();
 	}
-	if (c->kind != AI_NONE && c->end != CHAT_LOCAL)
+	if ((c->kind != AI_NONE || usage_is_known(&c->usage)) && c->end != CHAT_LOCAL)
 		count(x, s, w, c);
 	if (w->is_ending)
 		record(x, s, w);

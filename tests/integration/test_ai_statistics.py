@@ -9,9 +9,12 @@ from ai_kit import (ANTHROPIC, agent_service, agent_api, ai_log, ai_route, ai_se
 	embeddings, generation, llm_api, messages, metric, open_chat, post, record_of, responses, said_by, stream, stream_of, wait_metric)
 from consumer_kit import allow, bearer, consumer, key, keys
 from gw import Gateway, numbers
+from guard_server import GuardServer
 from h2wire import H2, head
 from model_server import Event, Events, ModelServer, Nothing, Said, Usage, Whole
 from policy_kit import is_enforced, outcomes, phase
+from redis_kit import RedisServer
+from search_kit import Engine, search_config
 from wire import wait_until
 
 FAMILY = "route_upstream_model_consumer_metric_"
@@ -505,6 +508,24 @@ def test_usage_that_comes_several_times_is_not_added_up(gw, one):
 	assert (log["input_token"], log["output_token"], log["total_token"]) == (5, 7, 12)
 
 
+def test_what_rerank_and_images_cost(gw, one):
+	one.model.answer({"model": "rank", "results": [], "usage": {"total_tokens": 79}})
+	answer = post(gw, f"{one.base}/v1/rerank", {"model": "rank", "query": "q", "documents": ["a", "b"]})
+	assert answer.json["usage"] == {"total_tokens": 79}
+	log = one.log(answer)
+	assert (log["total_token"], log["model"], log["usage_source"]) == (79, "rank", "upstream")
+	assert one.counter("total_token", ai_model="rank") == 79
+	picture = {"data": [{"b64_json": "A" * (3 << 20)}], "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}}
+	one.model.answer(picture)
+	answer = post(gw, f"{one.base}/v1/images/generations", {"model": "paint", "prompt": "p"})
+	assert answer.json == picture and "total_token" not in one.log(answer), "too long to be read"
+	one.model.answer({**picture, "data": []})
+	assert one.log(post(gw, f"{one.base}/v1/images/generations", {"model": "paint", "prompt": "p"}))["total_token"] == 3
+	one.model.answer(b"\x00\x01", content_type="audio/mpeg")
+	answer = post(gw, f"{one.base}/v1/audio/speech", {"model": "speak", "input": "p"})
+	assert answer.body == b"\x00\x01" and "total_token" not in one.log(answer)
+
+
 def test_an_event_that_is_too_long(gw, one):
 	"""It passes on; what it cost is estimated."""
 	one.model.stream([Event({"id": "c", "choices": [{"index": 0, "delta": {"content": "a"}}]}),
@@ -544,6 +565,63 @@ def test_http2_is_the_same(gw, one):
 	seen.append(ai_log(gw, request_id))
 	assert [{name: value for name, value in log.items() if not name.endswith("_duration")} for log in seen] == 2 * [
 		{name: value for name, value in seen[0].items() if not name.endswith("_duration")}]
+
+
+# ---- together with the others (Part D: X-2, X-8) ----
+
+def test_all_seven_on_one_api(gw):
+	"""A stream goes through all of them, and the record says what each did."""
+	with ModelServer() as first, ModelServer() as second, GuardServer() as guard, Engine() as engine, RedisServer() as redis:
+		first.say("It is four.", usage=Usage(50, 7))
+		second.say("It is six.", usage=Usage(50, 7))
+		primary, backup = ai_service(gw, first), ai_service(gw, second)
+		for service in (primary, backup):
+			gw.attach("AiSecurityGuard", {"serviceAddress": guard.url, "checkRequest": True, "checkResponse": True,
+				"riskAlertLevel": "high"}, to=service)
+		gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "gpt-4", "fallbackModels": [
+			{"serviceId": backup.id, "model": "backup-model"}]}]}, to=primary)
+		api = llm_api(gw, primary)
+		gw.attach("AiStatistics", {}, to=api)
+		gw.attach("AiCache", {"cacheTTL": 600, "cacheMode": "exact", "redisConfig": redis.config}, to=api)
+		gw.attach("AiTokenRateLimit", {"rules": [{"limitType": "LimitByConsumer", "threshold": 100, "timeWindow": 600}],
+			"redisConfig": redis.config}, to=api)
+		gw.attach("AiNetworkSearch", search_config(engine), to=api)
+		gw.attach("AiToolSelection", {"tools": [{"name": "calculator", "description": "", "enabled": True},
+			{"name": "shell", "description": "", "enabled": False}]}, to=api)
+		tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("calculator", "shell")]
+		asked = stream(gw, api.base, "What is 2+2?", tools=tools)
+		assert asked.status == 200 and asked.text == "It is four." and asked.is_done
+		assert all(doc["choices"] for doc in asked.docs)
+		log = ai_log(gw, asked)
+		assert (log["input_token"], log["output_token"], log["total_token"]) == (50, 7, 57)
+		assert log["cache_status"] == "miss" and log["search_status"] == "ok" and log["search_results"] > 0 and log["search_rt"] >= 0
+		assert (log["tools_in"], log["tools_out"]) == (2, 1) and "fallback_from" not in log
+		assert log["safecheck_status"] == "response pass" and log["safecheck_request_rt"] >= 0 and log["safecheck_response_rt"] >= 0
+		assert log["question"] == "What is 2+2?", "the client's, not what the search made of it"
+		assert log["model"] == log["request_model"] == "gpt-4" and log["answer"] == "It is four."
+		assert metric(gw, FAMILY + "total_token", ai_route=api.name, ai_cluster=primary.name, ai_model="gpt-4") == 57
+		# The same again comes from the cache, costs nothing, and is asked of nobody.
+		calls = (first.hits, second.hits, len(engine.asked))
+		again = stream(gw, api.base, "What is 2+2?", tools=tools)
+		assert (again.header("X-Cache-Status"), again.text) == ("hit", "It is four.")
+		assert calls == (first.hits, second.hits, len(engine.asked))
+		log = ai_log(gw, again)
+		assert (log["cache_status"], log["total_token"], log["response_type"]) == ("hit", 0, "stream")
+		assert log["usage_source"] == "none" and log["question"] == "What is 2+2?"
+		# Another question, of a service that fails.
+		first.fail(503)
+		other = stream(gw, api.base, "And 3+3?", tools=tools)
+		assert other.text == "It is six."
+		log = ai_log(gw, other)
+		assert log["fallback_from"] == primary.id and log["request_model"] == "gpt-4" and log["model"] == "backup-model"
+		assert (log["cache_status"], log["total_token"]) == ("miss", 57)
+		assert metric(gw, FAMILY + "total_token", ai_route=api.name, ai_cluster=backup.name, ai_model="backup-model") == 57
+		# The next one is over the limit by now.
+		refused = chat(gw, api.base, "And 4+4?")
+		assert refused.status == 429
+		log = ai_log(gw, refused)
+		assert (log["token_ratelimit_status"], log["total_token"], log["response_type"]) == ("limited", 0, "normal")
+		assert metric(gw, FAMILY + "total_token", ai_route=api.name) == 114
 
 
 # ---- configurations that are refused ----
