@@ -41,6 +41,8 @@ static void end_line(struct transcript *t)
 	sbuf_add(&t->stream, str_of(t->line_end));
 }
 
+static void put_event(struct transcript *t, const char *type, const char *format, ...) PRINTF(3, 4);
+
 /* data: JSON without line breaks; sometimes in two lines, between a member and the next. */
 static void put_event(struct transcript *t, const char *type, const char *format, ...)
 {
