@@ -63,7 +63,7 @@ static void keep_words(char out[POSTGRES_ERROR_MAX], const char *text)
 static void request_free(struct postgres_request *r)
 {
 	for (unsigned i = 0; i < r->n_rows; i++)
-		PQclear(r->rows[i]);
+		pq.clear(r->rows[i]);
 	mem_wipe(r, r->size);
 	mem_free(r);
 }
@@ -121,9 +121,9 @@ struct str postgres_value(const struct postgres_query *q, unsigned row, unsigned
 	if (row >= postgres_rows(q))
 		return (struct str){ NULL, 0 };
 	of = q->request->rows[row];
-	if ((int)column >= PQnfields(of) || PQgetisnull(of, 0, (int)column))
+	if ((int)column >= pq.nfields(of) || pq.getisnull(of, 0, (int)column))
 		return (struct str){ NULL, 0 };
-	return (struct str){ PQgetvalue(of, 0, (int)column), (size_t)PQgetlength(of, 0, (int)column) };
+	return (struct str){ pq.getvalue(of, 0, (int)column), (size_t)pq.getlength(of, 0, (int)column) };
 }
 
 /* ---------- connections: their end ---------- */
@@ -152,7 +152,7 @@ void postgres_connection_free(struct postgres_connection *c)
 {
 	postgres_unwatch(c);
 	if (c->pg)
-		PQfinish(c->pg);
+		pq.finish(c->pg);
 	c->pg = NULL;
 	loop_free_later(c->loop, &c->garbage);
 }
@@ -219,7 +219,7 @@ uint64_t postgres_received(const struct postgres_connection *c)
 	struct tcp_info info = { 0 };
 	socklen_t size = sizeof info;
 
-	if (getsockopt(PQsocket(c->pg), IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+	if (getsockopt(pq.socket(c->pg), IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
 		return 0;
 	return info.tcpi_bytes_received;
 }
@@ -262,7 +262,7 @@ static void break_off(struct postgres_connection *c, enum postgres_failure failu
 	struct postgres_query *q = c->query;
 
 	if (failure == POSTGRES_CLOSED && q && !q->request->error[0])
-		keep_words(q->request->error, PQerrorMessage(c->pg));
+		keep_words(q->request->error, pq.errorMessage(c->pg));
 	postgres_connection_close(c);
 	if (q)
 		finish(q, failure);
@@ -281,11 +281,11 @@ static bool has_harmless_words(const char *sqlstate)
 
 static void take_error(struct postgres_request *r, const PGresult *result)
 {
-	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *state = pq.resultErrorField(result, PG_DIAG_SQLSTATE);
 
 	snprintf(r->sqlstate, sizeof r->sqlstate, "%s", state && strlen(state) == 5 ? state : "XX000");
 	keep_words(r->error, has_harmless_words(r->sqlstate) ?
-		   PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : "it does not accept a value");
+		   pq.resultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : "it does not accept a value");
 }
 
 /* False: the server says what it was not asked, and the connection is of no use any more. The result is taken. */
@@ -293,7 +293,7 @@ static bool take_result(struct postgres_connection *c, PGresult *result)
 {
 	struct postgres_request *r = c->query->request;
 
-	switch (PQresultStatus(result)) {
+	switch (pq.resultStatus(result)) {
 	case PGRES_SINGLE_TUPLE:
 		if (r->n_rows == POSTGRES_ROWS_MAX)
 			break;
@@ -303,17 +303,17 @@ static bool take_result(struct postgres_connection *c, PGresult *result)
 	case PGRES_COMMAND_OK:
 	case PGRES_EMPTY_QUERY:
 		r->is_complete = true;
-		PQclear(result);
+		pq.clear(result);
 		return true;
 	case PGRES_FATAL_ERROR:
 		if (!r->sqlstate[0])
 			take_error(r, result);
-		PQclear(result);
+		pq.clear(result);
 		return true;
 	default:
 		break;
 	}
-	PQclear(result);
+	pq.clear(result);
 	return false;
 }
 
@@ -323,11 +323,11 @@ static void query_over(struct postgres_connection *c)
 	enum postgres_failure failure = q->request->sqlstate[0] ? POSTGRES_REFUSED : POSTGRES_DONE;
 
 	/* A row that cannot be read is passed over by libpq. */
-	if (PQstatus(c->pg) != CONNECTION_OK || (failure == POSTGRES_DONE && !q->request->is_complete)) {
+	if (pq.status(c->pg) != CONNECTION_OK || (failure == POSTGRES_DONE && !q->request->is_complete)) {
 		break_off(c, POSTGRES_CLOSED);
 		return;
 	}
-	if (PQtransactionStatus(c->pg) == PQTRANS_IDLE)
+	if (pq.transactionStatus(c->pg) == PQTRANS_IDLE)
 		postgres_rest(c);
 	else
 		postgres_connection_close(c);
@@ -339,10 +339,10 @@ static bool take_results(struct postgres_connection *c, bool *is_over)
 {
 	*is_over = false;
 	for (int i = 0; i < READS; i++) {
-		if (!PQconsumeInput(c->pg) || !is_within(c, POSTGRES_RESULT_MAX))
+		if (!pq.consumeInput(c->pg) || !is_within(c, POSTGRES_RESULT_MAX))
 			return false;
-		while (!PQisBusy(c->pg)) {
-			PGresult *result = PQgetResult(c->pg);
+		while (!pq.isBusy(c->pg)) {
+			PGresult *result = pq.getResult(c->pg);
 
 			if (!result) {
 				*is_over = true;
@@ -359,14 +359,14 @@ static void drop_notifications(PGconn *pg)
 {
 	PGnotify *n;
 
-	while ((n = PQnotifies(pg)))
-		PQfreemem(n);
+	while ((n = pq.notifies(pg)))
+		pq.freemem(n);
 }
 
 /* Sends what is left, and waits for what is next. */
 static void go_on(struct postgres_connection *c)
 {
-	int left = PQflush(c->pg);
+	int left = pq.flush(c->pg);
 
 	if (left < 0)
 		break_off(c, POSTGRES_CLOSED);
@@ -385,8 +385,8 @@ static void start_query(struct postgres_connection *c, struct postgres_query *q)
 	c->query = q;
 	r->connection = c;
 	c->received = postgres_received(c);
-	if (!PQsendQueryParams(c->pg, r->sql, (int)r->n, NULL, r->values, NULL, NULL, 0) ||
-	    !PQsetSingleRowMode(c->pg)) {
+	if (!pq.sendQueryParams(c->pg, r->sql, (int)r->n, NULL, r->values, NULL, NULL, 0) ||
+	    !pq.setSingleRowMode(c->pg)) {
 		break_off(c, POSTGRES_CLOSED);
 		return;
 	}
@@ -409,11 +409,11 @@ static void serve_busy(struct postgres_connection *c)
 /* It says something unasked, or goodbye. */
 static void serve_idle(struct postgres_connection *c)
 {
-	if (!PQconsumeInput(c->pg) || PQstatus(c->pg) != CONNECTION_OK || !is_within(c, UNASKED_BYTES)) {
+	if (!pq.consumeInput(c->pg) || pq.status(c->pg) != CONNECTION_OK || !is_within(c, UNASKED_BYTES)) {
 		postgres_connection_close(c);
 		return;
 	}
-	PQisBusy(c->pg);                          /* reads what came */
+	pq.isBusy(c->pg);                          /* reads what came */
 	drop_notifications(c->pg);
 }
 

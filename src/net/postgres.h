@@ -65,6 +65,11 @@ struct postgres_query {
 	struct postgres_request *request;
 };
 
+/*
+ * Loads libpq, which reads files: before a loop needs it. Any thread; once is enough, and what failed is tried again.
+ * Without it every query fails with CONNECT and these words.
+ */
+bool postgres_load(char error[POSTGRES_ERROR_MAX]);
 /* Options are copied. */
 struct postgres *postgres_new(struct loop *loop, struct resolver *resolver, const struct postgres_options *o);
 void postgres_free(struct postgres *p);   /* what is under way is forgotten: no done */

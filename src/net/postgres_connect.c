@@ -40,10 +40,10 @@ static void begin(struct postgres_connection *c)
 		"sluice", "", "/dev/null/none", "any", NULL
 	};
 
-	c->pg = PQconnectStartParams(names, values, 0);
+	c->pg = pq.connectStartParams(names, values, 0);
 	if (c->pg)
-		PQsetNoticeReceiver(c->pg, ignore_notice, NULL);
-	c->polled = c->pg && PQstatus(c->pg) != CONNECTION_BAD ? PGRES_POLLING_WRITING : PGRES_POLLING_FAILED;
+		pq.setNoticeReceiver(c->pg, ignore_notice, NULL);
+	c->polled = c->pg && pq.status(c->pg) != CONNECTION_BAD ? PGRES_POLLING_WRITING : PGRES_POLLING_FAILED;
 }
 
 /* Whether there is ",i=" and more than ROUNDS_MAX in it. */
@@ -72,13 +72,13 @@ static bool has_excess(const char *p, size_t n)
 static bool is_excessive(struct postgres_connection *c)
 {
 	char text[POSTGRES_TAIL + LOOK];
-	void *ssl = PQgetssl(c->pg);
+	void *ssl = pq.getssl(c->pg);
 	ssize_t n;
 	size_t all;
 
 	memcpy(text, c->tail, c->n_tail);
 	n = ssl ? tls_peek_library(ssl, text + c->n_tail, LOOK) :
-	    recv(PQsocket(c->pg), text + c->n_tail, LOOK, MSG_PEEK | MSG_DONTWAIT);
+	    recv(pq.socket(c->pg), text + c->n_tail, LOOK, MSG_PEEK | MSG_DONTWAIT);
 	if (n <= 0)
 		return false;
 	all = c->n_tail + (size_t)n;
@@ -99,7 +99,7 @@ static void poll_once(struct offload_job *j)
 	}
 	/* Not where it connects: a look takes the error away that libpq asks for. */
 	c->is_excessive = c->polled == PGRES_POLLING_READING && is_excessive(c);
-	c->polled = c->is_excessive ? PGRES_POLLING_FAILED : PQconnectPoll(c->pg);
+	c->polled = c->is_excessive ? PGRES_POLLING_FAILED : pq.connectPoll(c->pg);
 }
 
 static void connected(struct postgres_connection *c)
@@ -108,7 +108,7 @@ static void connected(struct postgres_connection *c)
 
 	p->n_connecting--;
 	timer_disarm(&c->limit);
-	if (PQsetnonblocking(c->pg, 1) != 0) {
+	if (pq.setnonblocking(c->pg, 1) != 0) {
 		p->n_connecting++;
 		c->state = STARTING;
 		postgres_give_up(c, "it cannot be used without waiting");
@@ -140,12 +140,12 @@ static void polled(struct offload_job *j)
 			postgres_give_up(c, "it says too much before it is ready");
 			return;
 		}
-		c->watch.fd = PQsocket(c->pg);
+		c->watch.fd = pq.socket(c->pg);
 		postgres_watch_for(c, c->polled == PGRES_POLLING_READING ? EPOLLIN : EPOLLOUT);
 		return;
 	default:
 		postgres_give_up(c, c->is_excessive ? "it asks for more rounds of a hash than are computed" :
-			c->pg ? PQerrorMessage(c->pg) : "out of memory");
+			c->pg ? pq.errorMessage(c->pg) : "out of memory");
 	}
 }
 
@@ -234,6 +234,12 @@ void postgres_name_found(struct resolver_query *q)
 
 void postgres_look_up(struct postgres *p)
 {
+	char error[POSTGRES_ERROR_MAX];
+
+	if (!postgres_load(error)) {
+		postgres_connect_failed(p, error);
+		return;
+	}
 	p->is_looking = true;
 	if (resolver_lookup(p->resolver, str_of(p->host), &p->lookup))
 		postgres_name_found(&p->lookup);

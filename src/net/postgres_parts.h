@@ -8,6 +8,22 @@
 #include "net/postgres.h"
 #include "net/resolver.h"
 
+/*
+ * What is used of libpq, without its PQ. The library is loaded when PostgreSQL is first wanted: it brings twenty others
+ * along (Kerberos, LDAP, a second TLS), which nobody needs who has no vector store.
+ */
+#define POSTGRES_LIBRARY(F) \
+	F(clear) F(connectPoll) F(connectStartParams) F(consumeInput) F(errorMessage) F(finish) F(flush) \
+	F(freemem) F(getResult) F(getisnull) F(getlength) F(getssl) F(getvalue) F(isBusy) F(nfields) \
+	F(notifies) F(resultErrorField) F(resultStatus) F(sendQueryParams) F(setNoticeReceiver) \
+	F(setSingleRowMode) F(setnonblocking) F(socket) F(status) F(transactionStatus)
+struct postgres_library {
+#define POSTGRES_POINTER(name) __typeof__(PQ##name) *name;
+	POSTGRES_LIBRARY(POSTGRES_POINTER)
+#undef POSTGRES_POINTER
+};
+extern struct postgres_library pq;        /* once postgres_load() said so */
+
 #define POSTGRES_ROUNDS_DIGITS 32         /* ",i=" and digits, with zeros in front */
 #define POSTGRES_TAIL (POSTGRES_ROUNDS_DIGITS + 8)
 

@@ -6,6 +6,7 @@
 #include "core/list.h"
 #include "core/mem.h"
 #include "http/uri.h"
+#include "net/postgres.h"
 #include "policy/ai_cache_semantic.h"
 #include "policy/formats.h"
 #include "policy/reference.h"
@@ -288,10 +289,14 @@ static void bind_postgres(struct semantic *m, const struct vector_config *v)
 
 static void bind_vector(struct semantic *m, const struct vector_config *v)
 {
+	char unused[POSTGRES_ERROR_MAX];
+
 	m->vector_timeout_ms = v->timeout;
 	m->threshold = v->threshold;
 	m->is_dashvector = is_http(v->serviceHost);
 	if (!m->is_dashvector) {
+		/* Here it may take its time; what is wrong is said where it is used. */
+		postgres_load(unused);
 		bind_postgres(m, v);
 		return;
 	}
