@@ -52,6 +52,8 @@ struct chat {
 	enum ai_family family;            /* of our errors */
 	bool is_model_api, is_agent_api;
 	bool parse_error;                 /* the body is no JSON: kind is by path, body is NULL */
+	/* JSON that others may read, and we do not: a member twice, too deep, too many values; why. Absent: none. */
+	struct str refused;
 	bool is_stream;                   /* the client asked for events */
 	bool is_answer_stream;            /* the upstream's answer is events */
 	struct str raw;                   /* the client's body as it came */

@@ -64,7 +64,7 @@ static void read_body(struct chat *c)
 	struct message *req = &x->stream.req;
 	const struct header *sse = message_find_name(req, STR("x-dashscope-sse"));
 	const struct json *model;
-	struct problem why;
+	struct problem why = { 0 };
 
 	c->raw = exchange_request_body(x);
 	if (!c->raw.p)
@@ -73,6 +73,8 @@ static void read_body(struct chat *c)
 	if (c->body && c->body->type != JSON_OBJECT)
 		c->body = NULL;
 	c->parse_error = !c->body;
+	if (why.kind != PROBLEM_INVALID)
+		c->refused = arena_copy(&x->arena, str_of(why.text));
 	c->kind = ai_kind_detect(c->shape->below, c->body);
 	c->is_stream = ai_kind_streams(c->kind, c->body, sse && str_equal_nocase(sse->value, STR("enable")),
 				       asks_for_events(req));
@@ -283,6 +285,9 @@ enum verdict chat_classify(struct exchange *x, const struct step *s)
 	if (x->chat)
 		return next();
 	c = open_chat(x, s);
+	/* No limit, guard or table holds for what the model would read and we did not. */
+	if (c->refused.p && (c->kind != AI_NONE || c->is_model_api || c->is_agent_api))
+		return chat_reply_error(x, 400, "invalid_request_error", "ErrInvalidParameter", c->refused);
 	if (c->is_agent_api)
 		return choose_agent(x, c);
 	return c->is_model_api ? choose_model(x, c) : next();

@@ -302,6 +302,23 @@ def test_trap_bodies_that_others_read(gw, model):
 		assert sent(gw, model, base, body).raw == b'{"messages":[],"x":' + odd + b"}"
 
 
+@pytest.mark.parametrize("body", [b'{"messages":[],"tools":[],"tools":[{"function":{"name":"shell"}}]}',
+	b'{"messages":[],"x":{"a":1,"a":2},"tools":[{"function":{"name":"shell"}}]}',
+	b'{"messages":[],"x":' + b"[" * 70 + b"]" * 70 + b',"tools":[{"function":{"name":"shell"}}]}',
+	b'{"messages":[],"x":[0' + b",0" * 450_000 + b'],"tools":[{"function":{"name":"shell"}}]}'])
+def test_trap_bodies_that_can_be_read_in_two_ways(gw, model, body):
+	"""What a model's server may read and the gateway does not is refused: else no policy would hold for it."""
+	base = select(gw, model)
+	answer = post(gw, base + "/v1/chat/completions", body)
+	assert answer.status == 400
+	assert answer.json["error"]["type"] == "invalid_request_error"
+	assert model.requests == []
+	api = llm_api(gw, ai_service(gw, model))
+	gw.attach("AiToolSelection", CALCULATOR_ONLY, to=api)
+	assert post(gw, api.base + "/v1/chat/completions", body).status == 400
+	assert model.requests == []
+
+
 def test_trap_many_tools(gw, model):
 	names = [f"tool{i}" for i in range(512)]
 	base = select(gw, model, table(**{name: i % 2 == 0 for i, name in enumerate(names)}))
