@@ -1,7 +1,7 @@
 /* cache_entry.c -- kept answers as JSON, and back. */
 #include "policy/cache_entry.h"
 
-enum { VERSION = 1 };
+enum { VERSION = 1, VALUES_MAX = 64 };
 
 static void add_text(struct sbuf *out, const char *before, struct str text)
 {
@@ -55,7 +55,7 @@ bool cache_entry_read(struct cache_entry *e, struct arena *a, enum ai_kind kind,
 
 	if (value.n > CACHE_ENTRY_MAX)
 		return false;
-	doc = json_parse(a, value, &unused);
+	doc = json_parse_spans(a, value, VALUES_MAX, &unused);
 	if (!doc || doc->type != JSON_OBJECT || !has_int(doc, "v", VERSION, VERSION) ||
 	    !has_int(doc, "created", 0, INT64_C(1) << 40) || !str_equal(json_text(doc, "class"), ai_kind_name(kind)))
 		return false;
@@ -65,6 +65,6 @@ bool cache_entry_read(struct cache_entry *e, struct arena *a, enum ai_kind kind,
 	if (kind != AI_EMBEDDINGS)
 		return e->model.n > 0 && !is_blank(e->text) && str_equal(json_text(doc, "finish"), STR("stop"));
 	e->body = json_text(doc, "body");
-	doc = json_parse(a, e->body, &unused);
+	doc = json_parse_spans(a, e->body, CACHE_ENTRY_MAX, &unused);
 	return doc && doc->type == JSON_OBJECT;
 }

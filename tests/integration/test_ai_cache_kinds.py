@@ -125,6 +125,18 @@ def test_generation(gw, redis):
 		assert status_of(events) == "hit" and events.text == TEXT and events.docs[-1]["output"]["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("incremental", [True, False])
+def test_a_stream_of_generation_is_kept(gw, redis, incremental):
+	with cached(gw, redis, provider="dashscope", protocol=DASHSCOPE) as one:
+		one.model.say(TEXT)
+		body = {"model": "qwen-max", "input": {"messages": [{"role": "user", "content": "Say"}]},
+			"parameters": {"result_format": "message", "incremental_output": incremental}}
+		events = stream_of(gw, f"{one.base}/api/v1/services/aigc/text-generation/generation", body, {"X-DashScope-SSE": "enable"})
+		assert status_of(events) == "miss"
+		again = generation(gw, one.base, "Say")
+		assert status_of(again) == "hit" and again.json["output"]["choices"][0]["message"]["content"] == TEXT
+
+
 def test_embeddings(gw, redis):
 	with cached(gw, redis) as one:
 		first, again = check_twice(one, lambda: embeddings(gw, one.base, ["a text", "b"]))

@@ -14,7 +14,7 @@ from guard_server import GuardServer
 from gw import Gateway, numbers
 from model_server import Events, ModelServer, Usage
 from policy_kit import cors, phase, rate
-from redis_kit import RedisServer, Scripted
+from redis_kit import RedisCluster, RedisServer, Scripted
 from wire import wait_until
 
 
@@ -314,6 +314,19 @@ def test_redis_that_does_not_answer_costs_its_timeout_once(gw):
 		finally:
 			redis.freeze(False)
 		wait_until(lambda: status_of(one.chat("Ho")) == "hit", 20, "a hit")
+
+
+def test_a_cluster(gw):
+	"""Keys lie on three nodes; the policy names one of them."""
+	with RedisCluster() as cluster, cached(gw, cluster.nodes[0].config) as one:
+		for expected in ("miss", "hit"):
+			assert {status_of(one.chat(f"Question {i}")) for i in range(8)} == {expected}
+
+		def spread():
+			return [len(node.keys("sluice:aic:*")) for node in cluster.nodes]
+		wait_until(lambda: sum(spread()) == 8, 10, "eight entries")
+		assert sum(n > 0 for n in spread()) >= 2
+		assert one.model.hits == 8
 
 
 @pytest.mark.parametrize("value", ["", "null", "[]", "{}", "{\"v\":1}", "not json", "{\"v\":1,\"class\":\"openai.chat\",\"created\":1}",
