@@ -1,8 +1,10 @@
 """AI policies around a conversion: what they read, change and refuse is what the client speaks, whatever the model does."""
 import json
 
+import model_shapes
 import pytest
-from ai_kit import ANTHROPIC, OPENAI, ModelServer, Usage, ai_log, ai_service, anthropic, chat, llm_api, messages, post, stream, stream_of
+from ai_kit import (ANTHROPIC, OPENAI, ModelServer, Said, Stream, Usage, ai_log, ai_service, anthropic, chat, llm_api, messages, open_chat,
+	post, stream, stream_of)
 from cache_kit import cache_config, status_of
 from guard_kit import HIGH, SORRY, check_denied, check_stream_end, guard_config
 from guard_server import GuardServer
@@ -131,6 +133,25 @@ def test_however_the_model_sends(gw, model, client, how):
 		for part in choice["delta"].get("tool_calls", [])) + "".join(doc["delta"].get("partial_json", "") for doc in read.docs
 		if doc.get("type") == "content_block_delta")
 	assert json.loads(arguments) == {"a": 1}
+
+
+@clients
+def test_a_client_that_leaves(gw, model, client):
+	"""The model's connection is closed, and the gateway has nothing left of the stream."""
+	one = Converted(gw, model, client)
+	gw.attach("AiStatistics", {}, to=one.api)
+	live = model.live()
+	if one.is_anthropic:
+		read = Stream(gw, f"{one.api.base}/v1/messages", {"model": "m", "max_tokens": 9, "stream": True, "messages": messages("Hello")})
+	else:
+		read = open_chat(gw, one.api.base, "Hello")
+	live.head()
+	for event in model_shapes.events(model.last.kind, Said("one two three four"), "m")[:4]:
+		live.event(event)
+	assert read.next()
+	read.close()
+	assert live.closed.wait(20)
+	assert ai_log(gw, read)["llm_aborted"] is True
 
 
 def test_large_requests(gw, model):

@@ -205,12 +205,18 @@ static void test_tool_choice(void **state)
 
 static void test_broken_arguments_are_kept_as_text(void **state)
 {
+	static const char *const broken[] = { "{oops", "[1]", "7", "{} {}" };
+	char body[400], wanted[300];
+
 	(void)state;
-	assert_part(to_messages(), "{'messages':[{'role':'assistant','tool_calls':[{'id':'a',"
-		"'type':'function','function':"
-		"{'name':'f','arguments':'{oops'}}]},{'role':'tool','tool_call_id':'a','content':'x'}]}",
-		"{'messages':[{'role':'assistant','content':[{'type':'tool_use','id':'a','name':'f','input':"
-		"{'INVALID_JSON':'{oops'}}]},{'role':'user'}]}");
+	for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+		snprintf(body, sizeof body, "{'messages':[{'role':'assistant','tool_calls':[{'id':'a','type':'function',"
+		         "'function':{'name':'f','arguments':'%s'}}]},{'role':'tool','tool_call_id':'a','content':'x'}]}",
+		         broken[i]);
+		snprintf(wanted, sizeof wanted, "{'messages':[{'role':'assistant','content':[{'type':'tool_use','id':'a',"
+		         "'name':'f','input':{'INVALID_JSON':'%s'}}]},{'role':'user'}]}", broken[i]);
+		assert_part(to_messages(), body, wanted);
+	}
 }
 
 static void test_format(void **state)
