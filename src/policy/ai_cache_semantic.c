@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include "core/clock.h"
 #include "core/crypto.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "policy/vector_store.h"
 #include "proxy/exchange.h"
@@ -18,10 +19,16 @@
 #include "proxy/worker.h"
 
 #define KEEPS_MAX 128                     /* of a worker at a time */
+#define KEEPS_BYTES (32 << 20)            /* of their texts */
 #define PENDING_MAX 1024                  /* of the process */
 #define CLOSE_ENOUGH 1e-6                 /* what is lost where vectors are kept as float */
 
 /* ---------- health ---------- */
+
+static const char *part_name(enum cache_part part)
+{
+	return part == CACHE_PART_REDIS ? "redis" : part == CACHE_PART_EMBEDDING ? "embedding" : "vector";
+}
 
 void cache_part_up(struct cache_health *h, enum cache_part part)
 {
@@ -30,13 +37,18 @@ void cache_part_up(struct cache_health *h, enum cache_part part)
 	if (!(atomic_load_explicit(&h->down, memory_order_relaxed) & part))
 		return;
 	before = atomic_fetch_and_explicit(&h->down, ~(unsigned)part, memory_order_relaxed);
+	if (before & part)
+		log_info("cache.recovered", F_STR("part", str_of(part_name(part))));
 	if ((before & ~(unsigned)part) == 0)
 		dependency_up(&h->shown);
 }
 
 void cache_part_down(struct cache_health *h, enum cache_part part, const char *reason, struct str error)
 {
-	atomic_fetch_or_explicit(&h->down, part, memory_order_relaxed);
+	unsigned before = atomic_fetch_or_explicit(&h->down, part, memory_order_relaxed);
+
+	if (!(before & part))
+		log_warn("cache.unavailable", F_STR("part", str_of(part_name(part))), F_STR("why", error));
 	dependency_down(&h->shown, reason, error);
 }
 
@@ -271,6 +283,7 @@ static _Thread_local struct {
 	struct worker *worker;            /* NULL: there are none */
 	struct list all;                  /* struct keep */
 	unsigned n;
+	size_t bytes;
 	struct worker_end end;
 } keeps;
 
@@ -280,6 +293,7 @@ static void keep_end(struct keep *k)
 	pending_remove(&k->pending);
 	list_remove(&k->node);
 	keeps.n--;
+	keeps.bytes -= k->row.text.n + k->row.value.n;
 	k->view->exchanges--;
 	snapshot_unpin(k->view, worker_view(k->worker), worker_mailbox(k->worker));
 	arena_free(&k->arena);
@@ -367,11 +381,13 @@ void semantic_keep(struct exchange *x, const struct semantic *m, struct cache_he
 
 	if (row->text.n == 0 || row->text.n > SEMANTIC_TEXT_MAX || row->value.n > SEMANTIC_VALUE_MAX)
 		return;
-	if (row->ttl_s <= 0 || (keeps.worker && keeps.n >= KEEPS_MAX) || is_resting(&m->rest->vector_ms) ||
-	    (!has_vector && is_resting(&m->rest->embedding_ms)))
+	if (row->ttl_s <= 0 || keeps.n >= KEEPS_MAX || keeps.bytes + row->value.n > KEEPS_BYTES)
+		return;
+	if (is_resting(&m->rest->vector_ms) || (!has_vector && is_resting(&m->rest->embedding_ms)))
 		return;
 	k = keep_new(x, m, health);
 	k->partition = arena_copy(&k->arena, row->partition);
+	keeps.bytes += row->text.n + row->value.n;
 	k->row = (struct vector_row){ .id = hex_of(&k->arena, row->id), .text = arena_copy(&k->arena, row->text),
 		.value = arena_copy(&k->arena, row->value), .ttl_s = row->ttl_s };
 	if (has_vector) {

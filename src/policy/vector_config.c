@@ -270,8 +270,11 @@ static void bind_postgres(struct semantic *m, const struct vector_config *v)
 	if (str_starts(rest, STR("postgres")) && (at = str_find(rest, ':')) + 2 < rest.n && rest.p[at + 1] == '/')
 		rest = (struct str){ rest.p + at + 3, rest.n - at - 3 };
 	at = str_find(rest, '/');
-	if (uri_split_authority((struct str){ rest.p, at }, &host, &m->port))
-		m->host = arena_copy(a, host);
+	if (!uri_split_authority((struct str){ rest.p, at }, &host, &m->port))
+		host = (struct str){ rest.p, at };
+	if (host.n > 2 && host.p[0] == '[')
+		host = (struct str){ host.p + 1, host.n - 2 };
+	m->host = arena_copy(a, host);
 	if (at + 1 < rest.n)
 		m->database = arena_copy(a, (struct str){ rest.p + at + 1, rest.n - at - 1 });
 	if (!m->port)

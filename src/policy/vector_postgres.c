@@ -465,10 +465,10 @@ void postgres_upsert_row(struct vector_job *j, const struct vector_row *row)
 	struct work *w = work_new(j, row->vector);
 
 	w->is_upsert = true;
-	w->params[0] = arena_copy(j->arena, row->partition);
-	w->params[1] = arena_copy(j->arena, row->id);
-	w->params[2] = arena_copy(j->arena, row->text);
-	w->params[3] = arena_copy(j->arena, row->value);
+	w->params[0] = row->partition;
+	w->params[1] = row->id;
+	w->params[2] = row->text;
+	w->params[3] = row->value;
 	w->params[5] = arena_printf(j->arena, "%lld", (long long)row->ttl_s);
 	start(w);
 }

@@ -86,6 +86,7 @@ struct vector_job {
 void embedding_start(struct vector_job *j, struct str text);
 /* The nearest row of the partition to `v` that has not expired. */
 void vector_query(struct vector_job *j, struct str partition, struct vector v);
+/* The row's texts live until the job is over. */
 void vector_upsert(struct vector_job *j, const struct vector_row *row);
 void vector_job_end(struct vector_job *j);
 

@@ -91,7 +91,7 @@ class Postgres(Server):
 		subprocess.run([*as_nobody_special(), f"{programs()}/initdb", "-D", data, "-U", self.user, "-A", method, "--pwfile", secret,
 			"-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"], check=True, capture_output=True, cwd="/")
 		with open(f"{data}/postgresql.conf", "a", encoding="utf-8") as file:
-			file.write(f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\nfsync = off\n"
+			file.write(f"listen_addresses = '127.0.0.1,::1'\nport = {self.port}\nunix_socket_directories = ''\nfsync = off\n"
 				f"password_encryption = '{encryption}'\nmax_connections = 50\nshared_buffers = '16MB'\n")
 		if tls:
 			self.add_certificate(data)

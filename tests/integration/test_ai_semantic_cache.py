@@ -294,10 +294,19 @@ def test_a_table_of_another_kind_is_left_alone(cache):
 	assert cache.store.run("SELECT * FROM people LIMIT 1") == [["Ann"]]
 
 
+def has_ipv6():
+	try:
+		with socket.create_server(("::1", 0), family=socket.AF_INET6):
+			return True
+	except OSError:
+		return False
+
+
 @pytest.mark.parametrize("options", [{"method": "md5"}, {"tls": True}, {"method": "password"}], ids=["md5", "tls", "password"])
 def test_servers_of_other_manners(cache, options):
 	with Postgres(**options) as server:
-		api = cache.api(host=f"postgres://127.0.0.1:{server.port}/cache", key=server.key)
+		host = "[::1]" if has_ipv6() else "127.0.0.1"
+		api = cache.api(host=f"postgres://{host}:{server.port}/cache", key=server.key)
 		cache.ask(api, FIRST, "miss")
 		cache.ask(api, SIMILAR)
 		wait_until(lambda: server.run("SELECT to_regclass('ai_cache') IS NOT NULL") == [["t"]] and
@@ -405,6 +414,7 @@ def test_a_store_that_is_stopped_is_a_miss_and_comes_back(cache):
 		cache.ask(api, SIMILAR, "miss")
 		wait_until(lambda: cache.phase(api)["phase"] == "Degraded", PATIENCE_S, "Degraded")
 		assert "vector store" in cache.phase(api)["reason"]
+		wait_until(lambda: any(event["part"] == "vector" for event in cache.gw.events("cache.unavailable")), PATIENCE_S, "the log")
 		server.start()
 		server.wait()
 		until_active(cache, api)
