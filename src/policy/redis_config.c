@@ -55,7 +55,9 @@ struct str redis_config_host(const struct redis_config *r)
 	struct str host = r->serviceHost;
 	uint16_t port;
 
-	return split_host(r->serviceHost, &host, &port) ? host : r->serviceHost;
+	if (!split_host(r->serviceHost, &host, &port))
+		return r->serviceHost;
+	return host.n > 2 && host.p[0] == '[' ? (struct str){ host.p + 1, host.n - 2 } : host;
 }
 
 bool redis_config_is_tls(const struct redis_config *r)
