@@ -4,7 +4,6 @@
 #include "core/crypto.h"
 #include "core/json.h"
 #include "core/mem.h"
-#include "proxy/exchange.h"
 
 #define ANSWER_BYTES_MAX 262144           /* of the service; more is no answer */
 #define REQUEST_FROM "sluice"

@@ -9,7 +9,6 @@
 #include "core/budget.h"
 #include "core/clock.h"
 #include "policy/guard_parts.h"
-#include "proxy/exchange.h"
 #include "proxy/worker.h"
 
 #define NODES_MAX 50000                   /* values of an event's JSON */
