@@ -210,11 +210,11 @@ static void test_broken_arguments_are_kept_as_text(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
-		snprintf(body, sizeof body, "{'messages':[{'role':'assistant','tool_calls':[{'id':'a','type':'function',"
-		         "'function':{'name':'f','arguments':'%s'}}]},{'role':'tool','tool_call_id':'a','content':'x'}]}",
-		         broken[i]);
-		snprintf(wanted, sizeof wanted, "{'messages':[{'role':'assistant','content':[{'type':'tool_use','id':'a',"
-		         "'name':'f','input':{'INVALID_JSON':'%s'}}]},{'role':'user'}]}", broken[i]);
+		snprintf(body, sizeof body, "{'messages':[{'role':'assistant','tool_calls':[{'id':'a','type':"
+		         "'function','function':{'name':'f','arguments':'%s'}}]},"
+		         "{'role':'tool','tool_call_id':'a','content':'x'}]}", broken[i]);
+		snprintf(wanted, sizeof wanted, "{'messages':[{'role':'assistant','content':[{'type':'tool_use',"
+		         "'id':'a','name':'f','input':{'INVALID_JSON':'%s'}}]},{'role':'user'}]}", broken[i]);
 		assert_part(to_messages(), body, wanted);
 	}
 }
