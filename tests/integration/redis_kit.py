@@ -149,14 +149,14 @@ class RedisServer:
 
 
 class RedisCluster:
-	"""Three masters."""
+	"""Three masters. `options`: of each."""
 
-	def __init__(self):
-		self.nodes = []
+	def __init__(self, **options):
+		self.nodes, self.options = [], options
 
 	def __enter__(self):
-		# Each also listens 10,000 higher, for the others.
-		self.nodes = [RedisServer(cluster_enabled="yes", cluster_node_timeout=2000, cluster_port=free_port()) for _ in range(3)]
+		self.nodes = [RedisServer(cluster_enabled="yes", cluster_node_timeout=2000, cluster_port=free_port(), **self.options)
+			for _ in range(3)]
 		addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
 		for node in self.nodes[1:]:
 			port, bus = self.nodes[0].port, self.nodes[0].lines[2].split()[1]
@@ -176,7 +176,7 @@ class RedisCluster:
 		return "cluster_state:ok" in info and "cluster_known_nodes:3" in info
 
 	def keys(self):
-		return sorted(key for node in self.nodes for key in node.keys())
+		return sorted(key for node in self.nodes if node.process for key in node.keys())
 
 	def get(self, key):
 		for node in self.nodes:

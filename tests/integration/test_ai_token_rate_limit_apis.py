@@ -2,7 +2,8 @@
 import json
 
 import pytest
-from ai_kit import ModelServer, Usage, agent_api, agent_service, ai_service, at_once, chat, llm_api, open_chat, post, stream
+from ai_kit import (ModelServer, Usage, agent_api, agent_service, ai_log, ai_service, at_once, chat, llm_api, open_chat, post,
+	stream)
 from consumer_kit import allow, bearer, consumer, key, keys
 from h2wire import H2, head
 from policy_kit import cors, phase, rate
@@ -153,3 +154,32 @@ def test_many_rules_and_many_at_once(gw, model, redis):
 	answers = at_once(*[lambda: chat(gw, api.base, "Hi") for _ in range(20)])
 	assert {answer.status for answer in answers} == {200}
 	wait_until(lambda: used(redis, attachment) == 64 * 40, 20, "all charges")
+
+
+def test_every_token_counts_once_whatever_becomes_of_requests(gw, model, redis):
+	"""Whole answers, streams, streams that clients leave, errors; many at once. What the records say is what Redis has."""
+	api = llm_api(gw, ai_service(gw, model))
+	gw.attach("AiStatistics", {"aiStatisticsConfig": {"logRequestContent": False, "logResponseContent": False}}, to=api)
+	attachment = limit(gw, api, redis, rule(threshold=10**9))
+	asked = []
+
+	def whole(text):
+		asked.append(chat(gw, api.base, text).request_id)
+
+	def events(text):
+		asked.append(stream(gw, api.base, text).request_id)
+
+	def leave(text):
+		with open_chat(gw, api.base, text) as answer:
+			asked.append(answer.request_id)
+			answer.next()
+
+	def many(seed):
+		for i in range(12):
+			(whole, events, leave)[(seed + i) % 3](f"{'word ' * (i + seed)}?")
+	model.manner(event_delay=0.002)
+	at_once(*[lambda seed=seed: many(seed) for seed in range(6)])
+	logs = [ai_log(gw, request_id) for request_id in asked]
+	assert len(logs) == 72 and all("total_token" in log for log in logs)
+	total = sum(log["total_token"] for log in logs)
+	wait_until(lambda: used(redis, attachment) == total, 20, f"{total} tokens in Redis")

@@ -133,6 +133,24 @@ def test_a_cluster_moves_a_slot(gw, model):
 		wait_until(lambda: target("GET", key) == "240", 10, "the charges")
 
 
+def test_a_cluster_goes_on_without_the_node_that_is_configured(gw, model):
+	with RedisCluster(cluster_require_full_coverage="no") as cluster:
+		seed = cluster.nodes[0]
+		routes = []
+		while sum(any(route.id in key for key in node.keys()) for route in routes for node in cluster.nodes[1:]) < 2:
+			routes.append(limited(gw, model, seed.config, threshold=10000))
+			assert spend(gw, routes[-1], 1) == [200]
+			wait_until(lambda: any(routes[-1].id in key for key in cluster.keys()), 10, "its counter")
+		elsewhere = next(route for route in routes if not any(route.id in key for key in seed.keys()))
+		seed.stop()
+
+		def is_asked():
+			degraded = metric(gw, "token_ratelimit_degraded")
+			assert spend(gw, elsewhere, 1) == [200]
+			return metric(gw, "token_ratelimit_degraded") == degraded
+		wait_until(is_asked, 20, "a request that a node was asked for")
+
+
 def test_a_restart_in_the_middle(gw, model):
 	with RedisServer() as redis:
 		route = limited(gw, model, redis.config, threshold=10000)
