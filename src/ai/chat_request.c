@@ -183,6 +183,20 @@ static struct str list_models(struct exchange *x)
 	return text;
 }
 
+/*
+ * A model API reads what it lets pass: neither another method nor another type of body is a way around its limits and
+ * guards, for upstreams may not look at either.
+ */
+static enum verdict refuse_form(struct exchange *x)
+{
+	if (x->stream.req.method == METHOD_POST)
+		return chat_reply_error(x, 415, "unsupported_media_type", "ErrUnsupportedMediaType",
+			STR("The body has to be JSON; Content-Type has to be application/json"));
+	chat_reply_error(x, 405, "method_not_allowed", "ErrMethodNotAllowed", STR("Only POST is possible here"));
+	message_add(&x->res, STR("Allow"), STR("POST"));
+	return REPLY;
+}
+
 static enum verdict choose_model(struct exchange *x, struct chat *c)
 {
 	const struct chat_entry *entry;
@@ -198,6 +212,8 @@ static enum verdict choose_model(struct exchange *x, struct chat *c)
 		exchange_choose_target(x, x->route->ai->entries[0].target);
 		return next();
 	}
+	if (!has_json(x))
+		return refuse_form(x);
 	entry = chat_choose(x->route->ai, c->body ? c->model : (struct str){ NULL, 0 }, exchange_random(x));
 	if (!entry && c->parse_error)
 		return chat_reply_error(x, 400, "invalid_request_error", "ErrInvalidParameter",

@@ -385,3 +385,21 @@ def test_errors_of_other_requests_of_such_a_route_are_the_usual_ones(gw, model):
 	gw.attach("Authentication", {"authenticationType": "key-auth"}, to=route)
 	assert set(gw.get(f"{base}/page").json) == {"errorCode", "errorMessage", "requestId"}
 	assert error_of(chat(gw, base, "Hello"))["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("fields", [{"Content-Type": "text/plain"}, {"Content-Type": "application/jsonp"}, {"Content-Type": ""}])
+def test_a_model_api_takes_json_alone(gw, model, fields):
+	"""Upstreams may not look at the type, and no limit or guard would have seen the body."""
+	api = llm_api(gw, ai_service(gw, model))
+	answer = post(gw, f"{api.base}/v1/chat/completions", chat_body("Hello"), fields)
+	assert answer.status == 415
+	assert error_of(answer)["type"] == "invalid_request_error"
+	assert model.hits == 0
+
+
+@pytest.mark.parametrize("method,path", [("PUT", "/v1/chat/completions"), ("DELETE", "/v1/models"), ("GET", "/v1/responses")])
+def test_a_model_api_takes_post_alone(gw, model, method, path):
+	api = llm_api(gw, ai_service(gw, model))
+	answer = gw.request(method, api.base + path)
+	assert (answer.status, answer.header("Allow")) == (405, "POST")
+	assert model.hits == 0
