@@ -96,6 +96,7 @@ struct chat {
 	bool prompt_is_read;
 	uint8_t level;                    /* whose step reads the answer: enum level */
 	struct chat_stream *reading;
+	struct chat_peek *peeking;
 	struct chat_shape *shape;
 	const struct chat_candidate *candidates;
 	unsigned n_candidates;

@@ -12,7 +12,6 @@
 #include "core/clock.h"
 
 #define OTHER_ANSWER_MAX (1u << 20)       /* of an answer that no kind describes */
-#define PEEK_MAX 65536                    /* of a stream, until there is content or an error */
 
 static bool is_success(const struct chat *c)
 {
@@ -271,56 +270,10 @@ enum verdict chat_read_piece(struct exchange *x, const struct step *s)
 	return next();
 }
 
-/* ---------- whether another service is asked instead ---------- */
-
-enum sight { SIGHT_MORE, SIGHT_GOOD, SIGHT_BAD };
-
-/* What the beginning of a stream shows: content, an error, or neither yet. An empty stream is bad. */
-static enum sight look_at(struct chat *c, struct str bytes, bool is_whole)
+enum verdict chat_begin_stream(struct exchange *x)
 {
-	struct answer seen = { .kind = c->answer.kind };
-	struct sse sse = { 0 };
-	struct arena scratch = { 0 };
-	struct sse_event e;
-	struct problem why;
-	enum sight sight = SIGHT_MORE;
-
-	sse_give(&sse, bytes);
-	while (sight == SIGHT_MORE && (sse_next(&sse, &e) == SSE_EVENT || (is_whole && sse_end(&sse, &e)))) {
-		const struct json *doc = e.data.n > 0 && e.data.p[0] == '{' ? json_parse(&scratch, e.data, &why) : NULL;
-		unsigned holds = answer_take_event(&seen, &e, doc);
-
-		if (holds & ANSWER_HOLDS_ERROR)
-			sight = SIGHT_BAD;
-		else if (holds & ANSWER_HOLDS_CONTENT)
-			sight = SIGHT_GOOD;
-		else if (holds & ANSWER_HOLDS_END)
-			sight = seen.is_complete && seen.usage.has ? SIGHT_GOOD : SIGHT_BAD;
-	}
-	if (sight == SIGHT_BAD && usage_is_known(&seen.usage))
-		c->wasted += usage_total(&seen.usage, seen.kind);
-	if (sight == SIGHT_MORE && is_whole)
-		sight = SIGHT_BAD;
-	sse_free(&sse);
-	arena_free(&scratch);
-	answer_free(&seen);
-	return sight;
-}
-
-static enum verdict peek(struct exchange *x, const struct step *s)
-{
-	struct chat *c = x->chat;
-	bool is_whole;
-	struct str bytes = exchange_response_body(x, &is_whole);
-	enum sight sight = look_at(c, bytes, is_whole);
-
-	(void)s;
-	if (sight == SIGHT_MORE && bytes.n < PEEK_MAX && !is_whole)
-		return await_response_body(x, bytes.n + 1, peek);
-	if (sight == SIGHT_BAD && exchange_may_refuse(x))
-		return refuse_answer(x);
-	chat_tell_head(c);
-	open_stream(c);
+	chat_tell_head(x->chat);
+	open_stream(x->chat);
 	return next();
 }
 
@@ -349,11 +302,9 @@ enum verdict chat_read_answer(struct exchange *x, const struct step *s)
 	begin_answer(c);
 	type = message_value(&x->res, HEADER_CONTENT_TYPE);
 	if (is_success(c) && is_events(type)) {
-		if (c->kind != AI_NONE && !coding_of(x).n && exchange_may_refuse(x))
-			return await_response_body(x, 1, peek);
-		chat_tell_head(c);
-		open_stream(c);
-		return next();
+		if (c->kind != AI_NONE && exchange_may_refuse(x))
+			return chat_peek(x, coding_of(x));
+		return chat_begin_stream(x);
 	}
 	if ((c->kind != AI_NONE && is_json_like(type)) || c->shape->converts)
 		return await_response_body(x, CHAT_ANSWER_MAX, take_answer);

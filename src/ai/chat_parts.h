@@ -50,6 +50,10 @@ void chat_address(struct chat *c, const struct chat_service *to);
 /* chat_answer.c */
 enum verdict chat_read_answer(struct exchange *x, const struct step *s);
 enum verdict chat_read_piece(struct exchange *x, const struct step *s);
+/* The head of a stream goes to the client. */
+enum verdict chat_begin_stream(struct exchange *x);
+/* chat_peek.c: that waits until the stream has content; without any, another service is turned to. */
+enum verdict chat_peek(struct exchange *x, struct str encoding);
 /* chat.c: the client gets this head; the watchers are told. Once; later calls do nothing. */
 void chat_tell_head(struct chat *c);
 /* chat.c: usage is final; the watchers are called. Once; later calls do nothing. */

@@ -1,11 +1,13 @@
 """AiFallback on live traffic: what makes it act, what the next service gets, what the client sees, and when it must not act."""
 import json
+import threading
 
 import pytest
-from ai_kit import (ANTHROPIC, OPENAI, ModelServer, Usage, ai_route, ai_service, anthropic, chat, embeddings, llm_api, metric,
+from ai_kit import (ANTHROPIC, OPENAI, ModelServer, Usage, agent_api, agent_service, ai_route, ai_service, anthropic, at_once, chat, embeddings, llm_api, metric,
 	open_chat, post, record_of, responses, stream, wait_metric)
 from gw import free_port, wait_millis
 from model_server import Events, Event, Nothing, Whole
+from model_shapes import BAD_BODIES, BAD_EVENTS
 from policy_kit import breaker, is_enforced, outcomes, phase, rate, refuse_attach
 from wire import wait_until
 
@@ -523,3 +525,175 @@ def test_a_change_acts_on_the_next_request(gw, site):
 	assert site.chat().status == 503
 	gw.delete(site.attachment)
 	assert site.chat().status == 503
+
+
+# ---- models that misbehave ----
+
+@pytest.mark.parametrize("name", BAD_EVENTS)
+def test_any_stream_is_the_models_or_the_candidates(site, name):
+	"""Whatever the first service sends: the client gets all of it, or all of the candidate's answer, and nothing of both."""
+	site.first.stream([BAD_EVENTS[name]])
+	found = site.stream()
+	if found.header("X-Sluice-Fallback-From"):
+		assert found.text == "From candidate 1." and found.is_done
+	else:
+		assert found.raw == BAD_EVENTS[name]
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_any_body_is_the_models_or_the_candidates(site, name):
+	site.first.answer(BAD_BODIES[name])
+	found = site.chat()
+	assert found.status == 200
+	if found.header("X-Sluice-Fallback-From"):
+		assert text_of(found) == "From candidate 1."
+	else:
+		assert found.body == BAD_BODIES[name]
+
+
+@pytest.mark.parametrize("manner", [{"segment": 1}, {"eol": "\r\n"}, {"eol": "\r"}, {"comments": True}, {"coding": "gzip"}, {"coding": "br"},
+	{"framing": "close"}, {"framing": "length"}, {"first_delay": 0.1}, {"head_delay": 0.1}, {"final_blank": False}], ids=str)
+def test_an_error_first_in_any_manner(site, manner):
+	site.first.manner(error_first=True, **manner)
+	found = site.stream()
+	assert found.text == "From candidate 1." and site.fell(found) and b"error" not in found.raw
+
+
+@pytest.mark.parametrize("kind", ["ping", "start", "block"])
+def test_an_error_after_events_without_content(gw, kind):
+	"""Anthropic's stream has several events before the first word; the tokens of its prompt are wasted."""
+	with ModelServer("one two", usage=Usage(40, 9)) as first, ModelServer("From the second.") as second:
+		primary, backup = ai_service(gw, first, "anthropic"), ai_service(gw, second, "anthropic")
+		gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "*", "fallbackModels": [{"serviceId": backup.id, "model": "m"}]}]}, primary)
+		base = llm_api(gw, primary, protocols=[ANTHROPIC]).base
+		before = metric(gw, "ai_wasted_tokens_total")
+		first.manner(error_after={"start": 1, "block": 2, "ping": 3}[kind])
+		answer = anthropic(gw, base, "hi", stream=True)
+		assert b"From" in answer.body and b"overloaded" not in answer.body and answer.header("X-Sluice-Fallback-Index") == "1"
+		wait_until(lambda: metric(gw, "ai_wasted_tokens_total") > before, what="wasted tokens")
+		first.manner(error_after=4)    # the first word
+		answer = anthropic(gw, base, "hi", stream=True)
+		assert b"overloaded" in answer.body and answer.header("X-Sluice-Fallback-Index") is None
+
+
+def test_a_flood_before_the_first_word_is_bounded(gw, site):
+	"""What is held back of a stream has a bound; then it goes on as it is."""
+	comments = [b": " + b"x" * 1000 + b"\n\n"] * 200
+	site.first.stream([*comments, Event({"error": {"message": "late"}})])
+	found = site.stream()
+	assert found.header("X-Sluice-Fallback-From") is None and b"late" in found.raw
+	assert found.raw.startswith(b"".join(comments))
+
+
+def test_a_client_that_leaves_while_the_head_waits(gw, site):
+	live = site.first.live()
+	with open_chat(gw, site.base, "hi"):
+		live.head().event({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
+	assert live.closed.wait(10) and site.others[0].hits == 0
+
+
+def test_a_client_that_leaves_during_the_second_try(gw, site):
+	site.first.fail(503)
+	live = site.others[0].live()
+	with open_chat(gw, site.base, "hi"):
+		live.asked()
+	assert live.closed.wait(10)
+	site.first.say()
+	assert site.chat().status == 200
+
+
+def test_the_time_of_the_route_ends_a_stream_without_content(gw, site):
+	gw.attach("Timeout", timeout(0.5), site.api)
+	live = site.first.live()
+	with open_chat(gw, site.base, "hi") as found:
+		live.head().event({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
+		assert found.status == 504
+	assert live.closed.wait(10) and site.others[0].hits == 0
+
+
+# ---- more of what goes on ----
+
+def test_candidates_have_their_own_retry(gw, site):
+	gw.attach("Retry", {"attempts": 1, "retryOn": ["5xx", "non_idempotent"]}, site.services[0])
+	site.first.fail(503)
+	site.others[0].then(site.others[0].failure(500))
+	answer = site.chat()
+	assert answer.status == 200 and site.fell(answer) and (site.first.hits, site.others[0].hits) == (1, 2)
+
+
+def test_fallback_comes_last(gw):
+	"""The generic Fallback is for services that nobody reached, after the candidates."""
+	with Site(gw) as site, ModelServer("The last.") as last:
+		gw.attach("Fallback", {"fallBackDestination": [{"serviceId": ai_service(gw, last).id}]}, site.primary)
+		site.first.stop()
+		assert text_of(site.chat()) == "From candidate 1."
+		site.others[0].stop()
+		answer = site.chat()
+		assert answer.status == 200 and text_of(answer) == "The last." and last.last.model == "gpt-4"
+		assert answer.header("X-Sluice-Fallback-From") is None
+		assert [left["why"] for left in record_of(gw, answer)["leftServices"]] == ["connect", "connect"]
+
+
+def test_no_candidate_has_an_endpoint(gw):
+	with Site(gw) as site:
+		site.first.fail(503)
+		site.others[0].stop()
+		answer = site.chat()
+		assert answer.status == 503 and answer.json["error"]["type"] == "api_error" and site.fell(answer)
+
+
+def test_agents_fall_back(gw):
+	with ModelServer() as first, ModelServer("From the second.") as second:
+		primary = agent_service(gw, first, difyConfig={"apiKey": "app-1", "botType": "Chat"})
+		backup = agent_service(gw, second, difyConfig={"apiKey": "app-2", "botType": "Chat"})
+		gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "*", "fallbackModels": [{"serviceId": backup.id, "model": "any"}]}]}, primary)
+		base = agent_api(gw, primary, "Dify").base
+		first.fail(500)
+		body = {"query": "hi", "inputs": {}, "user": "u", "response_mode": "blocking"}
+		answer = post(gw, f"{base}/v1/chat-messages", body)
+		assert answer.status == 200 and answer.json["answer"] == "From the second."
+		assert second.last.header("Authorization") == "Bearer app-2" and second.last.body == body
+		first.manner(error_first=True).say()
+		answer = post(gw, f"{base}/v1/chat-messages", {**body, "response_mode": "streaming"})
+		assert b"From" in answer.body and b'"error"' not in answer.body
+
+
+def test_long_bodies_with_the_setting_raised(gw):
+	own = gw.gateway()
+	gw.feature("ai.max_request_body", 64 << 20, own)
+	with ModelServer() as first, ModelServer("second") as second:
+		primary, backup = ai_service(gw, first, site=own), ai_service(gw, second, site=own)
+		gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "*", "fallbackModels": [{"serviceId": backup.id, "model": "m"}]}]}, primary)
+		base = llm_api(gw, primary, site=own).base
+		first.fail(503)
+		assert chat(gw, base, "x" * (20 << 20), site=own).status == 200
+		assert second.last.body["messages"][0]["content"] == "x" * (20 << 20)
+
+
+def test_many_at_once(gw):
+	with Site(gw, others=2) as site:
+		answers = iter(range(10**6))
+		lock = threading.Lock()
+
+		def first(request):
+			with lock:
+				i = next(answers)
+			return [site.first.saying("From the first."), site.first.failure(503), Nothing(),
+				site.first.saying("x", {"error_first": request.is_stream, "cut_bytes": None if request.is_stream else 5})][i % 4]
+
+		site.first.always(first)
+		found = at_once(*[(lambda i=i: [(site.stream if (i + k) % 2 else site.chat)() for k in range(10)]) for i in range(8)])
+		texts = {one.text if hasattr(one, "events") else text_of(one) for some in found for one in some}
+		assert texts <= {"From the first.", "From candidate 1."} and len(texts) == 2
+		assert all(one.status == 200 for some in found for one in some)
+
+
+def test_an_answer_that_says_nothing_is_an_answer(site):
+	"""A model may have nothing to say: a stream with an end of its own is not an empty one."""
+	for finish in ("stop", "content_filter"):
+		site.first.say("", pieces=(), finish=finish)
+		found = site.stream()
+		assert found.text == "" and found.is_done and found.header("X-Sluice-Fallback-From") is None
+	site.first.manner(has_end=False).stream([Event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}), Event("[DONE]")])
+	found = site.stream()    # its end is missing: that is none
+	assert found.text == "From candidate 1." and site.fell(found)
