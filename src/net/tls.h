@@ -128,8 +128,8 @@ bool tls_said_goodbye(const struct tls *t);                         /* the peer'
 void tls_free(struct tls *t);
 
 /*
- * Of a library that speaks TLS itself: what it would read next, without taking it. ssl: its SSL, non-blocking, in use by
- * nobody else meanwhile. -1: nothing.
+ * Of a library that speaks TLS itself: what it would read next, without taking it. ssl: its SSL, non-blocking, in use
+ * by nobody else meanwhile. -1: nothing.
  */
 ssize_t tls_peek_library(void *ssl, void *p, size_t n);
 

@@ -122,8 +122,9 @@ static void open_reader(void)
 	int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: bench.test\r\nAccept: text/event-stream\r\n\r\n",
 		options.path);
 	if (options.is_chat)
-		n = snprintf(text, sizeof text, "POST %s HTTP/1.1\r\nHost: bench.test\r\nContent-Type: application/json\r\n"
-			"Content-Length: %zu\r\n\r\n" QUESTION, options.path, sizeof QUESTION - 1);
+		n = snprintf(text, sizeof text, "POST %s HTTP/1.1\r\nHost: bench.test\r\n"
+			"Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n" QUESTION, options.path,
+			sizeof QUESTION - 1);
 	if (send(fd, text, (size_t)n, MSG_NOSIGNAL) != n)
 		stop("send");
 	watch(fd, ROLE_READER);
