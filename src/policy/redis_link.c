@@ -155,7 +155,7 @@ static struct {
 static const struct str ping_word = { "PING", 4 };
 static const struct redis_words ping_words = { 1, &ping_word, -1 };
 
-static void report(const struct redis_link *l)
+void redis_link_report(const struct redis_link *l)
 {
 	const char *trouble = redis_trouble(l->redis);
 	struct str error = str_of(*trouble ? trouble : redis_failure_text(l->failure));
@@ -176,7 +176,7 @@ static void report(const struct redis_link *l)
 
 static void tell_change(struct redis_link *l)
 {
-	report(l);
+	redis_link_report(l);
 	LIST_EACH(node, &l->watches) {
 		struct redis_watch *w = CONTAINER(node, struct redis_watch, node);
 
@@ -218,7 +218,7 @@ static void is_down(struct redis_link *l, enum redis_failure f)
 	l->is_down = true;
 	l->failure = (uint8_t)f;
 	if (!is_new) {
-		report(l);
+		redis_link_report(l);
 		return;
 	}
 	l->pause_ms = REDIS_PROBE_MS;
@@ -580,7 +580,7 @@ static void look_after(struct timer *timer)
 		struct redis_link *l = link_to(links.worker, targets[i]);
 
 		if (l->is_down)
-			report(l);
+			redis_link_report(l);
 		else
 			ping(l);
 		redis_target_drop(targets[i]);

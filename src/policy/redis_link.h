@@ -64,6 +64,8 @@ struct redis_watch {
 void redis_watch_begin(struct redis_watch *w, struct worker *worker, struct redis_target *t);
 void redis_watch_end(struct redis_watch *w);
 bool redis_link_is_up(const struct redis_link *l);
+/* Tells the users again whether it is up: after one of them said something else of it. */
+void redis_link_report(const struct redis_link *l);
 void redis_link_tell(struct redis_link *l, const struct redis_words *words, redis_told *told, void *arg);
 
 /*

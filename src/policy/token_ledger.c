@@ -1,7 +1,6 @@
 #include "policy/token_ledger.h"
 #include <stdatomic.h>
 #include "core/clock.h"
-#include "core/crypto.h"
 #include "core/log.h"
 #include "core/map.h"
 #include "core/mem.h"
@@ -26,19 +25,21 @@ struct ledger_entry {
 	char text[];
 };
 
-enum script { CHECK, CHARGE, SCRIPTS };
-
 struct ledger_server {
 	struct list node;
 	struct redis_watch watch;
 	struct redis_target *target;
 	struct timer retry;
 	unsigned users;                   /* tickets and retries */
-	unsigned late;                    /* checks that were not waited for and have no answer yet */
+	bool is_slow;                     /* a check took too long: nobody waits before a PING does not */
+	bool is_probed;
+	int64_t probed_us, wait_ms;
 	unsigned owing;                   /* entries */
-	bool knows[SCRIPTS];
+	bool knows[TOKEN_SCRIPTS];
 	int64_t used_ms, logged_ms;
 };
+
+static const char slow_text[] = "it is slow";
 
 /* Worker 0's own, but for `owner`. */
 static struct {
@@ -49,14 +50,6 @@ static struct {
 	struct worker_end end;
 	struct series *degraded, *dropped;
 } ledger;
-
-static struct {
-	struct str text;
-	char digest[41];
-} scripts[SCRIPTS] = {
-	[CHECK] = { STR(TOKEN_SCRIPT_CHECK), "" },
-	[CHARGE] = { STR(TOKEN_SCRIPT_CHARGE), "" },
-};
 
 /* ---------- budgets ---------- */
 
@@ -195,6 +188,7 @@ static void changed(struct redis_watch *w, bool up)
 {
 	struct ledger_server *s = CONTAINER(w, struct ledger_server, watch);
 
+	s->is_slow = false;
 	if (up && s->owing > 0)
 		pay_debts(&s->retry);
 }
@@ -229,63 +223,15 @@ static void log_degraded(struct ledger_server *s, const char *why)
 
 /* ---------- scripts ---------- */
 
-struct script_call {
-	struct arena arena;
-	struct str *words;
-	unsigned n;
-};
-
-static void put(struct script_call *c, struct str s)
+static struct script_call begin_call(const struct ledger_server *s, enum token_script which, bool is_whole, unsigned n)
 {
-	c->words[c->n++] = s;
-}
-
-static void put_number(struct script_call *c, int64_t n)
-{
-	put(c, arena_printf(&c->arena, "%lld", (long long)n));
-}
-
-/* Words of a script over n keys, which the caller goes on with; each of the keys has so many arguments. */
-static struct script_call begin_call(const struct ledger_server *s, enum script which, bool is_whole, unsigned n)
-{
-	struct script_call c = { .words = NULL };
-
-	c.words = NEW_N(&c.arena, struct str, 5 + 4 * (size_t)n);
-	is_whole = is_whole || !s->knows[which];
-	put(&c, is_whole ? STR("EVAL") : STR("EVALSHA"));
-	put(&c, is_whole ? scripts[which].text : str_of(scripts[which].digest));
-	put_number(&c, n);
-	return c;
+	return script_call_begin(which, is_whole || !s->knows[which], n);
 }
 
 static void send_call(struct ledger_server *s, struct script_call *c, redis_told *told, void *arg)
 {
 	s->used_ms = clock_ms();
-	redis_link_tell(s->watch.link, &(struct redis_words){ c->n, c->words, 3 }, told, arg);
-	arena_free(&c->arena);
-}
-
-static bool is_unknown_script(enum redis_failure f, const struct redis_reply *r)
-{
-	return f == REDIS_DONE && r->type == REDIS_ERROR && str_starts(r->text, STR("NOSCRIPT"));
-}
-
-/* Whether it is an array of n integers. */
-static bool has_numbers(enum redis_failure f, const struct redis_reply *r, size_t n)
-{
-	if (f != REDIS_DONE || r->type != REDIS_ARRAY || r->n != n)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if (r->items[i].type != REDIS_INTEGER)
-			return false;
-	return true;
-}
-
-static const char *words_of(enum redis_failure f, const struct redis_reply *r)
-{
-	if (f != REDIS_DONE)
-		return redis_failure_text(f);
-	return r->type == REDIS_ERROR ? redis_error_word(r->text) : "what it answers is no answer of the script";
+	script_call_send(c, s->watch.link, told, arg);
 }
 
 /* ---------- what is owed ---------- */
@@ -304,7 +250,7 @@ static void paid(void *arg, enum redis_failure f, const struct redis_reply *repl
 	r->entry->users--;
 	r->server->users--;
 	r->entry->flying -= r->amount;
-	if (has_numbers(f, reply, 2)) {
+	if (script_has_numbers(f, reply, 2)) {
 		learn(r->entry, reply->items[0].integer, reply->items[1].integer);
 	} else {
 		roll(r->entry);
@@ -317,7 +263,7 @@ static void paid(void *arg, enum redis_failure f, const struct redis_reply *repl
 
 static void pay(struct ledger_server *s, struct ledger_entry *e)
 {
-	struct script_call c = begin_call(s, CHARGE, true, 1);
+	struct script_call c = begin_call(s, TOKEN_CHARGE, true, 1);
 	struct retry *r = MEM_NEW(struct retry);
 
 	r->entry = e;
@@ -328,11 +274,11 @@ static void pay(struct ledger_server *s, struct ledger_entry *e)
 	s->users++;
 	e->flying += e->owed;
 	owe_nothing(e);
-	put(&c, e->key);
-	put_number(&c, r->amount);
-	put_number(&c, 0);
-	put_number(&c, e->window_s);
-	put_number(&c, 0);
+	script_call_put(&c, e->key);
+	script_call_put_number(&c, r->amount);
+	script_call_put_number(&c, 0);
+	script_call_put_number(&c, e->window_s);
+	script_call_put_number(&c, 0);
 	send_call(s, &c, paid, r);
 }
 
@@ -420,18 +366,18 @@ static void checked(void *arg, enum redis_failure f, const struct redis_reply *r
 
 static void check(struct token_ticket *t, bool is_whole)
 {
-	struct script_call c = begin_call(t->server, CHECK, is_whole, t->n);
+	struct script_call c = begin_call(t->server, TOKEN_CHECK, is_whole, t->n);
 
 	for (unsigned i = 0; i < t->n; i++)
-		put(&c, t->budgets[i].key);
-	put_number(&c, t->reserve);
+		script_call_put(&c, t->budgets[i].key);
+	script_call_put_number(&c, t->reserve);
 	for (unsigned i = 0; i < t->n; i++) {
 		struct ledger_entry *e = t->budgets[i].entry;
 
 		roll(e);
-		put_number(&c, t->budgets[i].threshold);
-		put_number(&c, t->budgets[i].window_s);
-		put_number(&c, e->held + e->owed);
+		script_call_put_number(&c, t->budgets[i].threshold);
+		script_call_put_number(&c, t->budgets[i].window_s);
+		script_call_put_number(&c, e->held + e->owed);
 	}
 	t->is_asking = true;
 	send_call(t->server, &c, checked, t);
@@ -464,38 +410,62 @@ static void checked(void *arg, enum redis_failure f, const struct redis_reply *r
 {
 	struct token_ticket *t = arg;
 
-	if (is_unknown_script(f, reply) && !t->was_repeated) {
+	if (script_is_unknown(f, reply) && !t->was_repeated) {
 		t->was_repeated = true;
-		t->server->knows[CHECK] = false;
+		t->server->knows[TOKEN_CHECK] = false;
 		check(t, true);
 		return;
 	}
 	t->is_asking = false;
 	t->was_repeated = false;
-	if (t->is_late)
-		t->server->late--;
-	if (has_numbers(f, reply, 1 + 2 * (size_t)t->n)) {
+	if (script_has_numbers(f, reply, 1 + 2 * (size_t)t->n)) {
 		int64_t no = reply->items[0].integer;
 
-		t->server->knows[CHECK] = true;
+		t->server->knows[TOKEN_CHECK] = true;
 		take_numbers(t, reply);
 		if (!t->is_answered)
 			send_home(t, no > 0 && no <= t->n ? (unsigned)no - 1 : t->n);
 	} else if (!t->is_answered) {
-		judge_alone(t, f == REDIS_DONE || f == REDIS_BUSY ? words_of(f, reply) : NULL);
+		judge_alone(t, f == REDIS_DONE || f == REDIS_BUSY ? script_trouble(f, reply) : NULL);
 	}
 	if (t->is_settling)
 		settle(t);
 }
 
-/* Redis is slow: this request waits no longer, and others do not before it answers. */
+/* This request waits no longer, and others do not before it is quick again. */
 static void out_of_time(struct timer *timer)
 {
 	struct token_ticket *t = CONTAINER(timer, struct token_ticket, limit);
 
-	t->is_late = true;
-	t->server->late++;
-	judge_alone(t, "it is slow");
+	t->server->is_slow = true;
+	t->server->wait_ms = t->wait_ms;
+	judge_alone(t, slow_text);
+}
+
+static void probed(void *arg, enum redis_failure f, const struct redis_reply *reply)
+{
+	struct ledger_server *s = arg;
+
+	(void)reply;
+	s->users--;
+	s->is_probed = false;
+	if (f != REDIS_DONE || clock_us() - s->probed_us > s->wait_ms * 1000)
+		return;
+	s->is_slow = false;
+	redis_link_report(s->watch.link);
+}
+
+/* One at a time, and only while there are requests. */
+static void probe(struct ledger_server *s)
+{
+	static const struct str ping = { "PING", 4 };
+
+	if (s->is_probed)
+		return;
+	s->is_probed = true;
+	s->probed_us = clock_us();
+	s->users++;
+	redis_link_tell(s->watch.link, &(struct redis_words){ 1, &ping, -1 }, probed, s);
 }
 
 static void take_ticket(struct token_ticket *t)
@@ -511,8 +481,9 @@ static void take_ticket(struct token_ticket *t)
 	}
 	if (!is_up(s)) {
 		judge_alone(t, NULL);
-	} else if (s->late > 0) {
-		judge_alone(t, "it is slow");
+	} else if (s->is_slow) {
+		probe(s);
+		judge_alone(t, slow_text);
 	} else {
 		loop_arm(worker_loop(ledger.worker), &t->limit, t->wait_ms);
 		check(t, false);
@@ -525,15 +496,15 @@ static void charged(void *arg, enum redis_failure f, const struct redis_reply *r
 
 static void charge(struct token_ticket *t, bool is_whole)
 {
-	struct script_call c = begin_call(t->server, CHARGE, is_whole, t->n);
+	struct script_call c = begin_call(t->server, TOKEN_CHARGE, is_whole, t->n);
 
 	for (unsigned i = 0; i < t->n; i++)
-		put(&c, t->budgets[i].key);
-	put_number(&c, t->cost);
-	put_number(&c, t->reserved);
+		script_call_put(&c, t->budgets[i].key);
+	script_call_put_number(&c, t->cost);
+	script_call_put_number(&c, t->reserved);
 	for (unsigned i = 0; i < t->n; i++) {
-		put_number(&c, t->budgets[i].window_s);
-		put_number(&c, t->budgets[i].until_ms - clock_ms());
+		script_call_put_number(&c, t->budgets[i].window_s);
+		script_call_put_number(&c, t->budgets[i].until_ms - clock_ms());
 	}
 	send_call(t->server, &c, charged, t);
 }
@@ -565,20 +536,20 @@ static void charged(void *arg, enum redis_failure f, const struct redis_reply *r
 	struct token_ticket *t = arg;
 	int64_t amount = t->cost - t->reserved;
 
-	if (is_unknown_script(f, reply) && !t->was_repeated) {
+	if (script_is_unknown(f, reply) && !t->was_repeated) {
 		t->was_repeated = true;
-		t->server->knows[CHARGE] = false;
+		t->server->knows[TOKEN_CHARGE] = false;
 		charge(t, true);
 		return;
 	}
 	for (unsigned i = 0; i < t->n; i++)
 		t->budgets[i].entry->flying -= amount;
-	if (has_numbers(f, reply, 2 * (size_t)t->n)) {
-		t->server->knows[CHARGE] = true;
+	if (script_has_numbers(f, reply, 2 * (size_t)t->n)) {
+		t->server->knows[TOKEN_CHARGE] = true;
 		for (unsigned i = 0; i < t->n; i++)
 			learn(t->budgets[i].entry, reply->items[2 * i].integer, reply->items[2 * i + 1].integer);
 	} else {
-		log_degraded(t->server, words_of(f, reply));
+		log_degraded(t->server, script_trouble(f, reply));
 		fail_charge(t, f);
 	}
 	free_ticket(t);
@@ -754,17 +725,6 @@ static void free_ledger(struct worker_end *e)
 	ledger.worker = NULL;
 }
 
-static void make_digests(void)
-{
-	uint8_t bytes[20];
-
-	for (unsigned s = 0; s < SCRIPTS; s++) {
-		crypto_sha1(scripts[s].text, bytes);
-		for (unsigned i = 0; i < sizeof bytes; i++)
-			snprintf(scripts[s].digest + 2 * (size_t)i, 3, "%02x", bytes[i]);
-	}
-}
-
 void token_ledger_metrics(void)
 {
 	if (ledger.degraded)
@@ -783,7 +743,6 @@ void token_ledger_tend(struct worker *w)
 	list_init(&ledger.servers);
 	list_init(&ledger.tickets);
 	list_init(&ledger.retries);
-	make_digests();
 	ledger.worker = w;
 	worker_at_end(w, &ledger.end, free_ledger);
 	atomic_store_explicit(&ledger.owner, w, memory_order_release);

@@ -12,7 +12,7 @@
  *
  * The view of a budget in words: `known` is what Redis said last, `flying` charges that it was told and did not
  * confirm, `owed` charges that it could not be told, `held` reservations of requests that were admitted without it.
- * While Redis cannot be asked their sum is judged by the same rules. What is owed is told once more when Redis is back;
+ * While Redis cannot be asked, or takes longer than requests may wait, their sum is judged by the same rules. What is owed is told once more when Redis is back;
  * what fails then is dropped and counted. `known` is always replaced by what Redis says.
  */
 #pragma once
@@ -59,7 +59,6 @@ struct token_ticket {
 	int64_t reserved;                 /* in Redis */
 	bool is_asking;                   /* the script's answer is awaited */
 	bool is_answered, is_settling;
-	bool is_late;                     /* it was judged before Redis answered */
 	bool holds;                       /* its reservation is in `held` of its entries */
 	bool was_repeated;                /* the script was sent whole */
 	unsigned n;

@@ -227,7 +227,53 @@ class Scripted:
 		return {"serviceHost": "127.0.0.1", "servicePort": self.port}
 
 
-def elapsed_ms(call):
-	at = time.monotonic()
-	call()
-	return (time.monotonic() - at) * 1000
+class SlowLink:
+	"""Between a gateway and a Redis: what either says arrives `delay` seconds later."""
+
+	def __init__(self, target, delay=0.0):
+		self.target, self.delay = target, delay
+		self.front = Scripted(self.serve)
+		self.config = self.front.config
+
+	def serve(self, connection):
+		with socket.create_connection(("127.0.0.1", self.target.port)) as other:
+			back = threading.Thread(target=self.carry, args=(other, connection), daemon=True)
+			back.start()
+			self.carry(connection, other)
+			back.join(10)
+
+	def carry(self, source, sink):
+		waiting, there = [], threading.Condition()
+
+		def send():
+			while True:
+				with there:
+					while not waiting:
+						there.wait()
+					at, data = waiting.pop(0)
+				time.sleep(max(0, at - time.monotonic()))
+				try:
+					if not data:
+						sink.shutdown(socket.SHUT_RDWR)
+						return
+					sink.sendall(data)
+				except OSError:
+					return
+		sender = threading.Thread(target=send, daemon=True)
+		sender.start()
+		data = b"-"
+		while data:
+			try:
+				data = source.recv(65536)
+			except OSError:
+				data = b""
+			with there:
+				waiting.append((time.monotonic() + self.delay, data))
+				there.notify()
+		sender.join(10)
+
+	def __enter__(self):
+		return self
+
+	def __exit__(self, *_):
+		self.front.__exit__()
