@@ -279,12 +279,21 @@ enum verdict chat_begin_stream(struct exchange *x)
 
 /* ---------- the head ---------- */
 
+/* How a stream of DashScope tells its text, where that is known before it comes. */
+static enum answer_pieces pieces_of(const struct chat *c)
+{
+	if (c->shape->converts)
+		return c->shape->conversion.is_cumulative ? ANSWER_CUMULATIVE : ANSWER_INCREMENTAL;
+	return json_is_true(json_get(c->body, "parameters"), "incremental_output") ? ANSWER_INCREMENTAL : ANSWER_UNTOLD;
+}
+
 /* What is known of an answer that another service's takes the place of. */
 static void begin_answer(struct chat *c)
 {
 	c->status = c->x->res.status;
 	answer_free(&c->answer);
-	c->answer = (struct answer){ .kind = c->upstream_kind, .wants = c->wants_text ? ANSWER_TEXT : ANSWER_NOTHING };
+	c->answer = (struct answer){ .kind = c->upstream_kind, .wants = c->wants_text ? ANSWER_TEXT : ANSWER_NOTHING,
+				     .pieces = pieces_of(c) };
 	c->reading = NULL;
 	c->is_answer_stream = false;
 	c->first_token_us = c->last_token_us = 0;

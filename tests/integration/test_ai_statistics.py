@@ -508,6 +508,23 @@ def test_usage_that_comes_several_times_is_not_added_up(gw, one):
 	assert (log["input_token"], log["output_token"], log["total_token"]) == (5, 7, 12)
 
 
+@pytest.mark.parametrize("incremental, pieces, text", [
+	(True, ["1", "10", "100"], "110100"), (False, ["1", "10", "100"], "100"), (None, ["1", "10", "100"], "100"),
+	(None, ["ha", "ha", "haha"], "hahahaha"),
+])
+def test_streams_of_dashscope_that_repeat_themselves(gw, incremental, pieces, text):
+	with ModelServer() as model:
+		route = ai_route(gw, model)
+		gw.attach("AiStatistics", {}, to=route)
+		model.stream([Event({"output": {"choices": [{"message": {"content": piece}, "finish_reason": "null"}]}}, name="result")
+			for piece in pieces] + [Event({"output": {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}})])
+		parameters = {} if incremental is None else {"incremental_output": incremental}
+		events = stream_of(gw, f"{route.base}/api/v1/services/aigc/text-generation/generation", {"model": "qwen-max",
+			"input": {"prompt": "Count."}, "parameters": parameters}, {"X-DashScope-SSE": "enable"})
+		log = ai_log(gw, events)
+		assert log["answer"] == text and log["output_token"] == (len(text) + 3) // 4
+
+
 def test_what_rerank_and_images_cost(gw, one):
 	one.model.answer({"model": "rank", "results": [], "usage": {"total_tokens": 79}})
 	answer = post(gw, f"{one.base}/v1/rerank", {"model": "rank", "query": "q", "documents": ["a", "b"]})
