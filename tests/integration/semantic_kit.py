@@ -25,7 +25,7 @@ class JsonServer:
 		outer = self
 
 		class Handler(BaseHTTPRequestHandler):
-			protocol_version = "HTTP/1.1"
+			protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", 1 << 16, True
 
 			def do_POST(self):    # noqa: N802
 				asked = Asked(self, self.rfile.read(int(self.headers["Content-Length"])))

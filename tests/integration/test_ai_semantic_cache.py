@@ -1,3 +1,4 @@
+# seconds: 600
 """AiCache, semantic mode: similar questions hit; partitions never mix; whatever fails is a miss. With real PostgreSQL and Redis."""
 import json
 import socket
