@@ -135,7 +135,7 @@ void document_keep_secrets(const struct field *f, struct json *doc, const struct
 
 		if (!was)
 			continue;
-		if (f->secret && !value_of(doc, f))
+		if (field_is_secret(f, was) && !value_of(doc, f))
 			json_put(a, doc, f->name, json_clone(a, was));
 		else if (is && f->type == FIELD_OBJECT)
 			document_keep_secrets(f->fields, is, was, a);

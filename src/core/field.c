@@ -109,7 +109,7 @@ static bool refuse(const struct decoder *d, const struct field *f, const struct 
 {
 	char shown[JSON_BRIEF];
 
-	if (f->secret)
+	if (field_has_secrets(f))
 		return problem(d->why, "", "must be %s", must);
 	json_brief(v, shown);
 	return problem(d->why, "", "must be %s, not %s", must, shown);
@@ -185,7 +185,7 @@ static bool check_format(const struct decoder *d, const struct field *f, struct 
 	if (!f->format || f->format(value, d->why))
 		return true;
 	d->why->field[0] = '\0';
-	if (f->secret && value.n && memmem(d->why->text, strlen(d->why->text), value.p, value.n))
+	if (field_has_secrets(f) && value.n && memmem(d->why->text, strlen(d->why->text), value.p, value.n))
 		return problem(d->why, "", "is not valid");
 	return false;
 }

@@ -53,6 +53,8 @@ struct field {
 	size_t at;                        /* offset of the member in the struct */
 	bool required;
 	bool secret;                      /* never logged, never read back, sealed in the store */
+	/* TEXT: the same for values of which this says so. It says so of sealed ones too: base64url, nothing else. */
+	bool (*secret_if)(struct str value);
 	bool empty_ok;                    /* text: "" is a value of its own */
 	bool nocase;                      /* choice: words match in any case */
 	bool immutable;                   /* resources: PUT may repeat it, not change it */
@@ -95,6 +97,7 @@ struct field {
 #define FIELDS_END { .type = FIELD_END }
 #define REQUIRED .required = true
 #define SECRET .secret = true
+#define SECRET_IF(f) .secret_if = (f)
 #define EMPTY_OK .empty_ok = true
 #define ANY_CASE .nocase = true
 #define IMMUTABLE .immutable = true
@@ -138,6 +141,15 @@ void fields_walk(const struct field *f, void (*each)(void *arg, const char *path
  */
 void fields_secrets(const struct field *f, struct json *object,
 	struct json *(*change)(void *arg, const char *path, struct json *value), void *arg);
+/* Whether this value of the row is a secret, and whether any may be. */
+static inline bool field_is_secret(const struct field *row, const struct json *value)
+{
+	return row->secret || (row->secret_if && value->type == JSON_STRING && row->secret_if(value->string));
+}
+static inline bool field_has_secrets(const struct field *row)
+{
+	return row->secret || row->secret_if;
+}
 /* Whether the word is a choice (text or alias). */
 const struct choice *choice_find(const struct choice *c, struct str word, bool nocase);
 const char *choice_text(const struct choice *c, int value);

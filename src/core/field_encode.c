@@ -155,7 +155,7 @@ static void encode_members(const struct field *f, const char *in, struct json *o
 			continue;
 		}
 		v = f->secret ? NULL : encode_row(f, in, a);
-		if (v) {
+		if (v && !field_is_secret(f, v)) {
 			v->name = str_of(f->name);
 			json_add(object, v);
 		}
@@ -251,7 +251,7 @@ static struct json *change_member(const struct field *row, struct json *m, const
 		change_items(m, path, c);
 		return m->n ? m : NULL;
 	}
-	if (row->secret) {
+	if (field_is_secret(row, m)) {
 		join_path(path, outer, row->name, "");
 		return c->change(c->arg, path, m);
 	}

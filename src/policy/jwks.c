@@ -135,3 +135,29 @@ bool jwks_check(struct str text, struct problem *why)
 	arena_free(&scratch);
 	return ok;
 }
+
+static bool holds_secret(struct str text, struct arena *a)
+{
+	struct problem why;
+	const struct json *keys = json_get(json_parse(a, text, &why), "keys");
+
+	if (!keys || keys->type != JSON_ARRAY)
+		return true;
+	for (const struct json *key = keys->child; key; key = key->next)
+		if (json_get(key, "k") || json_get(key, "d"))
+			return true;
+	return false;
+}
+
+bool jwks_is_secret(struct str text)
+{
+	struct arena scratch = { 0 };
+	bool is_secret;
+
+	if (!jwks_is_inline(text))
+		return str_find(text, ':') == text.n;
+	scratch.wipes = true;
+	is_secret = holds_secret(text, &scratch);
+	arena_free(&scratch);
+	return is_secret;
+}

@@ -92,9 +92,10 @@ static const struct field fields[] = {
 	     DOC("What the claim `iss` must be, exactly.")),
 	TEXT(struct jwt_auth, sub, RANGE(0, 2048), FORMAT(format_line),
 	     DOC("What the claim `sub` must be, exactly; absent: not checked.")),
-	TEXT(struct jwt_auth, jwks, REQUIRED, RANGE(1, JWKS_TEXT_MAX), FORMAT(check_jwks),
+	TEXT(struct jwt_auth, jwks, REQUIRED, SECRET_IF(jwks_is_secret), RANGE(1, JWKS_TEXT_MAX), FORMAT(check_jwks),
 	     EXAMPLE("\"https://auth.example.com/.well-known/jwks.json\""),
-	     DOC("URL of the key set of the issuer, or the key set itself as JSON.")),
+	     DOC("URL of the key set of the issuer, or the key set itself as JSON; one with symmetric keys is a "
+		 "secret and never read back.")),
 	CHOICE(struct jwt_auth, tokenPosition, positions, REQUIRED, ANY_CASE, DOC("Where the token is.")),
 	TEXT(struct jwt_auth, tokenName, REQUIRED, RANGE(1, 128), FORMAT(format_line),
 	     EXAMPLE("\"Authorization\""),

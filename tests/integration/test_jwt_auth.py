@@ -442,6 +442,32 @@ def test_JWT6_secrets_only_inline(gw, backend, algorithm):
 		assert fault(ask(gw, base, sign_hmac(SECRET, algorithm=algorithm, header={"kid": "s"}))) == "unknown key"
 
 
+def shown_config(gw, policy):
+	return json.loads(gw.ask("GET", policy.path)["config"])
+
+
+def test_CFG6_shared_secrets_are_not_read_back(gw, backend):
+	"""A key set with a secret in it is not shown, and stays when what was read is put back; what is public is shown."""
+	base = guarded(gw, backend, symmetric(SECRET))
+	policy = guarded.attachment.policy
+	for config in (shown_config(gw, policy), {**shown_config(gw, policy), "tokenPass": True}):
+		assert "jwks" not in config
+		item = gw.ask("PUT", policy.path, {**policy.body, "config": json.dumps(config)})
+		assert b64(SECRET) not in json.dumps(item)
+		assert ask(gw, base, sign_hmac(SECRET)).status == 200
+	assert b64(SECRET) not in json.dumps(gw.ask("GET", "/api/v2/policies?pageSize=100"))
+	gw.change_policy(policy, jwt_auth("https://issuer.test/keys"))
+	assert shown_config(gw, policy)["jwks"] == "https://issuer.test/keys"
+	gw.change_policy(policy, jwt_auth([key().jwk()]))
+	assert json.loads(shown_config(gw, policy)["jwks"])["keys"][0]["n"] == key().jwk()["n"]
+	private = {**key().jwk(), "d": b64(b"a private exponent"), "p": "AQ"}
+	gw.change_policy(policy, jwt_auth([private]))
+	assert "jwks" not in shown_config(gw, policy)
+	assert ask(gw, base, key().sign()).status == 200
+	masked = {**policy.body, "config": json.dumps(jwt_auth("******"))}
+	check_error(gw.api("PUT", policy.path, masked), 400, "ErrInvalidParameter", "config.jwks")
+
+
 def test_JWT6_small_keys_are_passed_over_with_a_warning(gw, backend):
 	small = Key("RSA", "small", bits=1024)
 	base = guarded(gw, backend, [small, key()])

@@ -372,6 +372,39 @@ static void changes_secrets_only(void **state)
 	sbuf_free(&seen);
 }
 
+static bool begins_with_s(struct str value)
+{
+	return str_starts(value, STR("s"));
+}
+
+struct source {
+	struct str keys;
+};
+static const struct field source_fields[] = {
+	TEXT(struct source, keys, REQUIRED, SECRET_IF(begins_with_s), DOC("keys")),
+	FIELDS_END
+};
+
+static void some_values_are_secrets(void **state)
+{
+	struct source source = { STR("secret") };
+	struct json *v = parse("{\"keys\":\"secret\"}");
+	struct sbuf seen = { 0 };
+	struct problem why;
+
+	(void)state;
+	assert_string_equal(written(fields_encode(source_fields, &source, &arena)), "{}");
+	source.keys = STR("public");
+	assert_string_equal(written(fields_encode(source_fields, &source, &arena)), "{\"keys\":\"public\"}");
+	fields_secrets(source_fields, v, mask, &seen);
+	assert_string_equal(written(v), "{\"keys\":\"***\"}");
+	fields_secrets(source_fields, parse("{\"keys\":\"public\"}"), mask, &seen);
+	assert_string_equal(seen.p, "keys=secret ");
+	assert_false(fields_decode(source_fields, parse("{\"keys\":[\"secret\"]}"), &source, &arena, &why));
+	assert_null(strstr(why.text, "secret"));
+	sbuf_free(&seen);
+}
+
 static void describes_itself_as_schema(void **state)
 {
 	struct json *s = fields_schema(thing_fields, &arena), *p = json_get(s, "properties");
@@ -436,6 +469,7 @@ int main(void)
 		cmocka_unit_test_teardown(examples_decode, stop),
 		cmocka_unit_test_teardown(walks_all_rows, stop),
 		cmocka_unit_test_teardown(changes_secrets_only, stop),
+		cmocka_unit_test_teardown(some_values_are_secrets, stop),
 		cmocka_unit_test_teardown(describes_itself_as_schema, stop),
 		cmocka_unit_test_teardown(describes_itself_as_manual, stop),
 		cmocka_unit_test_teardown(finds_choices, stop),
