@@ -10,6 +10,7 @@
 #include "core/mem.h"
 #include "http/h2_server.h"
 #include "http/h2_session.h"
+#include "http/identity_field.h"
 
 #define HEAD_BYTES_IGNORED 16             /* times the limit: a header block beyond that ends the connection */
 
@@ -335,6 +336,7 @@ static void end_block(struct h2_server *h, const nghttp2_frame *frame)
 	} else {
 		if (h->base.head.m->n > 0)
 			s->owner->req.trailers = h->base.head.m;
+		identity_trailers_strip(s->owner->req.trailers);
 		take_body(s, NULL, 0, true);
 	}
 }

@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "http/h2.h"
+#include "http/identity_field.h"
 #include "http/server_connection.h"
 
 static void drop_kept(struct server_connection *c)
@@ -130,6 +131,7 @@ static void deliver(struct server_connection *c, char *p, size_t n, bool is_firs
 	s->request_done = result == H1_DONE;
 	if (c->body.trailers)
 		s->req.trailers = c->body.trailers;
+	identity_trailers_strip(s->req.trailers);
 	if (is_first)
 		c->server->ops->request(s, p, size, s->request_done);
 	else if (size > 0 || s->request_done)

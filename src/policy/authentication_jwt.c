@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include "core/clock.h"
+#include "http/identity_field.h"
 #include "policy/authentication_parts.h"
 #include "policy/jwt.h"
 #include "policy/proof_cache.h"
@@ -115,7 +116,7 @@ static void strip_headers(struct exchange *x)
 	const struct consumer_habits *habits = exchange_consumers(x)->habits;
 
 	for (unsigned i = 0; i < habits->n_headers; i++)
-		message_remove_as(exchange_request(x), habits->headers[i].id, habits->headers[i].header);
+		identity_field_remove(exchange_request(x), habits->headers[i].header);
 }
 
 static void write_headers(struct exchange *x, const struct jwt *t, const struct consumer_token *own)

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include "core/log.h"
+#include "http/identity_field.h"
 #include "policy/identity_headers.h"
 #include "policy/side_url.h"
 #include "proxy/dependency.h"
@@ -247,7 +248,7 @@ static enum verdict pass(struct exchange *x, const struct step *s, const struct 
 	for (unsigned i = 0; i < c->res.n; i++) {
 		const struct header *h = &c->res.headers[i];
 
-		if (h->dropped || !identity_header_is(h->name))
+		if (h->dropped || !identity_field_is(h->name))
 			continue;
 		if (h->id == HEADER_X_MSE_CONSUMER)
 			exchange_set_consumer(x, (struct str){ NULL, 0 }, h->value);

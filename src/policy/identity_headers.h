@@ -6,7 +6,5 @@
 #pragma once
 #include "proxy/policy.h"
 
-/* X-Mse-Consumer, X-Forwarded-User, Remote-User, X-Auth-Request-*, X-User-* and their like. */
-bool identity_header_is(struct str name);
-/* Removes them, and fields that are the gateway's own (X-Sluice-*), from the request. */
+/* Removes what identity_field_is(), and fields that are the gateway's own (X-Sluice-*), from the request. */
 void identity_headers_strip(struct message *req);

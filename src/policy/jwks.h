@@ -17,8 +17,8 @@ bool jwk_is_usable(const struct json *jwk, bool inline_set, struct arena *a);
 /* Whether `text` is a key set written into a config, with at least one usable key; else fills why->text. */
 MUST_USE bool jwks_check(struct str text, struct problem *why);
 /*
- * Whether the text must not be shown: a key set with a shared secret or a private key in it, or one that cannot be read;
- * and whatever is neither a key set nor a URL, as what is sealed.
+ * Whether the text must not be shown: a key set with a shared secret or a private key in it, or one that cannot be
+ * read; and whatever is neither a key set nor a URL, as what is sealed.
  */
 bool jwks_is_secret(struct str text);
 /* A config's key set stands inline if its first character that is no blank is '{'; otherwise it is a URL. */

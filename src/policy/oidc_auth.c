@@ -13,6 +13,7 @@
 #include "core/crypto.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "http/identity_field.h"
 #include "policy/oidc_parts.h"
 #include "policy/oidc_url.h"
 #include "policy/side_url.h"
@@ -209,8 +210,9 @@ static enum verdict pass(struct exchange *x, const struct step *s, const struct 
 	policy_count(s, OIDC_PASSED);
 	oidc_cookies_strip(req);
 	message_set_id(req, HEADER_AUTHORIZATION, arena_printf(a, "Bearer %.*s", STR_FMT(session->id_token)));
-	message_set(req, STR("X-Forwarded-User"), session->subject);
-	message_remove(req, STR("X-Forwarded-Email"));
+	identity_field_remove(req, STR("X-Forwarded-User"));
+	identity_field_remove(req, STR("X-Forwarded-Email"));
+	message_add(req, STR("X-Forwarded-User"), session->subject);
 	if (session->email.p)
 		message_add(req, STR("X-Forwarded-Email"), session->email);
 	*facts = (struct token_facts){

@@ -5,21 +5,17 @@
  */
 #include "core/crypto_key.h"
 #include "core/json.h"
+#include "http/identity_field.h"
 #include "proxy/exchange.h"
-
-static bool starts(struct str name, struct str prefix)
-{
-	return name.n > prefix.n && str_equal_nocase((struct str){ name.p, prefix.n }, prefix);
-}
 
 static bool is_reserved(struct str name)
 {
 	/* X-Sluice-Ext-Auth* says where a request comes from, to the policy that looks for loops and removes them. */
-	if (starts(name, STR("x-sluice-")))
+	if (field_begins_as(name, STR("x-sluice-")))
 		return !str_equal_nocase(name, STR("x-sluice-ext-auth")) &&
 		       !str_equal_nocase(name, STR("x-sluice-ext-auth-policy"));
-	return str_equal_nocase(name, STR("x-higress-fallback-from")) ||
-	       str_equal_nocase(name, STR("x-envoy-auth-failure-mode-allowed"));
+	return field_reads_as(name, STR("x-mse-consumer")) || field_reads_as(name, STR("x-higress-fallback-from")) ||
+	       field_reads_as(name, STR("x-envoy-auth-failure-mode-allowed"));
 }
 
 void exchange_strip_reserved(struct exchange *x)

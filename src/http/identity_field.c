@@ -1,0 +1,55 @@
+#include "http/identity_field.h"
+
+static char fold(char c)
+{
+	return c == '_' ? '-' : str_lower(c);
+}
+
+bool field_reads_as(struct str name, struct str known)
+{
+	if (name.n != known.n)
+		return false;
+	for (size_t i = 0; i < name.n; i++)
+		if (fold(name.p[i]) != fold(known.p[i]))
+			return false;
+	return true;
+}
+
+bool field_begins_as(struct str name, struct str prefix)
+{
+	return name.n > prefix.n && field_reads_as((struct str){ name.p, prefix.n }, prefix);
+}
+
+bool identity_field_is(struct str name)
+{
+	static const char *const names[] = {
+		"x-mse-consumer", "x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "remote-user",
+		"remote-groups", "remote-name", "remote-email",
+	};
+
+	/* Most names begin otherwise. */
+	if (name.n < 8 || (str_lower(name.p[0]) != 'x' && str_lower(name.p[0]) != 'r'))
+		return false;
+	for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (field_reads_as(name, str_of(names[i])))
+			return true;
+	return field_begins_as(name, STR("x-auth-request-")) || field_begins_as(name, STR("x-user-"));
+}
+
+void identity_field_remove(struct message *m, struct str known)
+{
+	/* Rows do not move while others are dropped. */
+	for (unsigned i = 0; i < m->n; i++)
+		if (!m->headers[i].dropped && field_reads_as(m->headers[i].name, known))
+			message_remove(m, m->headers[i].name);
+}
+
+void identity_trailers_strip(struct message *trailers)
+{
+	for (unsigned i = 0; trailers && i < trailers->n; i++) {
+		struct header *h = &trailers->headers[i];
+
+		if (identity_field_is(h->name) || field_begins_as(h->name, STR("x-sluice-")))
+			h->dropped = true;
+	}
+}
