@@ -106,6 +106,12 @@ static void estimate(struct chat *c, bool is_whole)
 /* USE-6 .. USE-8 of the contract. */
 static void settle_usage(struct chat *c)
 {
+	/* The model had the prompt; who leaves before the answer begins pays for that. */
+	if (c->end == CHAT_ABORTED && c->status == 0 && c->shape->turn > 0 && c->kind != AI_NONE) {
+		estimate(c, false);
+		c->cost = usage_total(&c->usage, c->kind);
+		return;
+	}
 	if (c->end == CHAT_LOCAL || c->status == 0)
 		return;
 	c->usage = c->answer.usage;

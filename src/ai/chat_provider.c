@@ -225,7 +225,9 @@ void chat_address(struct chat *c, const struct chat_service *to)
 	struct message *req = &c->x->stream.req;
 
 	if (!to) {
-		if (c->x->route->ai && c->x->route->ai->removes_base)
+		if (c->shape->converts)
+			req->path = own_path(c);
+		else if (c->x->route->ai && c->x->route->ai->removes_base)
 			req->path = c->shape->below.n > 0 ? c->shape->below : STR("/");
 		return;
 	}

@@ -126,6 +126,7 @@ static struct chat *open_chat(struct exchange *x, const struct step *s)
 	c->upstream_kind = c->kind;
 	exchange_set_chat(x, c);
 	exchange_watch_turns(x, chat_undo_try);
+	exchange_shape_copies(x, chat_shape_copy);
 	if (c->kind != AI_NONE && !x->route->shape_error)
 		exchange_shape_errors(x, chat_shape_error);
 	return c;
@@ -187,13 +188,17 @@ static struct str list_models(struct exchange *x)
  * A model API reads what it lets pass: neither another method nor another type of body is a way around its limits and
  * guards, for upstreams may not look at either.
  */
-static enum verdict refuse_form(struct exchange *x)
+static enum verdict refuse_form(struct exchange *x, struct str path)
 {
+	bool is_list;
+
 	if (x->stream.req.method == METHOD_POST)
 		return chat_reply_error(x, 415, "unsupported_media_type", "ErrUnsupportedMediaType",
 			STR("The body has to be JSON; Content-Type has to be application/json"));
-	chat_reply_error(x, 405, "method_not_allowed", "ErrMethodNotAllowed", STR("Only POST is possible here"));
-	message_add(&x->res, STR("Allow"), STR("POST"));
+	is_list = str_ends(path, STR("/models"));
+	chat_reply_error(x, 405, "method_not_allowed", "ErrMethodNotAllowed",
+			 is_list ? STR("Only GET is possible here") : STR("Only POST is possible here"));
+	message_add(&x->res, STR("Allow"), is_list ? STR("GET, HEAD") : STR("POST"));
 	return REPLY;
 }
 
@@ -213,7 +218,7 @@ static enum verdict choose_model(struct exchange *x, struct chat *c)
 		return next();
 	}
 	if (!has_json(x))
-		return refuse_form(x);
+		return refuse_form(x, c->shape->below);
 	entry = chat_choose(x->route->ai, c->body ? c->model : (struct str){ NULL, 0 }, exchange_random(x));
 	if (!entry && c->parse_error)
 		return chat_reply_error(x, 400, "invalid_request_error", "ErrInvalidParameter",

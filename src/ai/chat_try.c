@@ -43,8 +43,23 @@ void chat_undo_try(struct exchange *x)
 	restore_request(c);
 	if (c->shape->body_was_replaced)
 		exchange_replace_request_body(x, c->raw);
-	c->shape->body_was_replaced = false;
+	c->shape->body_was_replaced = c->shape->converts = false;
 	c->shape->turn = ~0U;
+}
+
+bool chat_shape_copy(struct exchange *x, const struct service *to, struct message *req)
+{
+	struct chat *c = x->chat;
+	const struct message sent = x->stream.req;
+
+	if (c->shape->turn > 0)
+		restore_request(c);
+	else
+		copy_rows(&x->stream.req);
+	chat_address(c, to->ai);
+	*req = x->stream.req;
+	x->stream.req = sent;
+	return to->ai && to->ai->authority.n > 0;
 }
 
 /* ---------- the body ---------- */
@@ -90,18 +105,28 @@ static struct str quoted(struct arena *a, struct str text)
 	return copy;
 }
 
+/* Bodies of agents name none: the service knows. */
+static bool names_models(const struct chat *c)
+{
+	switch (c->kind) {
+	case AI_NONE:
+		return c->is_model_api;
+	case AI_APP: case AI_DIFY_CHAT: case AI_DIFY_COMPLETION: case AI_DIFY_WORKFLOW:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static void name_model(struct chat *c)
 {
 	const struct json *model = json_get(c->body, "model");
 
-	if (c->shape->turn <= 1 && str_equal(c->sent_model, c->model))
-		return;
-	/* An API without models in its bodies: the service knows. */
-	if (!model && str_equal(c->sent_model, c->model))
+	if (str_equal(c->sent_model, c->model) && (!model || c->shape->turn <= 1))
 		return;
 	if (model)
 		edits_replace(&c->edits, model, quoted(&c->x->arena, c->sent_model));
-	else if (c->shape->turn <= 1)
+	else if (names_models(c))
 		edits_add(&c->edits, c->body, STR("model"), quoted(&c->x->arena, c->sent_model));
 }
 

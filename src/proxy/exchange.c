@@ -370,6 +370,11 @@ void exchange_shape_errors(struct exchange *x, error_shape *shape)
 	x->shape_error = shape;
 }
 
+void exchange_shape_copies(struct exchange *x, copy_shape *shape)
+{
+	x->shape_copy = shape;
+}
+
 enum verdict reply_error(struct exchange *x, int status, const char *code, struct str message)
 {
 	struct sbuf text = { 0 };

@@ -99,6 +99,7 @@ struct exchange {
 	struct chat *chat;                /* of ai/: a request to a model, or NULL */
 	void (*turned)(struct exchange *x);   /* exchange_watch_turns(), or NULL */
 	error_shape *shape_error;         /* exchange_shape_errors(), or NULL */
+	copy_shape *shape_copy;           /* exchange_shape_copies(), or NULL: copies are what the service gets */
 	struct str member;                /* exchange_keep_member(); absent = none */
 	unsigned chosen_target;           /* exchange_choose_target(), from 1; 0 = none */
 	struct token_facts *token;        /* exchange_set_token(); NULL: none was verified */

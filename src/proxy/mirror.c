@@ -64,24 +64,30 @@ static int64_t time_limit_ms(const struct exchange *x)
 	return s->has_timeout && s->timeout_ms > 0 && s->timeout_ms < COPY_TIME_MS ? s->timeout_ms : COPY_TIME_MS;
 }
 
-static void send_copy(struct exchange *x, const struct endpoint *e, atomic_int *under_way)
+static void send_copy(struct exchange *x, const struct service *s, const struct endpoint *e)
 {
-	const struct message *req = &x->stream.req;
+	struct message shaped = x->stream.req;
+	const struct message *req = &shaped;
 	struct side_call *call = side_call_new(x->worker, over, NULL);
 	struct copy *copy = side_call_memory(call, sizeof *copy);
-	struct side_request request = {
-		.kind = SIDE_COPY, .endpoint = e, .view = x->view, .method = req->method_name,
-		.authority = shadow(x, req->authority), .tls_host = req->authority, .headers = req->headers,
-		.n_headers = req->n, .drops_body = true, .says_length = req->framing != FRAMING_NONE,
-		.timeout_ms = time_limit_ms(x),
-	};
+	struct side_request request = { .kind = SIDE_COPY, .endpoint = e, .view = x->view, .drops_body = true,
+					.timeout_ms = time_limit_ms(x) };
 
+	if (x->shape_copy && x->shape_copy(x, s, &shaped))
+		request.authority = req->authority;
+	else
+		request.authority = shadow(x, req->authority);
+	request.method = req->method_name;
+	request.tls_host = req->authority;
+	request.headers = req->headers;
+	request.n_headers = req->n;
+	request.says_length = req->framing != FRAMING_NONE;
 	request.target = req->path;
 	if (req->query.p)
 		request.target = arena_printf(&x->arena, "%.*s?%.*s", STR_FMT(req->path), STR_FMT(req->query));
 	if (x->retained && x->retained->n > 0)
 		request.retained = x->retained;
-	copy->under_way = under_way;
+	copy->under_way = s->copies;
 	call->arg = copy;
 	side_call_start(call, &request);
 }
@@ -101,7 +107,7 @@ static enum mirror_result start(struct mirror *m)
 		atomic_fetch_sub_explicit(s->copies, 1, memory_order_relaxed);
 		return MIRROR_TOO_MANY;
 	}
-	send_copy(x, e, s->copies);
+	send_copy(x, s, e);
 	return MIRROR_STARTED;
 }
 

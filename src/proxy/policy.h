@@ -25,6 +25,7 @@
 #include "http/message.h"
 
 struct exchange;
+struct service;
 struct step;
 struct worker;
 
@@ -338,6 +339,13 @@ enum verdict reply_error(struct exchange *x, int status, const char *code, struc
 typedef struct str error_shape(struct exchange *x, int status, const char *code, struct str message);
 /* From here on, instead of that of the route. */
 void exchange_shape_errors(struct exchange *x, error_shape *shape);
+/*
+ * Makes of `req`, which is what goes to the service of the exchange, what another one may get as a copy (mirror.h): its
+ * address and its credentials instead of those of the first. Rows are made anew, never changed in place. True: Host is
+ * the service's own, and says nothing of a copy.
+ */
+typedef bool copy_shape(struct exchange *x, const struct service *to, struct message *req);
+void exchange_shape_copies(struct exchange *x, copy_shape *shape);
 /* Closes the connection without a byte (L4 lists on Domain and Route). */
 enum verdict reply_close(struct exchange *x);
 enum verdict await(struct exchange *x, struct wait *w, hook *then);

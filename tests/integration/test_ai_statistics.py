@@ -9,6 +9,7 @@ from ai_kit import (ANTHROPIC, agent_service, agent_api, ai_log, ai_route, ai_se
 	embeddings, generation, llm_api, messages, metric, open_chat, post, record_of, responses, said_by, stream, stream_of, wait_metric)
 from consumer_kit import allow, bearer, consumer, key, keys
 from gw import Gateway, numbers
+from guard_kit import guard_config
 from guard_server import GuardServer
 from h2wire import H2, head
 from model_server import Event, Events, ModelServer, Nothing, Said, Usage, Whole
@@ -189,6 +190,30 @@ def test_ex7_the_client_leaves(gw, one):
 	assert len(gw.records(requestId=events.request_id)) == 1
 	assert one.counter("output_token") == 7 and one.counter("input_token") == 6
 	assert {what: n for (_, what), n in outcomes(gw, one.attachment).items()} == {"recorded": 1, "estimated": 1, "aborted": 1}
+
+
+def test_USE7_the_client_leaves_before_the_answer_begins(gw, one):
+	"""The model had the prompt: leaving early is no way around limits."""
+	live = one.model.live()
+	events = open_chat(gw, one.base, "Tell me a long story.")
+	assert live.arrived.wait(20)
+	events.close()
+	assert live.closed.wait(20)
+	log = one.log(events)
+	assert log["llm_aborted"] is True and log["usage_source"] == "estimated"
+	assert (log["input_token"], log["output_token"], log["total_token"]) == (6, 0, 6)
+
+
+def test_USE7_the_client_leaves_while_the_guard_is_asked(gw, one):
+	"""Nothing was sent to the model: nothing is counted."""
+	with GuardServer() as guard:
+		guard.hold()
+		gw.attach("AiSecurityGuard", guard_config(guard), to=one.service)
+		events = open_chat(gw, one.base, "Tell me a long story.")
+		wait_until(lambda: guard.checks, 20, "the question to the guard")
+		events.close()
+		log = one.log(events)
+	assert log["llm_aborted"] is True and log["usage_source"] == "none" and log["total_token"] == 0 and one.model.hits == 0
 
 
 @pytest.mark.parametrize("provider, ask", [

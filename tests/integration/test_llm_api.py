@@ -6,6 +6,7 @@ from ai_kit import (ANTHROPIC, DASHSCOPE, OPENAI, ModelServer, ai_service, anthr
 	generation, llm_api, post, record_of, stream)
 from gw import numbers
 from policy_kit import phase, raw_get
+from wire import wait_until
 
 
 @pytest.fixture
@@ -397,9 +398,49 @@ def test_a_model_api_takes_json_alone(gw, model, fields):
 	assert model.hits == 0
 
 
-@pytest.mark.parametrize("method,path", [("PUT", "/v1/chat/completions"), ("DELETE", "/v1/models"), ("GET", "/v1/responses")])
-def test_a_model_api_takes_post_alone(gw, model, method, path):
+@pytest.mark.parametrize("method,path,allow", [("PUT", "/v1/chat/completions", "POST"), ("DELETE", "/v1/models", "GET, HEAD"),
+	("GET", "/v1/responses", "POST"), ("OPTIONS", "/v1/chat/completions", "POST")])
+def test_a_model_api_takes_post_alone(gw, model, method, path, allow):
 	api = llm_api(gw, ai_service(gw, model))
 	answer = gw.request(method, api.base + path)
-	assert (answer.status, answer.header("Allow")) == (405, "POST")
+	assert (answer.status, answer.header("Allow")) == (405, allow)
 	assert model.hits == 0
+
+
+@pytest.mark.parametrize("entry", [{}, {"modelName": "mapped"}])
+def test_FBK4_a_body_without_a_model_gets_that_of_the_candidate(gw, model, other, entry):
+	primary, backup = ai_service(gw, model), ai_service(gw, other)
+	gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "*", "fallbackModels": [{"serviceId": backup.id, "model": "backup"}]}]}, primary)
+	api = llm_api(gw, {"service": primary, **entry})
+	model.then(model.failure(503))
+	assert post(gw, f"{api.base}/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}).status == 200
+	assert model.last.body.get("model") == entry.get("modelName")
+	assert other.last.body == {"messages": [{"role": "user", "content": "Hello"}], "model": "backup"}
+
+
+# ---- copies ----
+
+def copy_to(gw, service, api):
+	return gw.attach("FlowCopy", {"targetServiceId": service.id, "percentage": 100, "enable": True}, api)
+
+
+def test_LLM4_a_copy_has_the_key_of_the_service_that_gets_it(gw, model, other):
+	"""Neither the key of the provider that answers nor what the client proved itself with."""
+	api = llm_api(gw, ai_service(gw, model, keys=["sk-first"]))
+	copy_to(gw, ai_service(gw, other.url + "/shadow", keys=["sk-second"]), api)
+	answer = chat(gw, api.base, "Hello", headers={"x-api-key": "sk-client", "Cookie": "session=1"})
+	assert answer.status == 200 and answer.json["choices"][0]["message"]["content"] == "Hello from the model."
+	wait_until(lambda: other.hits == 1, what="the copy")
+	asked = other.last
+	assert asked.path == "/shadow/v1/chat/completions" and asked.raw == model.last.raw
+	assert asked.header("Authorization") == "Bearer sk-second" and model.last.header("Authorization") == "Bearer sk-first"
+	assert asked.header("x-api-key") is None and asked.header("Cookie") is None
+	assert asked.header("Host") == other.url.removeprefix("http://")
+
+
+def test_LLM4_a_copy_to_a_service_that_is_no_provider_has_no_key_of_one(gw, model, other):
+	api = llm_api(gw, ai_service(gw, model, keys=["sk-first"]))
+	copy_to(gw, gw.service(f"127.0.0.1:{other.port}"), api)
+	assert chat(gw, api.base, "Hello").status == 200
+	wait_until(lambda: other.hits == 1, what="the copy")
+	assert other.last.path == "/v1/chat/completions" and other.last.header("Authorization") is None
