@@ -394,6 +394,15 @@ static enum verdict choose(struct exchange *x, const struct step *s)
 	return next();
 }
 
+static enum verdict explain(struct exchange *x, const struct step *s)
+{
+	const struct ai_fallback *conf = s->conf;
+
+	exchange_note(x, "where this service fails, others are turned to by %zu mapping%s of models",
+		conf->fallbackModelMappings.n, conf->fallbackModelMappings.n == 1 ? "" : "s");
+	return next();
+}
+
 const struct policy_class ai_fallback = {
 	.name = "AiFallback",
 	.alias = "AI fallback",
@@ -419,4 +428,5 @@ const struct policy_class ai_fallback = {
 	.attach = attach,
 	.bind = bind,
 	.service = choose,
+	.explain = explain,
 };

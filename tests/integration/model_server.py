@@ -347,11 +347,20 @@ class Live:
 		return self.raw((data if isinstance(data, Event) else Event(data, name)).encode(self.sender.manner.eol))
 
 	def raw(self, data):
-		self.sender.piece(data)
+		self.send(lambda: self.sender.piece(data))
 		return self
 
+	def send(self, write):
+		"""What comes after the gateway's close is lost, as it would be on the wire."""
+		try:
+			return write()
+		except OSError:
+			if not self.closed.wait(5):
+				raise
+			return False
+
 	def end(self):
-		self.keeps = self.sender.end()
+		self.keeps = self.send(self.sender.end)
 		self.over.set()
 
 	def cut(self, reset=False):

@@ -697,3 +697,10 @@ def test_an_answer_that_says_nothing_is_an_answer(site):
 	site.first.manner(has_end=False).stream([Event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}), Event("[DONE]")])
 	found = site.stream()    # its end is missing: that is none
 	assert found.text == "From candidate 1." and site.fell(found)
+
+
+def test_a_dry_run_tells_of_it_and_asks_nobody(gw, site):
+	answer = gw.ask("POST", "/api/v1/trace", {"method": "POST", "url": f"http://gw.test:{gw.port}{site.base}/v1/chat/completions"})
+	step = next(item for item in answer["policies"] if item["className"] == "AiFallback")
+	assert step["verdict"] != "NotJudged" and "by 1 mapping" in step["note"], step
+	assert site.first.hits == 0

@@ -20,6 +20,7 @@ from redis_kit import RedisServer
 from scripted import Scripted
 from search_kit import Engine, search_config
 from side_services import SideService
+from test_waf import has_packages
 from wire import wait_until
 
 ORIGIN = {"Origin": "https://example.com"}
@@ -206,6 +207,13 @@ def test_x3_the_earliest_stage_answers(gw, redis):
 		site.drop("IpAccessControl")
 		path = f"{site.base}/v1/chat/completions"
 		assert preflight(gw, path, method="POST").status in (200, 204)
+		if has_packages():
+			site.attached["Waf"] = gw.attach("Waf", {}, site.api)
+			# Of a request with a body it decides when that was read, which is after authentication.
+			attack = gw.get(f"{site.base}/v1/models?a=%3Cscript%3Ealert(1)%3C/script%3E", ORIGIN)
+			assert attack.status == 403 and gw.wait_record(path=f"{site.base}/v1/models")["policy"] == "Waf"
+			assert attack.header("Access-Control-Allow-Origin") == ORIGIN["Origin"] and not site.auth.asked[2:]
+			site.drop("Waf")
 		answers(403, headers=ORIGIN)    # the authorization service
 		site.auth.answer = b"HTTP/1.1 200 Yes\r\nContent-Length: 0\r\n\r\n"
 		assert answers(401, headers=ORIGIN).json["error"]["type"] == "authentication_error"
