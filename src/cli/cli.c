@@ -21,7 +21,7 @@ static const struct command {
 	{ "policy schema", "CLASS", "JSON Schema of a class's config", NULL },
 	{ "policy example", "CLASS", "a config to start from", NULL },
 	{ "policy manual", "[CLASS]", "every field of one class, or of all (Markdown)", NULL },
-	{ "policy effective", "--route ROUTE [FLAGS]",
+	{ "policy effective", "--route ROUTE | --llm-api API | ... [FLAGS]",
 	  "what really acts on a route, in order, and what became of the rest", effective_flags },
 	{ "trace", "[METHOD] URL [FLAGS]", "what would become of a request: listener, route, what each policy says, "
 	  "where it would go; nothing is sent", trace_flags },

@@ -4,14 +4,17 @@
 
 struct effective_options {
 	struct client_options client;
-	const char *route, *api, *operation, *domain;
+	const char *route, *api, *llm_api, *agent_api, *operation, *domain;
 };
 
 const struct flag effective_flags[] = {
 	{ "--route", "-r", "ROUTE", "id or name of the route", FLAG_VALUE, offsetof(struct effective_options, route) },
 	{ "--api", NULL, "API", "id or name of a REST API", FLAG_VALUE, offsetof(struct effective_options, api) },
-	{ "--operation", NULL, "OPERATION", "id or name of an operation of the API", FLAG_VALUE,
+	{ "--operation", NULL, "OPERATION", "id or name of an operation of the REST API", FLAG_VALUE,
 	  offsetof(struct effective_options, operation) },
+	{ "--llm-api", NULL, "API", "id or name of a model API", FLAG_VALUE, offsetof(struct effective_options, llm_api) },
+	{ "--agent-api", NULL, "API", "id or name of an agent API", FLAG_VALUE,
+	  offsetof(struct effective_options, agent_api) },
 	{ "--domain", NULL, "DOMAIN", "id of the domain whose requests are meant; the route's first one otherwise",
 	  FLAG_VALUE, offsetof(struct effective_options, domain) },
 	FLAGS_END
@@ -21,22 +24,28 @@ const struct flag effective_flags[] = {
 
 static bool find_path(struct client *c, const struct effective_options *o, struct str *path)
 {
+	const struct {
+		const char *name, *list, *id_field;
+	} kinds[] = {
+		{ o->route, "/api/v1/routes", "routeId" }, { o->api, "/api/v1/http-apis", "httpApiId" },
+		{ o->llm_api, "/api/v1/llm-apis", "llmApiId" }, { o->agent_api, "/api/v1/agent-apis", "agentApiId" },
+	};
+	const unsigned n_kinds = sizeof kinds / sizeof kinds[0];
 	struct str id, operation;
+	unsigned n = 0, kind = 0;
 
+	for (unsigned i = 0; i < n_kinds; i++) {
+		n += kinds[i].name != NULL;
+		kind = kinds[i].name ? i : kind;
+	}
 	c->status = CLI_USAGE;
-	if (!o->route == !o->api)
-		return problem(&c->why, "--route", "name a route, or a REST API with --api");
+	if (n != 1)
+		return problem(&c->why, "--route", "name a route, or an API with --api, --llm-api or --agent-api");
 	if (o->operation && !o->api)
 		return problem(&c->why, "--operation", "needs --api");
-	if (o->route) {
-		if (!client_find(c, "/api/v1/routes", "routeId", o->route, &id))
-			return false;
-		*path = arena_printf(&c->arena, "/api/v1/routes/%.*s", STR_FMT(id));
-	} else {
-		if (!client_find(c, "/api/v1/http-apis", "httpApiId", o->api, &id))
-			return false;
-		*path = arena_printf(&c->arena, "/api/v1/http-apis/%.*s", STR_FMT(id));
-	}
+	if (!client_find(c, kinds[kind].list, kinds[kind].id_field, kinds[kind].name, &id))
+		return false;
+	*path = arena_printf(&c->arena, "%s/%.*s", kinds[kind].list, STR_FMT(id));
 	if (o->operation) {
 		struct str all = arena_printf(&c->arena, "%.*s/operations", STR_FMT(*path));
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from ai_kit import ModelServer, agent_api, agent_service, ai_service, llm_api
 from gw import PROGRAM, numbers
 from policy_kit import check_error, concurrency, cors, direct, headers, ip_list, op, preflight, rate, rest_api
 
@@ -290,8 +291,28 @@ def test_command_of_an_operation(gw, backend, path):
 	assert done.returncode == 1 and "ask for one of its operations" in done.stderr
 
 
+def test_model_and_agent_apis_have_theirs(gw):
+	with ModelServer() as model:
+		service, agent = ai_service(gw, model), agent_service(gw, model, customConfig={"apiKey": "app-1"})
+		models, agents = llm_api(gw, service), agent_api(gw, agent, "Custom")
+		for api in (models, agents):
+			gw.attach("RateLimit", rate(5), to=api)
+			gw.attach("AiStatistics", {}, to=api)
+		gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "a", "fallbackModels": [{"serviceId": service.id, "model": "b"}]}]}, service)
+		answer = effective(gw, models)
+		assert (answer["resourceType"], answer["resourceId"]) == ("LLMApi", models.id)
+		assert ("RateLimit", "LLMApi", "Runs") in brief(answer) and ("AiFallback", "Service", "Runs") in brief(answer)
+		assert {name for name, *_ in brief(answer)} == {"RateLimit", "AiStatistics", "AiFallback"}
+		answer = effective(gw, agents)
+		assert answer["resourceType"] == "AgentApi" and ("AiStatistics", "AgentApi", "Runs") in brief(answer)
+		for flag, api in (("--llm-api", models), ("--agent-api", agents)):
+			done = sluice(gw, flag, api.name)
+			assert done.returncode == 0 and "AiStatistics" in done.stdout and api.name in done.stdout, done
+
+
 @pytest.mark.parametrize("arguments, code, words", [
 	([], 2, "name a route"),
+	(["--llm-api", "a", "--agent-api", "b"], 2, "name a route"),
 	(["--route", "a", "--api", "b"], 2, "name a route"),
 	(["--route"], 2, "--route: needs a value"),
 	(["--rout", "a"], 2, "--rout: is not a known flag"),
