@@ -223,3 +223,23 @@ bool inflate_all(struct str encoding, struct str body, size_t most, struct sbuf 
 	inflate_close(i);
 	return is_good;
 }
+
+void deflate_all(struct str plain, struct sbuf *out)
+{
+	z_stream zlib = { .zalloc = take_zlib_memory, .zfree = give_memory };
+	unsigned char part[4096];
+	int result;
+
+	BUG_ON(plain.n > UINT32_MAX);
+	BUG_ON(deflateInit2(&zlib, Z_BEST_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK);
+	zlib.next_in = (const unsigned char *)plain.p;
+	zlib.avail_in = (unsigned)plain.n;
+	do {
+		zlib.next_out = part;
+		zlib.avail_out = sizeof part;
+		result = deflate(&zlib, Z_FINISH);
+		sbuf_add(out, (struct str){ (const char *)part, sizeof part - zlib.avail_out });
+	} while (result == Z_OK);
+	BUG_ON(result != Z_STREAM_END);
+	deflateEnd(&zlib);
+}

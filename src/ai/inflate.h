@@ -29,5 +29,7 @@ bool inflate_is_broken(const struct inflate *i);
 /* Whether the stream is where it may end: its last byte was given. */
 bool inflate_is_over(const struct inflate *i);
 void inflate_close(struct inflate *i);    /* NULL is fine */
+/* The reverse, for what we keep ourselves: gzip. */
+void deflate_all(struct str plain, struct sbuf *out);
 /* All of a whole body; false: broken, not complete, or longer than `most`. */
 MUST_USE bool inflate_all(struct str encoding, struct str body, size_t most, struct sbuf *out);

@@ -1,7 +1,7 @@
 /*
- * identity_field.h -- request fields by which gateways tell upstreams who asks, and how their names are read: '-' and '_'
- * alike and in any case, as CGI and WSGI make one variable of X-Forwarded-User and X_Forwarded_User. Names with '_' arrive
- * where keepUnderscores is set.
+ * identity_field.h -- request fields by which gateways tell upstreams who asks, and how their names are read: '-' and
+ * '_' alike and in any case, as CGI and WSGI make one variable of X-Forwarded-User and X_Forwarded_User. Names with '_'
+ * arrive where keepUnderscores is set.
  */
 #pragma once
 #include "http/message.h"

@@ -209,7 +209,7 @@ static bool take_marks(struct exchange *x)
 
 	for (unsigned i = 0; i < n_found * n && lines.n < OIDC_LINES_MAX; i++) {
 		const struct step *policy = &steps[i % n];
-		const struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x) };
+		const struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x), false };
 
 		if (oidc_login_open(exchange_arena(x), &seal, found[i / n].value, &login) && login.is_restart &&
 		    is_fresh(&login))
@@ -246,7 +246,7 @@ static bool find_login(struct exchange *x, struct oidc_work *w, struct str state
 		return false;
 	value = message_cookie(exchange_request(x), oidc_login_name(a, state));
 	for (unsigned i = 0; value.n > 0 && i < n; i++) {
-		const struct oidc_seal seal = { steps[i].policy_id, exchange_key_generation(x) };
+		const struct oidc_seal seal = { steps[i].policy_id, exchange_key_generation(x), false };
 
 		if (!oidc_login_open(a, &seal, value, &w->login) || !str_equal_secret(w->login.state, state) ||
 		    !is_fresh(&w->login) || !oidc_is_local(w->login.target))

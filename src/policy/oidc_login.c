@@ -99,7 +99,7 @@ static void drop_outstanding(const struct oidc_seal *seal, struct oidc_lines *ou
 
 static void keep_login(struct exchange *x, const struct oidc_work *w)
 {
-	const struct oidc_seal seal = { w->mine->policy_id, exchange_key_generation(x) };
+	const struct oidc_seal seal = { w->mine->policy_id, exchange_key_generation(x), false };
 	struct arena *a = exchange_arena(x);
 	struct oidc_lines lines = oidc_lines_for(x, w->mine);
 

@@ -1,5 +1,7 @@
 #include "policy/oidc_session.h"
+#include "ai/inflate.h"
 #include "core/crypto.h"
+#include "core/crypto_key.h"
 #include "core/json.h"
 #include "core/mem.h"
 #include "proxy/gateway_keys.h"
@@ -8,6 +10,8 @@
 #define LOGIN "OIDCAuth login"
 #define GENERATION_MAX 1000000
 #define POLICY_ID_MAX 64
+#define PLAIN_MAX (1 << 20)
+#define TOKEN_PARTS 3
 
 /* ---------- sealing ---------- */
 
@@ -84,6 +88,62 @@ static struct str text_of(const struct json *v, const char *name)
 	return member && member->type == JSON_STRING ? member->string : (struct str){ NULL, 0 };
 }
 
+/*
+ * A token (JWS) is base64 of JSON, which no compression gets hold of: packed, its parts are decoded, where they come back
+ * as they were. Its signature stays as it is.
+ */
+static bool decode_part(struct arena *a, struct str part, struct str *out)
+{
+	char *bytes = arena_take(a, part.n * 3 / 4 + 1);
+	size_t n = 0;
+
+	if (!crypto_base64url_strict(part, bytes, &n))
+		return false;
+	*out = (struct str){ bytes, n };
+	return str_is_utf8(*out) && str_find(*out, '\0') == n && str_equal(crypto_base64url(a, *out), part);
+}
+
+static bool take_apart(struct arena *a, struct str token, struct str parts[TOKEN_PARTS])
+{
+	struct str rest = token;
+	unsigned n = 0;
+
+	while (n < TOKEN_PARTS && str_split(&rest, '.', &parts[n]))
+		n++;
+	return n == TOKEN_PARTS && parts[0].n + parts[1].n + parts[2].n + 2 == token.n &&
+	       decode_part(a, parts[0], &parts[0]) && decode_part(a, parts[1], &parts[1]);
+}
+
+static void add_token(struct arena *a, const struct oidc_seal *with, struct sbuf *out, const char *name, struct str token)
+{
+	struct str parts[TOKEN_PARTS];
+
+	if (!token.p || !with->packs || !take_apart(a, token, parts)) {
+		add_text(out, name, token);
+		return;
+	}
+	sbuf_addf(out, ",\"%s\":[", name);
+	for (unsigned i = 0; i < TOKEN_PARTS; i++) {
+		if (i > 0)
+			sbuf_addc(out, ',');
+		json_quote(out, parts[i]);
+	}
+	sbuf_addc(out, ']');
+}
+
+static struct str token_of(struct arena *a, const struct json *v, const char *name)
+{
+	const struct json *member = json_get(v, name), *parts[TOKEN_PARTS];
+	unsigned n = 0;
+
+	if (!member || member->type != JSON_ARRAY || member->n != TOKEN_PARTS)
+		return text_of(v, name);
+	for (const struct json *part = member->child; part; part = part->next)
+		parts[n++] = part;
+	return arena_printf(a, "%.*s.%.*s.%.*s", STR_FMT(crypto_base64url(a, parts[0]->string)),
+			    STR_FMT(crypto_base64url(a, parts[1]->string)), STR_FMT(parts[2]->string));
+}
+
 static int64_t number_of(const struct json *v, const char *name)
 {
 	const struct json *member = json_get(v, name);
@@ -93,19 +153,39 @@ static int64_t number_of(const struct json *v, const char *name)
 
 static struct str seal_text(struct arena *a, const char *kind, const struct oidc_seal *with, struct sbuf *text)
 {
+	struct sbuf packed = { 0 };
 	struct str sealed;
 
 	sbuf_addc(text, '}');
-	sealed = seal(a, kind, with, sbuf_str(text));
+	if (with->packs)
+		deflate_all(sbuf_str(text), &packed);
+	sealed = seal(a, kind, with, with->packs ? sbuf_str(&packed) : sbuf_str(text));
 	mem_wipe(text->p, text->n);
 	sbuf_free(text);
+	sbuf_free(&packed);
 	return sealed;
+}
+
+/* JSON is never taken for gzip: it begins with '{'. */
+static struct str unpack(struct arena *a, struct str plain)
+{
+	struct sbuf text = { 0 };
+	struct str out = { NULL, 0 };
+
+	if (plain.n == 0 || plain.p[0] == '{')
+		return plain;
+	if (inflate_all(STR("gzip"), plain, PLAIN_MAX, &text))
+		out = arena_copy(a, sbuf_str(&text));
+	if (text.n > 0)
+		mem_wipe(text.p, text.n);
+	sbuf_free(&text);
+	return out;
 }
 
 static const struct json *open_text(struct arena *a, const char *kind, const struct oidc_seal *with, struct str text,
 				    bool *is_old)
 {
-	const struct str plain = unseal(a, kind, with, text, is_old);
+	const struct str plain = unpack(a, unseal(a, kind, with, text, is_old));
 	struct problem why;
 
 	return plain.p ? json_parse(a, plain, &why) : NULL;
@@ -118,13 +198,12 @@ struct str oidc_session_seal(struct arena *a, const struct oidc_seal *with, cons
 	add_number(&text, "at", s->sealed_s);
 	add_number(&text, "until", s->expires_s);
 	add_number(&text, "refreshed", s->refreshed_s);
-	add_text(&text, "stored", s->stored);
 	add_text(&text, "sub", s->subject);
 	add_text(&text, "email", s->email);
 	add_text(&text, "name", s->name);
-	add_text(&text, "id", s->id_token);
-	add_text(&text, "access", s->access_token);
-	add_text(&text, "refresh", s->refresh_token);
+	add_token(a, with, &text, "id", s->id_token);
+	add_token(a, with, &text, "access", s->access_token);
+	add_token(a, with, &text, "refresh", s->refresh_token);
 	return seal_text(a, SESSION, with, &text);
 }
 
@@ -137,12 +216,12 @@ bool oidc_session_open(struct arena *a, const struct oidc_seal *with, struct str
 		return false;
 	*out = (struct oidc_session){
 		.subject = text_of(v, "sub"), .email = text_of(v, "email"), .name = text_of(v, "name"),
-		.id_token = text_of(v, "id"), .access_token = text_of(v, "access"),
-		.refresh_token = text_of(v, "refresh"), .stored = text_of(v, "stored"),
+		.id_token = token_of(a, v, "id"), .access_token = token_of(a, v, "access"),
+		.refresh_token = token_of(a, v, "refresh"),
 		.sealed_s = number_of(v, "at"), .expires_s = number_of(v, "until"),
 		.refreshed_s = number_of(v, "refreshed"),
 	};
-	return out->stored.p || (out->subject.p && out->id_token.p);
+	return out->subject.p && out->id_token.p;
 }
 
 struct str oidc_login_seal(struct arena *a, const struct oidc_seal *with, const struct oidc_login *l)

@@ -19,7 +19,6 @@ struct oidc_session {
 	int64_t expires_s;                /* when the access token or the ID token does, whichever is first */
 	int64_t sealed_s;                 /* when the cookie was made */
 	int64_t refreshed_s;              /* of the last refresh; 0: none yet */
-	struct str stored;                /* it is too long for cookies: where it is kept; then the rest is absent */
 };
 
 struct oidc_login {
@@ -32,6 +31,7 @@ struct oidc_login {
 struct oidc_seal {
 	struct str policy_id;
 	unsigned generation;              /* of the key in force; the one before opens too */
+	bool packs;                       /* as short as can be: tokens taken apart, and all of it compressed */
 };
 
 struct str oidc_session_seal(struct arena *a, const struct oidc_seal *with, const struct oidc_session *s);

@@ -136,7 +136,7 @@ struct oidc_session oidc_make_session(const struct oidc_work *w, const struct oi
 bool oidc_find_session(struct exchange *x, const struct step *policy, struct oidc_session *out, bool *is_old)
 {
 	const struct oidc_auth *auth = policy->conf;
-	const struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x) };
+	const struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x), false };
 	struct arena *a = exchange_arena(x);
 	const int64_t now_s = clock_wall_ms() / 1000;
 	struct str text = oidc_cookie_read(a, exchange_request(x),
@@ -166,7 +166,7 @@ void oidc_set_lines(struct exchange *x, const struct oidc_lines *lines)
 bool oidc_keep_session(struct exchange *x, const struct step *policy, struct oidc_session *s)
 {
 	const struct oidc_auth *auth = policy->conf;
-	const struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x) };
+	struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x), false };
 	struct arena *a = exchange_arena(x);
 	const struct str name = oidc_session_name(a, policy->policy_id, auth->is_secure);
 	struct oidc_lines lines = oidc_lines_for(x, policy);
@@ -180,8 +180,16 @@ bool oidc_keep_session(struct exchange *x, const struct step *policy, struct oid
 		fits = oidc_cookie_write(&lines, name, oidc_session_seal(a, &seal, s));
 	}
 	if (!fits) {
+		seal.packs = true;
+		fits = oidc_cookie_write(&lines, name, oidc_session_seal(a, &seal, s));
+	}
+	if (!fits) {
 		log_warn("oidc.session_too_large", F_STR("policyId", policy->policy_id),
 			 F_INT("bytes", (int64_t)(s->id_token.n + s->refresh_token.n)));
+		dependency_down(&((struct oidc_cell *)policy->cell)->dependency, "sessions do not fit into cookies",
+				arena_printf(a, "a session of %zu bytes of tokens, compressed, is longer than %d cookies: the "
+					     "provider can leave claims out of its tokens", s->id_token.n +
+					     s->refresh_token.n, OIDC_CHUNKS_MAX));
 		return false;
 	}
 	oidc_set_lines(x, &lines);

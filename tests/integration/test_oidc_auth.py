@@ -1,6 +1,8 @@
 """OIDCAuth on live traffic: the acceptance examples of its contract. test_ex<n> are the examples."""
 import base64
 import hashlib
+import json
+import os
 import subprocess
 import threading
 import time
@@ -563,9 +565,31 @@ def test_the_longest_session_that_fits(gw, backend, provider, app):
 	assert done.stdout == "200", done
 
 
-@pytest.mark.parametrize("answer", [{"refresh_token": "r" * 9000}, {"refresh_token": "r" * 60000}])
-def test_a_session_that_does_not_fit_is_refused_and_said_so(gw, backend, provider, app, answer):
-	provider.claims, provider.token_answer = {"groups": "g" * 9700}, answer
+def noise(n):
+	"""Text that nothing makes shorter than three quarters."""
+	return b64(os.urandom(n))[:n]
+
+
+@pytest.mark.parametrize("groups", [[f"/departments/{i}/engineers-of-{i * 7}" for i in range(320)], "g" * 11000], ids=["groups", "one"])
+def test_OID7_a_session_of_the_longest_id_token_fits(gw, backend, provider, app, groups):
+	"""Compressed, as there is no store of sessions: what upstreams get is the token as it came."""
+	provider.claims, provider.token_answer = {"groups": groups}, {"refresh_token": key().sign({"sub": "alice", "groups": groups[:50]})}
+	browser = app.browser()
+	assert browser.login(provider, app.path).status == 200
+	assert len(browser.session) <= 5
+	token = backend.last().header("Authorization").split()[1]
+	assert 15000 < len(token) <= 16384
+	claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+	assert claims["groups"] == groups
+	assert browser.get(app.path).status == 200
+	for name in list(browser.session)[:1]:
+		browser.cookies[name] = browser.cookies[name][:-1] + ("A" if browser.cookies[name][-1] != "A" else "B")
+	assert browser.get(app.path).status == 302
+
+
+@pytest.mark.parametrize("bytes", [12000, 60000])
+def test_a_session_that_does_not_fit_is_refused_and_said_so(gw, backend, provider, app, bytes):
+	provider.claims, provider.token_answer = {"groups": noise(9700)}, {"refresh_token": noise(bytes)}
 	browser = app.browser()
 	result = browser.come_back(provider, browser.begin(app.path))
 	assert result.status == 502
@@ -574,12 +598,17 @@ def test_a_session_that_does_not_fit_is_refused_and_said_so(gw, backend, provide
 	policy_id = app.attachment.policy.id
 	found = wait_until(lambda: [r for r in gw.events("oidc.session_too_large") if r["policyId"] == policy_id], 5, "a line in the log")
 	assert found[0]["bytes"] > 13000
+	status = wait_until(lambda: s if (s := gw.ask("GET", app.attachment.path)["status"])["phase"] == "Degraded" else None, 5, "Degraded")
+	assert status["reason"] == "sessions do not fit into cookies" and "claims" in status["lastError"]
+	provider.claims, provider.token_answer = {}, {}
+	assert app.browser().login(provider, app.path).status == 200
+	wait_until(lambda: gw.ask("GET", app.attachment.path)["status"]["phase"] == "Active", 5, "Active")
 
 
 def test_a_refresh_that_makes_it_too_long_fails_closed(gw, backend, provider, app):
 	expire(provider)
 	browser = app.browser()
 	browser.come_back(provider, browser.begin(app.path))
-	provider.token_answer = {"refresh_token": "r" * 20000}
+	provider.token_answer = {"refresh_token": noise(30000)}
 	assert browser.get(app.path).status == 503
 	assert backend.requests() == []

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 static struct arena arena;
-static const struct oidc_seal seal = { STR("policy-0123456789"), 7 };
+static const struct oidc_seal seal = { STR("policy-0123456789"), 7, false };
 
 #define assert_str(got, want) assert_true(str_equal((got), STR(want)))
 
@@ -49,6 +49,48 @@ static void a_session_comes_back_as_it_was(void **state)
 	assert_int_equal(back.refreshed_s, 900);
 }
 
+/* A token as providers make them, with a payload of n bytes or so. */
+static struct str make_token(size_t n)
+{
+	struct sbuf payload = { 0 };
+	struct str out;
+
+	SBUF_LIT(&payload, "{\"sub\":\"alice\",\"groups\":[");
+	for (unsigned i = 0; payload.n < n; i++)
+		sbuf_addf(&payload, "%s\"/departments/%u/d\303\274sseldorf \\u0041\"", i ? "," : "", i);
+	SBUF_LIT(&payload, "]}");
+	out = arena_printf(&arena, "%.*s.%.*s.%s",
+			   STR_FMT(crypto_base64url(&arena, STR("{\"alg\":\"RS256\"}"))),
+			   STR_FMT(crypto_base64url(&arena, sbuf_str(&payload))), "c2lnbmF0dXJl");
+	sbuf_free(&payload);
+	return out;
+}
+
+static void a_packed_session_is_short_and_comes_back_as_it_was(void **state)
+{
+	const struct oidc_seal packing = { seal.policy_id, seal.generation, true };
+	const struct str refresh[] = { make_token(900), STR("r"), STR("a.b.c"), STR("YQ.YR.s"), STR("..."), STR("e30.AAAA.s"),
+				       STR("_w.e30.s") };
+	struct oidc_session s = sample(), back;
+	struct str sealed;
+	bool is_old;
+
+	(void)state;
+	s.id_token = make_token(12000);
+	assert_true(s.id_token.n > 16000);
+	for (unsigned i = 0; i < sizeof refresh / sizeof refresh[0]; i++) {
+		s.refresh_token = refresh[i];
+		sealed = oidc_session_seal(&arena, &packing, &s);
+		assert_true(sealed.n < 6000);
+		assert_true(oidc_session_open(&arena, &seal, sealed, &back, &is_old));
+		assert_true(str_equal(back.id_token, s.id_token));
+		assert_true(str_equal(back.refresh_token, refresh[i]));
+		assert_null(back.access_token.p);
+		assert_str(back.subject, "alice");
+		assert_int_equal(back.expires_s, 2000);
+	}
+}
+
 static bool opens(struct oidc_seal with, struct str text, bool *is_old)
 {
 	struct oidc_session back;
@@ -63,11 +105,11 @@ static void only_this_key_and_the_one_before_open(void **state)
 	bool is_old;
 
 	(void)state;
-	assert_true(opens((struct oidc_seal){ seal.policy_id, 8 }, text, &is_old));
+	assert_true(opens((struct oidc_seal){ seal.policy_id, 8, false }, text, &is_old));
 	assert_true(is_old);
-	assert_false(opens((struct oidc_seal){ seal.policy_id, 9 }, text, &is_old));
-	assert_false(opens((struct oidc_seal){ seal.policy_id, 6 }, text, &is_old));
-	assert_false(opens((struct oidc_seal){ STR("policy-other"), 7 }, text, &is_old));
+	assert_false(opens((struct oidc_seal){ seal.policy_id, 9, false }, text, &is_old));
+	assert_false(opens((struct oidc_seal){ seal.policy_id, 6, false }, text, &is_old));
+	assert_false(opens((struct oidc_seal){ STR("policy-other"), 7, false }, text, &is_old));
 }
 
 static void another_secret_opens_nothing(void **state)
@@ -450,6 +492,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_session_comes_back_as_it_was),
+		cmocka_unit_test(a_packed_session_is_short_and_comes_back_as_it_was),
 		cmocka_unit_test(only_this_key_and_the_one_before_open),
 		cmocka_unit_test(another_secret_opens_nothing),
 		cmocka_unit_test(keys_differ_by_purpose_and_generation),
