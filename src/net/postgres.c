@@ -18,6 +18,7 @@
 #define DEFAULT_PORT 5432
 #define CONNECTION_BYTES (256ULL << 20)
 #define UNASKED_BYTES 65536               /* that an idle connection may receive */
+#define SECRET_MIN 4                      /* a shorter password would be found in anything */
 #define READS 4                           /* a TLS record is at most 16 KiB, a read at least 8 */
 
 const char *postgres_failure_text(enum postgres_failure f)
@@ -49,10 +50,13 @@ static void free_secret(char *text)
 }
 
 /* The first line, without what is not printable. */
-static void keep_words(char out[POSTGRES_ERROR_MAX], const char *text)
+static void keep_words(const struct postgres *p, char out[POSTGRES_ERROR_MAX], const char *text)
 {
 	size_t n = 0;
 
+	/* A server that was told the password may say it again. */
+	if (text && strlen(p->password) >= SECRET_MIN && strstr(text, p->password))
+		text = "its words are not fit to be shown";
 	for (; text && *text && *text != '\n' && n < POSTGRES_ERROR_MAX - 1; text++)
 		out[n++] = (unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text;
 	out[n] = '\0';
@@ -197,7 +201,7 @@ static void fail_waiting(struct postgres *p)
 
 void postgres_connect_failed(struct postgres *p, const char *words)
 {
-	keep_words(p->error, words);
+	keep_words(p, p->error, words);
 	fail_waiting(p);
 }
 
@@ -207,7 +211,7 @@ void postgres_give_up(struct postgres_connection *c, const char *words)
 	struct postgres *p = c->owner;
 	char text[POSTGRES_ERROR_MAX];
 
-	keep_words(text, words);                  /* before the connection goes, whose words they are */
+	keep_words(p, text, words);               /* before the connection goes, whose words they are */
 	postgres_connection_close(c);
 	postgres_connect_failed(p, text);
 }
@@ -262,7 +266,7 @@ static void break_off(struct postgres_connection *c, enum postgres_failure failu
 	struct postgres_query *q = c->query;
 
 	if (failure == POSTGRES_CLOSED && q && !q->request->error[0])
-		keep_words(q->request->error, pq.errorMessage(c->pg));
+		keep_words(c->owner, q->request->error, pq.errorMessage(c->pg));
 	postgres_connection_close(c);
 	if (q)
 		finish(q, failure);
@@ -284,7 +288,7 @@ static void take_error(struct postgres_request *r, const PGresult *result)
 	const char *state = pq.resultErrorField(result, PG_DIAG_SQLSTATE);
 
 	snprintf(r->sqlstate, sizeof r->sqlstate, "%s", state && strlen(state) == 5 ? state : "XX000");
-	keep_words(r->error, has_harmless_words(r->sqlstate) ?
+	keep_words(r->owner, r->error, has_harmless_words(r->sqlstate) ?
 		   pq.resultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : "it does not accept a value");
 }
 

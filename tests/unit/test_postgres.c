@@ -25,7 +25,7 @@
 enum manner {
 	ANSWERS, TABLE_MISSING, VALUE_REFUSED, ASKS_PASSWORD, ROUNDS, SILENT_AT_START, SILENT_AT_QUERY, CLOSES_AT_QUERY,
 	HUGE_ROW, MANY_ROWS, NO_POSTGRES, CHATTERS_AT_START, CHATTERS_WHEN_IDLE, COPIES, REFUSES_LOGIN, BAD_COUNT,
-	STAYS_IN_TRANSACTION, LONG_VALUE,
+	STAYS_IN_TRANSACTION, LONG_VALUE, ECHOES_PASSWORD, ECHOES_IN_ERROR,
 };
 
 static int listener;
@@ -140,6 +140,9 @@ static bool greet(int fd)
 	case ROUNDS:
 		ask_for_rounds(fd);
 		return false;
+	case ECHOES_PASSWORD:
+		put_message(fd, 'E', "SFATAL\0C28000\0Mno, not " SECRET "\0", 40);
+		return false;
 	case ASKS_PASSWORD:
 		put_message(fd, 'R', "\0\0\0\3", 4);
 		if (get_message(fd, password_seen, sizeof password_seen, &n) != 'p')
@@ -195,6 +198,9 @@ static bool answer(int fd)
 		return false;
 	case CLOSES_AT_QUERY:
 		return false;
+	case ECHOES_IN_ERROR:
+		put_message(fd, 'E', "SERROR\0C42P01\0Mno, not " SECRET "\0", 40);
+		break;
 	case TABLE_MISSING:
 		put_message(fd, 'E', "SERROR\0C42P01\0Mrelation \"t\" does not exist\0", 44);
 		break;
@@ -562,6 +568,13 @@ static void errors_of_the_server_are_told_without_values(void **state)
 	assert_int_equal(atomic_load(&connections), 1);   /* an error costs no connection */
 }
 
+static void a_password_is_not_shown_by_whoever_says_it(void **state)
+{
+	(void)state;
+	fails_with(ECHOES_PASSWORD, POSTGRES_CONNECT, "not fit");
+	fails_with(ECHOES_IN_ERROR, POSTGRES_REFUSED, "not fit");
+}
+
 static void nobody_listens(void **state)
 {
 	(void)state;
@@ -703,6 +716,7 @@ int main(void)
 		TEST(a_password_is_sent_when_it_is_asked_for),
 		TEST(a_long_value_comes_whole),
 		TEST(errors_of_the_server_are_told_without_values),
+		TEST(a_password_is_not_shown_by_whoever_says_it),
 		TEST(nobody_listens),
 		TEST(addresses_are_judged),
 		TEST(a_login_that_is_refused_says_why),
