@@ -39,12 +39,16 @@ struct chat_stream {
 enum verdict chat_classify(struct exchange *x, const struct step *s);
 enum body_wish chat_wants_body(struct exchange *x, const struct step *s, size_t *most);
 bool chat_is_json(struct str content_type);
+/* For a dry run, which has no body: what can be said without one. */
+enum verdict chat_explain(struct exchange *x, const struct step *s);
 /* The app that the path is about; NULL: none of the service's. */
 const struct chat_app *chat_find_app(const struct chat_service *s, struct str path);
 /* chat_try.c */
 /* Another service is turned to: the request is again what policies left. */
 void chat_undo_try(struct exchange *x);
 enum verdict chat_shape_try(struct exchange *x, const struct step *s);
+/* For a dry run: the head of the request for the service; a credential is shown as asterisks. */
+void chat_explain_try(struct exchange *x, const struct step *s, struct str below, enum ai_kind kind);
 /* What another service gets as a copy: its own address and key, nothing of those of the service that answers. */
 bool chat_shape_copy(struct exchange *x, const struct service *to, struct message *req);
 /* chat_provider.c: head of the request for the provider; body says the model (Azure has it in the path). */

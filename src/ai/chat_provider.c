@@ -193,7 +193,9 @@ static void put_credential(struct chat *c, const struct chat_service *to)
 	const struct chat_app *app = to->n_apps > 0 ? chat_find_app(to, c->shape->below) : NULL;
 	struct str key = { NULL, 0 };
 
-	if (app)
+	if (x->dry && (app || to->n_keys > 0))
+		key = STR("******");
+	else if (app)
 		key = app->key;
 	else if (to->n_keys > 0)
 		key = to->keys[exchange_random(x) % to->n_keys];

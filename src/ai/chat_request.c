@@ -202,23 +202,35 @@ static enum verdict refuse_form(struct exchange *x, struct str path)
 	return REPLY;
 }
 
+/* True: it is decided without a look at the body, which is no request to a model then. */
+static bool decide_by_head(struct exchange *x, struct str path, enum verdict *verdict)
+{
+	struct str list;
+
+	if (!is_model_path(path)) {
+		*verdict = chat_reply_error(x, 404, "not_found", "ErrNotFound",
+			arena_printf(&x->arena, "%.*s is none of the paths of a model API", STR_FMT(path)));
+		return true;
+	}
+	if (!is_list_of_models(x, path)) {
+		if (has_json(x))
+			return false;
+		*verdict = refuse_form(x, path);
+		return true;
+	}
+	list = list_models(x);
+	exchange_choose_target(x, x->route->ai->entries[0].target);
+	*verdict = list.p ? reply(x, 200, STR("application/json"), list) : next();
+	return true;
+}
+
 static enum verdict choose_model(struct exchange *x, struct chat *c)
 {
 	const struct chat_entry *entry;
-	struct str list;
+	enum verdict verdict;
 
-	if (!is_model_path(c->shape->below))
-		return chat_reply_error(x, 404, "not_found", "ErrNotFound",
-			arena_printf(&x->arena, "%.*s is none of the paths of a model API", STR_FMT(c->shape->below)));
-	if (is_list_of_models(x, c->shape->below)) {
-		list = list_models(x);
-		if (list.p)
-			return reply(x, 200, STR("application/json"), list);
-		exchange_choose_target(x, x->route->ai->entries[0].target);
-		return next();
-	}
-	if (!has_json(x))
-		return refuse_form(x, c->shape->below);
+	if (decide_by_head(x, c->shape->below, &verdict))
+		return verdict;
 	entry = chat_choose(x->route->ai, c->body ? c->model : (struct str){ NULL, 0 }, exchange_random(x));
 	if (!entry && c->parse_error)
 		return chat_reply_error(x, 400, "invalid_request_error", "ErrInvalidParameter",
@@ -263,12 +275,12 @@ static const struct chat_service *service_of(const struct exchange *x, const str
 	return part ? CONTAINER(part, struct service, part)->ai : NULL;
 }
 
-static enum verdict choose_app(struct exchange *x, struct chat *c)
+static enum verdict choose_app(struct exchange *x, struct str path)
 {
 	for (unsigned i = 0; i < x->route->n_targets; i++) {
 		const struct chat_service *s = service_of(x, &x->route->targets[i]);
 
-		if (!s || !chat_find_app(s, c->shape->below))
+		if (!s || !chat_find_app(s, path))
 			continue;
 		exchange_choose_target(x, i);
 		return next();
@@ -283,13 +295,13 @@ static bool is_dify_path(struct str path)
 	       str_ends(path, STR("/v1/workflows/run"));
 }
 
-static enum verdict choose_agent(struct exchange *x, struct chat *c)
+static enum verdict choose_agent(struct exchange *x, struct str path)
 {
 	switch (x->route->ai->agent) {
 	case CHAT_AGENT_DASHSCOPE:
-		return choose_app(x, c);
+		return choose_app(x, path);
 	case CHAT_AGENT_DIFY:
-		if (is_dify_path(c->shape->below))
+		if (is_dify_path(path))
 			return next();
 		return chat_reply_error(x, 404, "not_found", "ErrNotFound",
 			STR("Paths of Dify are /v1/chat-messages, /v1/completion-messages and /v1/workflows/run"));
@@ -310,8 +322,27 @@ enum verdict chat_classify(struct exchange *x, const struct step *s)
 	if (c->refused.p && (c->kind != AI_NONE || c->is_model_api || c->is_agent_api))
 		return chat_reply_error(x, 400, "invalid_request_error", "ErrInvalidParameter", c->refused);
 	if (c->is_agent_api)
-		return choose_agent(x, c);
+		return choose_agent(x, c->shape->below);
 	return c->is_model_api ? choose_model(x, c) : next();
+}
+
+enum verdict chat_explain(struct exchange *x, const struct step *s)
+{
+	const struct chat_api *api = x->route->ai;
+	struct str path = below_base(x);
+	enum verdict verdict;
+
+	if (s->run == chat_shape_try) {
+		chat_explain_try(x, s, path, has_json(x) ? ai_kind_detect(path, NULL) : AI_NONE);
+		return next();
+	}
+	if (!api || s->level == LEVEL_SERVICE)
+		return next();
+	if (api->is_agent)
+		return choose_agent(x, path);
+	if (decide_by_head(x, path, &verdict))
+		return verdict;
+	return cannot_judge(x, "the model, which is in the body, decides about the service");
 }
 
 /* ---------- patterns ---------- */

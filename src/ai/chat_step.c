@@ -36,12 +36,6 @@ static void done(struct exchange *x, const struct step *s)
 	(void)s;
 }
 
-static enum verdict explain(struct exchange *x, const struct step *s)
-{
-	(void)s;
-	return x->stream.req.method == METHOD_POST ? cannot_judge(x, "the model is in the body") : next();
-}
-
 const struct policy_class chat_step = {
 	.name = "AI",
 	.alias = "Requests to models",
@@ -62,5 +56,5 @@ const struct policy_class chat_step = {
 	.settled = settle,
 	.ending = finish,
 	.done = done,
-	.explain = explain,
+	.explain = chat_explain,
 };

@@ -247,3 +247,17 @@ enum verdict chat_shape_try(struct exchange *x, const struct step *s)
 	chat_address(c, to);
 	return next();
 }
+
+void chat_explain_try(struct exchange *x, const struct step *s, struct str below, enum ai_kind kind)
+{
+	const struct chat_service *to = x->service->ai;
+	struct chat_shape shape = { .below = below };
+	struct chat c = { .x = x, .kind = kind, .upstream_kind = kind, .sent_model = STR("MODEL"), .shape = &shape };
+
+	/* Services of models have the step themselves: theirs is the one that speaks. */
+	if (!to == (s->level == LEVEL_SERVICE))
+		return;
+	if (kind != AI_NONE)
+		message_set_id(&x->stream.req, HEADER_ACCEPT_ENCODING, STR("identity"));
+	chat_address(&c, to);
+}

@@ -136,6 +136,13 @@ static enum dry_verdict judge(struct dry_run *d, const struct step *s, enum leg 
 	return DRY_UNJUDGED;
 }
 
+/* What nobody attached is there where it decides. */
+static bool is_shown(const struct dry_step *step)
+{
+	return step->step->policy_id.n > 0 ||
+	       (step->leg != LEG_RESPONSE && step->verdict != DRY_PASSES && step->verdict != DRY_UNREACHED);
+}
+
 /* Steps of the leg to the end; after one that ends the request the rest is not reached. False: it is over. */
 static bool run_leg(struct dry_run *d, enum leg leg)
 {
@@ -147,12 +154,17 @@ static bool run_leg(struct dry_run *d, enum leg leg)
 	while ((s = walk_next(x))) {
 		struct dry_step *step = add_step(d, s, leg);
 
-		if (is_over)
+		if (is_over) {
+			if (!is_shown(step))
+				d->n_steps--;
 			continue;
+		}
 		d->unjudged = NULL;
 		d->note = (struct str){ NULL, 0 };
 		step->verdict = judge(d, s, leg);
 		step->note = d->note;
+		if (!is_shown(step))
+			d->n_steps--;
 		if (step->verdict == DRY_PASSES || step->verdict == DRY_UNJUDGED)
 			continue;
 		x->answered_by = s;

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from ai_kit import ModelServer, agent_api, agent_service, ai_service, chat, llm_api
 from consumer_kit import allow, basic, consumer, key, keys
 from gw import PROGRAM, IS_SANITIZED, free_port, numbers
 from policy_kit import Told, breaker, check_error, concurrency, cors, direct, headers, ip_list, op, outcomes, raw_get, rate, rest_api
@@ -459,3 +460,40 @@ def test_command_tells_who_refuses(gw, backend, path):
 def test_command_refuses(gw, arguments, code, words):
 	done = sluice(gw, *arguments)
 	assert (done.returncode, done.stdout) == (code, "") and words in done.stderr, done
+
+
+# ---- model and agent APIs ----
+
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+def test_a_model_api_says_what_the_provider_would_get(gw):
+	with ModelServer() as model:
+		api = llm_api(gw, ai_service(gw, f"{model.url}/at", keys=["sk-secret"]))
+		gw.attach("AiStatistics", {}, to=api)
+		target = f"{api.base}/v1/chat/completions"
+		answer = trace(gw, target, "POST", fields={**JSON_TYPE, "Authorization": "Bearer client"})
+		assert chat(gw, api.base, "Hello").status == 200
+		told, sent = answer["upstream"], model.last
+		assert (told["target"], told["host"]) == (sent.path, sent.header("Host"))
+		assert fields_of(told)["authorization"] == "Bearer ******" and "sk-secret" not in json.dumps(answer)
+		assert verdicts(answer) == [("AiStatistics", "Passes"), ("AI", "NotJudged"), ("AiStatistics", "Passes")]
+		assert verdicts(answer, "service") == verdicts(answer, "attempt") == []
+
+
+@pytest.mark.parametrize("method, path, fields, status", [("POST", "/v1/files", JSON_TYPE, 404), ("PUT", "/v1/embeddings", {}, 405),
+	("POST", "/v1/embeddings", {"Content-Type": "text/plain"}, 415), ("GET", "/v1/models", {}, 200)])
+def test_a_model_api_says_what_it_answers_itself(gw, method, path, fields, status):
+	with ModelServer() as model:
+		api = llm_api(gw, {"service": ai_service(gw, model), "modelNamePattern": "gpt-4"})
+		answer = trace(gw, api.base + path, method, fields=fields)
+		assert answer["answer"]["status"] == status == gw.request(method, api.base + path, fields, b"" if method != "GET" else None).status
+		assert model.hits == 0
+
+
+def test_an_agent_api_knows_its_apps(gw):
+	with ModelServer() as model:
+		api = agent_api(gw, agent_service(gw, model, dashScopeConfig={"appCredentials": [{"appId": "a1", "apiKey": "sk-secret"}]}), "DashScope")
+		answer = trace(gw, f"{api.base}/api/v1/apps/a1/completion", "POST", fields=JSON_TYPE)
+		assert answer["upstream"]["target"] == "/api/v1/apps/a1/completion" and "sk-secret" not in json.dumps(answer)
+		assert trace(gw, f"{api.base}/api/v1/apps/a2/completion", "POST", fields=JSON_TYPE)["answer"]["status"] == 404
