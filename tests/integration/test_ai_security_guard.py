@@ -9,7 +9,7 @@ import pytest
 
 from ai_kit import (ANTHROPIC, DASHSCOPE, agent_api, agent_service, ai_service, anthropic, chat, chat_body, completion, embeddings, generation, llm_api, metric, post,
 	responses, stream_of)
-from gw import Gateway
+from gw import Gateway, numbers
 from guard_kit import HIGH, SORRY, answers, both, check_denied, events_of, guard_config, guarded, matched
 from guard_server import GuardServer, acs3_signature, detail, level_data, said
 from model_server import ModelServer
@@ -467,11 +467,14 @@ def test_a_body_under_another_name_is_no_way_around(gw, kind):
 	"""Servers of models read JSON whatever its Content-Type says."""
 	with guarded(gw) as one:
 		one.guard.flag("bad", **HIGH)
+		plain = f"/disguised-{next(numbers)}"
+		gw.route(plain, one.service)
 		fields = {"Content-Type": kind} if kind else {"Content-Type": ""}
 		text = json.dumps(chat_body("bad")).encode()
 		for body, chunked in ((text, False), ([text], True)):
-			answer = gw.request("POST", f"{one.base}/v1/chat/completions", fields, body, chunked=chunked)
-			assert answer.status == 400, answer
+			for base, status in ((one.base, 415), (plain, 400)):
+				answer = gw.request("POST", f"{base}/v1/chat/completions", fields, body, chunked=chunked)
+				assert answer.status == status, answer
 		assert one.model.hits == 0
 		# JSON with a parameter is JSON
 		json_type = {"Content-Type": "Application/JSON; charset=utf-8"}
