@@ -434,7 +434,7 @@ static bool is_typed(const struct field *f, const struct json *v)
 	case FIELD_TEXT:
 		return v->type == JSON_STRING;
 	case FIELD_CHOICE:
-		return v->type == JSON_STRING || v->type == JSON_INT;
+		return v->type == (f->choices[0].text ? JSON_STRING : JSON_INT);
 	case FIELD_OBJECT:
 		return v->type == JSON_OBJECT && are_typed(f->fields, v);
 	case FIELD_LIST: case FIELD_TEXTS: case FIELD_CHOICES:

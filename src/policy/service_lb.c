@@ -79,8 +79,8 @@ static const struct field hash_fields[] = {
 	TEXT(struct hash_config, parameterName, RANGE(0, 256), FORMAT(format_name), EXAMPLE("\"user-id\""),
 	     DOC("Name of the header or query parameter; required for HEADER and QUERY_PARAMETER.")),
 	OBJECT(struct hash_config, httpCookie, cookie_fields, DOC("The cookie; required for COOKIE.")),
-	INT(struct hash_config, minimumRingSize, RANGE(0, 8388608), DEFAULT("1024"),
-	    DOC("Least number of points on the hash ring; at least 1 with CONSISTENT_HASH.")),
+	INT(struct hash_config, minimumRingSize, RANGE(1, 8388608), DEFAULT("1024"),
+	    DOC("Least number of points on the hash ring.")),
 	CHOICE(struct hash_config, consistentHashLBType, hash_keys, DOC("What is hashed; required for "
 	       "CONSISTENT_HASH.")),
 	FIELDS_END
@@ -121,20 +121,11 @@ static bool check_key(const struct hash_config *hash, struct problem *why)
 	return problem(why, "consistentHashLBType", "is required when loadBalancerType is CONSISTENT_HASH");
 }
 
-/* Asked of CONSISTENT_HASH alone: with another type clients send what they do not use empty, or zero. */
-static bool check_hash(const struct hash_config *hash, struct problem *why)
-{
-	if (!check_key(hash, why))
-		return false;
-	return hash->minimumRingSize > 0 ||
-	       problem(why, "minimumRingSize", "must be an integer between 1 and 8388608, not 0");
-}
-
 static bool check(const void *conf, struct problem *why)
 {
 	const struct service_lb *lb = conf;
 
-	if (lb->loadBalancerType == BALANCER_HASH && !check_hash(&lb->consistentHashLBConfig, why)) {
+	if (lb->loadBalancerType == BALANCER_HASH && !check_key(&lb->consistentHashLBConfig, why)) {
 		problem_prefix(why, "consistentHashLBConfig");
 		return false;
 	}

@@ -105,8 +105,16 @@ class Subject:
 			{"name": "derived", "className": self.class_name, "config": json.dumps(config)})
 
 	def changed(self, way, value):
-		"""The base with another value at `way`."""
+		"""The base with another value at `way`, where the siblings are such that it counts."""
 		config = copy.deepcopy(self.base)
+		schema, at = self.schema, config
+		for step in way:
+			for rule in schema.get("allOf", []):
+				if step in rule["then"]["required"]:
+					(sibling, wanted), = rule["if"]["properties"].items()
+					at[sibling] = wanted["const"]
+			schema = schema["items"] if step == 0 else schema["properties"].get(step, {})
+			at = at[step] if step in at or step == 0 else None
 		reach(config, way[:-1])[way[-1]] = value
 		return config
 
