@@ -89,8 +89,8 @@ static struct str text_of(const struct json *v, const char *name)
 }
 
 /*
- * A token (JWS) is base64 of JSON, which no compression gets hold of: packed, its parts are decoded, where they come back
- * as they were. Its signature stays as it is.
+ * A token (JWS) is base64 of JSON, which no compression gets hold of: packed, its parts are decoded, where they come
+ * back as they were. Its signature stays as it is.
  */
 static bool decode_part(struct arena *a, struct str part, struct str *out)
 {
@@ -114,11 +114,11 @@ static bool take_apart(struct arena *a, struct str token, struct str parts[TOKEN
 	       decode_part(a, parts[0], &parts[0]) && decode_part(a, parts[1], &parts[1]);
 }
 
-static void add_token(struct arena *a, const struct oidc_seal *with, struct sbuf *out, const char *name, struct str token)
+static void add_token(struct arena *a, bool packs, struct sbuf *out, const char *name, struct str token)
 {
 	struct str parts[TOKEN_PARTS];
 
-	if (!token.p || !with->packs || !take_apart(a, token, parts)) {
+	if (!token.p || !packs || !take_apart(a, token, parts)) {
 		add_text(out, name, token);
 		return;
 	}
@@ -201,9 +201,9 @@ struct str oidc_session_seal(struct arena *a, const struct oidc_seal *with, cons
 	add_text(&text, "sub", s->subject);
 	add_text(&text, "email", s->email);
 	add_text(&text, "name", s->name);
-	add_token(a, with, &text, "id", s->id_token);
-	add_token(a, with, &text, "access", s->access_token);
-	add_token(a, with, &text, "refresh", s->refresh_token);
+	add_token(a, with->packs, &text, "id", s->id_token);
+	add_token(a, with->packs, &text, "access", s->access_token);
+	add_token(a, with->packs, &text, "refresh", s->refresh_token);
 	return seal_text(a, SESSION, with, &text);
 }
 

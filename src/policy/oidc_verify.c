@@ -1,10 +1,13 @@
 /* oidc_verify.c -- what login and refresh share: discovery, the token endpoint, the ID token, the session. */
+#include <stdio.h>
 #include "core/clock.h"
 #include "core/crypto.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "policy/oidc_parts.h"
 #include "policy/oidc_url.h"
+
+#define LEAST_SESSION_S 60
 
 struct oidc_work *oidc_work(struct exchange *x, const struct step *s)
 {
@@ -130,6 +133,9 @@ struct oidc_session oidc_make_session(const struct oidc_work *w, const struct oi
 		/* A refresh that says neither: as good as what it replaced was for a short while. */
 		s.expires_s = w->tokens_at_s + 300;
 	}
+	/* Over as soon as it is made, it would send browsers to and fro for ever: clocks differ, and some say "0". */
+	if (!s.refresh_token.p && s.expires_s < s.sealed_s + LEAST_SESSION_S)
+		s.expires_s = s.sealed_s + LEAST_SESSION_S;
 	return s;
 }
 
@@ -163,6 +169,16 @@ void oidc_set_lines(struct exchange *x, const struct oidc_lines *lines)
 		exchange_set_cookie(x, lines->lines[i]);
 }
 
+static void tell_too_long(const struct step *policy, size_t bytes)
+{
+	struct oidc_cell *cell = policy->cell;
+	char why[DEPENDENCY_ERROR_MAX];
+
+	snprintf(why, sizeof why, "%zu bytes of tokens are too long; the provider can leave claims out of them", bytes);
+	log_warn("oidc.session_too_large", F_STR("policyId", policy->policy_id), F_INT("bytes", (int64_t)bytes));
+	dependency_down(&cell->dependency, "sessions do not fit into cookies", str_of(why));
+}
+
 bool oidc_keep_session(struct exchange *x, const struct step *policy, struct oidc_session *s)
 {
 	const struct oidc_auth *auth = policy->conf;
@@ -184,12 +200,7 @@ bool oidc_keep_session(struct exchange *x, const struct step *policy, struct oid
 		fits = oidc_cookie_write(&lines, name, oidc_session_seal(a, &seal, s));
 	}
 	if (!fits) {
-		log_warn("oidc.session_too_large", F_STR("policyId", policy->policy_id),
-			 F_INT("bytes", (int64_t)(s->id_token.n + s->refresh_token.n)));
-		dependency_down(&((struct oidc_cell *)policy->cell)->dependency, "sessions do not fit into cookies",
-				arena_printf(a, "a session of %zu bytes of tokens, compressed, is longer than %d cookies: the "
-					     "provider can leave claims out of its tokens", s->id_token.n +
-					     s->refresh_token.n, OIDC_CHUNKS_MAX));
+		tell_too_long(policy, s->id_token.n + s->refresh_token.n);
 		return false;
 	}
 	oidc_set_lines(x, &lines);

@@ -380,6 +380,18 @@ def test_tokens_that_live_for_seconds_are_not_refreshed_with_every_request(gw, b
 	assert len(provider.asked_at("/token")) == 2
 
 
+@pytest.mark.parametrize("what", ["expires_in", "exp", "both"])
+def test_a_session_that_begins_expired_is_no_endless_redirect(gw, backend, provider, app, what):
+	"""A provider whose clock is behind ours (the ID token is accepted within the slack), or that says nothing of use about the end."""
+	if what != "exp":
+		provider.expires_in = 0
+	if what != "expires_in":
+		provider.claims = {"exp": int(time.time()) - 60, "iat": int(time.time()) - 90}
+	browser = app.browser()
+	assert browser.login(provider, app.path).status == 200
+	assert browser.get(app.path).status == 200
+
+
 def test_a_client_that_leaves_does_not_end_the_refresh(gw, backend, provider, app):
 	expire(provider)
 	browser = app.browser()

@@ -69,8 +69,8 @@ static struct str make_token(size_t n)
 static void a_packed_session_is_short_and_comes_back_as_it_was(void **state)
 {
 	const struct oidc_seal packing = { seal.policy_id, seal.generation, true };
-	const struct str refresh[] = { make_token(900), STR("r"), STR("a.b.c"), STR("YQ.YR.s"), STR("..."), STR("e30.AAAA.s"),
-				       STR("_w.e30.s") };
+	const struct str refresh[] = { make_token(900), STR("r"), STR("a.b.c"), STR("YQ.YR.s"), STR("..."),
+				       STR("e30.AAAA.s"), STR("_w.e30.s") };
 	struct oidc_session s = sample(), back;
 	struct str sealed;
 	bool is_old;
