@@ -54,6 +54,8 @@ struct status {
 };
 struct status compile_gateway_status(const struct compiler *c, struct str gateway_id);
 struct status compile_attachment_status(const struct compiler *c, struct str attachment_id);
+/* Of a consumer whose keys are fetched; false: it depends on nobody. */
+bool compile_consumer_status(const struct compiler *c, struct str consumer_id, struct status *out);
 /* A sampled problem count for GET /metrics. */
 unsigned compile_degraded(const struct compiler *c);
 /* Sets METRIC_ENDPOINT_HEALTHY for GET /metrics: ejections end when their time is over, and nobody says so. */

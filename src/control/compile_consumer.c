@@ -13,12 +13,14 @@
 #include "policy/key_set.h"
 #include "policy/key_source.h"
 #include "proxy/consumers.h"
+#include "proxy/dependency.h"
 
 struct consumer_state {
 	struct str id;                    /* behind the struct */
 	struct list dirty;
 	struct consumer *wanted;          /* held; NULL = none */
 	struct consumer *placed;          /* in the maps; held */
+	struct dependency_state issuer;   /* of its keys, as it was read last */
 };
 
 struct rule_group {
@@ -181,7 +183,8 @@ static bool read_token(struct consumer *c, const struct jwt_identity *in, struct
 		}
 	} else {
 		t->fetched = NEW(&c->arena, struct key_user);
-		key_user_open(t->fetched, in->remoteJwks.uri, NULL);
+		t->issuer = NEW(&c->arena, struct dependency);
+		key_user_open(t->fetched, in->remoteJwks.uri, t->issuer);
 	}
 	t->claim = arena_copy(&c->arena, in->jwtPayloadConfig.payloadKeyName);
 	t->value = arena_copy(&c->arena, in->jwtPayloadConfig.payloadKeyValue);
@@ -681,6 +684,27 @@ bool consumers_settle(struct compiler *c)
 void consumers_publish(const struct compiler *c, struct snapshot *s)
 {
 	s->consumers = c->consumers->consumers;
+}
+
+/* ---------- how they are ---------- */
+
+bool compile_consumer_status(const struct compiler *c, struct str consumer_id, struct status *out)
+{
+	struct consumer_state *state = map_get(&c->consumers->states, consumer_id);
+	const struct consumer *who = state ? state->wanted : NULL;
+	struct dependency_state issuer;
+
+	if (!who || !who->token || !who->token->issuer)
+		return false;
+	state->issuer = issuer = dependency_read(who->token->issuer);
+	*out = (struct status){ .phase = who->enable ? PHASE_ACTIVE : PHASE_DISABLED };
+	if (!issuer.is_down || !who->enable)
+		return true;
+	*out = (struct status){
+		.phase = PHASE_DEGRADED, .reason = str_of(issuer.reason), .last_error = str_of(state->issuer.error),
+		.since_ms = issuer.since_ms,
+	};
+	return true;
 }
 
 /* ---------- life ---------- */

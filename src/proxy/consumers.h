@@ -35,6 +35,7 @@ struct claim_header {
 	bool override;                    /* false: added to what is there */
 };
 
+struct dependency;
 struct key_set;
 struct key_user;
 
@@ -45,6 +46,7 @@ struct consumer_token {
 	struct str claim, value;          /* what tells the consumer */
 	struct key_set *keys;             /* policy/key_set.h; held; NULL: they are fetched */
 	struct key_user *fetched;         /* policy/key_source.h; open where keys is NULL */
+	struct dependency *issuer;        /* whether they could be fetched last; NULL where they are not */
 	const struct claim_header *headers;
 	unsigned n_headers;
 };

@@ -506,6 +506,7 @@ def test_aut6_keys_that_are_fetched(gw, backend, path, tmp_path):
 		who = user_of(gw, route, jwt={"remoteJwks": {"uri": f"{issuer.url}/keys"}, "jwtPayloadConfig": {"payloadKeyValue": user}})
 		for _ in range(3):
 			assert gw.get(path, bearer(old.sign({"uid": user}))).status == 200
+			assert gw.ask("GET", who.path)["status"] == {"phase": "Active"}
 			assert backend.last().header("X-Mse-Consumer") == who.name
 		assert gw.get(path, bearer(new.sign({"uid": user}, kid="old"))).status == 401
 		assert len(issuer.asked) == 1 and issuer.asked[0].target == "/keys"
@@ -523,9 +524,12 @@ def test_aut6_keys_that_are_fetched(gw, backend, path, tmp_path):
 def test_aut6_keys_that_cannot_be_fetched(gw, backend, path, tmp_path):
 	route = guarded(gw, backend, path, "jwt-auth")
 	pair, user = KeyPair(tmp_path, "k"), f"u{next(numbers)}"
-	user_of(gw, route, jwt={"remoteJwks": {"uri": f"http://127.0.0.1:{free_port()}/"}, "jwtPayloadConfig": {"payloadKeyValue": user}})
+	who = user_of(gw, route, jwt={"remoteJwks": {"uri": f"http://127.0.0.1:{free_port()}/"}, "jwtPayloadConfig": {"payloadKeyValue": user}})
 	answer = gw.get(path, bearer(pair.sign({"uid": user})))
 	assert (answer.status, answer.json["errorCode"]) == (503, "ErrPolicyUnavailable") and answer.header("Retry-After")
+	status = wait_until(lambda: s if (s := gw.ask("GET", who.path)["status"])["phase"] == "Degraded" else None, 5, "Degraded")
+	assert set(status) == {"phase", "reason", "lastError", "since"} and "key set" in status["reason"]
+	change(gw, who, description="put back as it was read")
 	# It is nobody else's trouble.
 	assert gw.get(path, bearer(pair.sign({"uid": "another"}))).status == 401
 	signer, other = Signer(), f"u{next(numbers)}"

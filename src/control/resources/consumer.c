@@ -8,6 +8,8 @@
  */
 #include "control/resources/shared.h"
 #include <stdio.h>
+#include "control/compile.h"
+#include "control/control.h"
 #include "control/write.h"
 #include "core/crypto.h"
 #include "core/log.h"
@@ -453,6 +455,17 @@ static bool upgrade(struct json *doc, struct arena *a)
 	return changed;
 }
 
+/* Keys that are fetched may not be there. */
+static void render(const struct control *c, const struct resource *r, struct json *item, struct arena *a)
+{
+	struct status status;
+
+	if (compile_consumer_status(control_compiler(c), r->id, &status))
+		put_status(a, item, &status);
+}
+
+static const char *const read_only[] = { "status", NULL };
+
 static bool owns(const struct resource *r, const struct resource *user)
 {
 	(void)r;
@@ -464,5 +477,5 @@ const struct resource_class consumer_class = {
 	.id_field = "consumerId", .id_prefix = "csm-", .path = "/api/v1/consumers",
 	.has_unique_name = true, .fields = fields, .size = sizeof(struct consumer_doc),
 	.doc = "A client with credentials.", .adapt = take_off, .check = check, .complete = complete,
-	.upgrade = upgrade, .owns = owns,
+	.upgrade = upgrade, .owns = owns, .render = render, .read_only = read_only,
 };

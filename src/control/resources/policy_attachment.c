@@ -5,7 +5,6 @@
 #include "control/resources/policy_check.h"
 #include "control/resources/shared.h"
 #include <stdio.h>
-#include <time.h>
 #include "control/compile.h"
 #include "control/control.h"
 #include "control/feature.h"
@@ -326,34 +325,15 @@ static bool complete(struct draft *d, struct problem *why)
 	return ok;
 }
 
-/* "2026-11-26T09:30:00Z" */
-static struct str print_time(struct arena *a, int64_t wall_ms)
-{
-	char text[32];
-	time_t seconds = (time_t)(wall_ms / 1000);
-	struct tm tm;
-
-	gmtime_r(&seconds, &tm);
-	return arena_copy(a, (struct str){ text, strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm) });
-}
-
 static void render(const struct control *c, const struct resource *r, struct json *item, struct arena *a)
 {
 	struct status status = compile_attachment_status(control_compiler(c), r->id);
 	const struct resource *policy = model_get(control_model(c), RESOURCE_POLICY, json_text(r->doc, "policyId"));
-	struct json *shown = json_new(a, JSON_OBJECT);
 
-	json_put(a, shown, "phase", json_new_text(a, str_of(phase_name(status.phase))));
-	if (status.reason.n)
-		json_put(a, shown, "reason", json_new_text(a, arena_copy(a, status.reason)));
-	if (status.last_error.n)
-		json_put(a, shown, "lastError", json_new_text(a, arena_copy(a, status.last_error)));
-	if (status.since_ms)
-		json_put(a, shown, "since", json_new_text(a, print_time(a, status.since_ms)));
 	if (policy)
 		json_put(a, item, "className",
 			json_new_text(a, arena_copy(a, json_text(policy->doc, "className"))));
-	json_put(a, item, "status", shown);
+	put_status(a, item, &status);
 }
 
 static const char *const read_only[] = { "attachResourceIds", "className", "status", NULL };

@@ -1,5 +1,6 @@
 #include "control/resources/shared.h"
 #include <stdio.h>
+#include <time.h>
 #include "core/crypto.h"
 #include "http/uri.h"
 #include "http/uri.h"
@@ -308,4 +309,29 @@ bool check_ai_api(const struct draft *d, struct problem *why)
 		}
 	}
 	return true;
+}
+
+/* "2026-11-26T09:30:00Z" */
+static struct str print_time(struct arena *a, int64_t wall_ms)
+{
+	char text[32];
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct tm tm;
+
+	gmtime_r(&seconds, &tm);
+	return arena_copy(a, (struct str){ text, strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm) });
+}
+
+void put_status(struct arena *a, struct json *item, const struct status *s)
+{
+	struct json *shown = json_new(a, JSON_OBJECT);
+
+	json_put(a, shown, "phase", json_new_text(a, str_of(phase_name(s->phase))));
+	if (s->reason.n)
+		json_put(a, shown, "reason", json_new_text(a, arena_copy(a, s->reason)));
+	if (s->last_error.n)
+		json_put(a, shown, "lastError", json_new_text(a, arena_copy(a, s->last_error)));
+	if (s->since_ms)
+		json_put(a, shown, "since", json_new_text(a, print_time(a, s->since_ms)));
+	json_put(a, item, "status", shown);
 }

@@ -2,6 +2,7 @@
  * shared.h -- rows, choices and rules that several kinds of resources have in common.
  */
 #pragma once
+#include "control/compile.h"
 #include "control/resource.h"
 #include "control/resources/types.h"
 #include "core/field.h"
@@ -22,6 +23,9 @@ bool format_pem(struct str s, struct problem *why);            /* at least one c
 void adapt_tls_version(struct json *object, const char *member, struct arena *a);
 void adapt_lower(struct json *object, const char *member, struct arena *a);
 void adapt_lower_text(struct json *v, struct arena *a);        /* harmless when it is no text */
+
+/* The member "status" of an answer. */
+void put_status(struct arena *a, struct json *item, const struct status *s);
 
 /* Rules of a backend beyond its table; paths relative to the backend. */
 MUST_USE bool backend_check(const struct backend *b, struct problem *why);
