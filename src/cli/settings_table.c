@@ -82,6 +82,8 @@ const struct field settings_fields[] = {
 	    DOC("Threads that serve traffic; 0 = one for each CPU.")),
 	BOOL(struct program_settings, pinWorkers, DEFAULT("false"),
 	     DOC("Bind each worker to one CPU.")),
+	BOOL(struct program_settings, coreDumps, DEFAULT("false"),
+	     DOC("Let a crash leave a core file, with all secrets in it; else there is none, and no memory in one.")),
 	BOOL(struct program_settings, takeover, DEFAULT("false"),
 	     DOC("Take sockets and store over from the process that serves this data directory, which then ends.")),
 	BOOL(struct program_settings, demo, DEFAULT("false"),

@@ -243,6 +243,16 @@ def test_no_canary_is_in_the_data_folder(planted):
 		assert p.found_in(path.read_bytes()) == [], path
 
 
+def test_a_core_file_holds_no_memory(planted):
+	"""Neither a file, nor what a program gets that cores are piped to; unless it is asked for."""
+	_, gw, _ = planted
+	folder = pathlib.Path(f"/proc/{gw.process.pid}")
+	assert int((folder / "coredump_filter").read_text(), 16) == 0
+	assert re.search(r"Max core file size +0 +0 ", (folder / "limits").read_text())
+	with Gateway(core_dumps=True) as other:
+		assert int(pathlib.Path(f"/proc/{other.process.pid}/coredump_filter").read_text(), 16) != 0
+
+
 def test_canaries_that_were_kept_still_work(planted):
 	"""What is not shown is there all the same: a consumer that was put back as it was read passes with its key, its password and its token."""
 	p, gw, _ = planted
