@@ -95,7 +95,6 @@ static void estimate(struct chat *c, bool is_whole)
 
 	if (is_whole && usage_is_known(u))
 		return;
-	u->of[USAGE_INPUT] = u->has & 1U << USAGE_INPUT ? u->of[USAGE_INPUT] : input;
 	u->of[USAGE_OUTPUT] = max_of(u->has & 1U << USAGE_OUTPUT ? u->of[USAGE_OUTPUT] : 0, output);
 	if (!(u->has & 1U << USAGE_INPUT))
 		u->of[USAGE_INPUT] = input;

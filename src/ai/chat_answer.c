@@ -20,20 +20,12 @@ static bool is_success(const struct chat *c)
 
 static bool is_json_like(struct str type)
 {
-	struct str bare = { type.p, str_find(type, ';') };
-
-	while (bare.n > 0 && bare.p[bare.n - 1] == ' ')
-		bare.n--;
-	return chat_is_json(type) || str_ends(bare, STR("+json"));
+	return chat_is_json(type) || str_ends(chat_bare_type(type), STR("+json"));
 }
 
 static bool is_events(struct str type)
 {
-	struct str bare = { type.p, str_find(type, ';') };
-
-	while (bare.n > 0 && bare.p[bare.n - 1] == ' ')
-		bare.n--;
-	return str_equal_nocase(bare, STR("text/event-stream"));
+	return str_equal_nocase(chat_bare_type(type), STR("text/event-stream"));
 }
 
 /* Absent: the bytes are the text. */

@@ -40,7 +40,7 @@ struct chat_service {
 	struct str authority;             /* host and port of its address, as Host says it */
 	struct str path, query;           /* of its address: without a slash at the end, without '?' */
 	unsigned protocols;               /* enum chat_protocol bits; 0 for agents */
-	const struct str *keys;           /* sent in turn; secret */
+	const struct str *keys;           /* one of them, by chance, for each service that is asked; secret */
 	unsigned n_keys;
 	const struct chat_app *apps;      /* of DashScope agents */
 	unsigned n_apps;

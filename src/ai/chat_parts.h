@@ -38,6 +38,8 @@ struct chat_stream {
 /* chat_request.c */
 enum verdict chat_classify(struct exchange *x, const struct step *s);
 enum body_wish chat_wants_body(struct exchange *x, const struct step *s, size_t *most);
+/* "text/html" of "text/html; charset=utf-8" */
+struct str chat_bare_type(struct str content_type);
 bool chat_is_json(struct str content_type);
 /* For a dry run, which has no body: what can be said without one. */
 enum verdict chat_explain(struct exchange *x, const struct step *s);

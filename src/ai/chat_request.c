@@ -8,20 +8,27 @@
 #include "ai/render.h"
 #include "proxy/retain.h"
 
-bool chat_is_json(struct str type)
+struct str chat_bare_type(struct str type)
 {
 	size_t end = str_find(type, ';');
 
 	while (end > 0 && (type.p[end - 1] == ' ' || type.p[end - 1] == '\t'))
 		end--;
-	return str_equal_nocase((struct str){ type.p, end }, STR("application/json"));
+	return (struct str){ type.p, end };
 }
 
+bool chat_is_json(struct str type)
+{
+	return str_equal_nocase(chat_bare_type(type), STR("application/json"));
+}
+
+/* A dry run has no body: unless it says otherwise the one that is meant is JSON. */
 static bool has_json(const struct exchange *x)
 {
 	const struct message *req = &x->stream.req;
+	struct str type = message_value(req, HEADER_CONTENT_TYPE);
 
-	return req->method == METHOD_POST && chat_is_json(message_value(req, HEADER_CONTENT_TYPE));
+	return req->method == METHOD_POST && (chat_is_json(type) || (type.n == 0 && x->dry));
 }
 
 enum body_wish chat_wants_body(struct exchange *x, const struct step *s, size_t *most)
