@@ -111,14 +111,33 @@ bool document_check_immutable(
 	return true;
 }
 
+/* Items are told apart by their texts that are no secrets (ids, names): a secret goes to nobody else's. */
+static bool is_same_item(const struct field *f, const struct json *item, const struct json *was)
+{
+	bool has_text = false;
+
+	for (; f->type != FIELD_END; f++) {
+		if (f->type != FIELD_TEXT || field_has_secrets(f))
+			continue;
+		const struct json *old = json_get(was, f->name), *new = json_get(item, f->name);
+
+		if ((old || new) && !(old && new && json_equal(old, new)))
+			return false;
+		has_text = has_text || new;
+	}
+	return has_text;
+}
+
 static void keep_in_items(const struct field *f, struct json *doc, const struct json *old, struct arena *a)
 {
-	struct json *new = doc->child;
-
-	if (doc->type != JSON_ARRAY || old->type != JSON_ARRAY || doc->n != old->n)
+	if (doc->type != JSON_ARRAY || old->type != JSON_ARRAY)
 		return;
-	for (const struct json *was = old->child; was; was = was->next, new = new->next)
-		document_keep_secrets(f, new, was, a);
+	for (struct json *item = doc->child; item; item = item->next)
+		for (const struct json *was = old->child; was; was = was->next)
+			if (is_same_item(f, item, was)) {
+				document_keep_secrets(f, item, was, a);
+				break;
+			}
 }
 
 void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a)

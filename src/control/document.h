@@ -19,9 +19,8 @@ void document_keep_immutable(const struct field *f, struct json *doc, const stru
 MUST_USE bool document_check_immutable(
 	const struct field *f, const struct json *doc, const struct json *old, struct problem *why);
 /*
- * Secret members that are absent in `doc` are taken from `old`, where they are never answered with. Items of
- * lists correspond
- * by position, and only in lists of the same length.
+ * Secret members that are absent in `doc` are taken from `old`, where they are never answered with. An item of
+ * a list is the one with the same texts that are no secrets (an id, a name).
  */
 void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a);
 /* No secret is a mask ("******"): a mask that came back as a value would be stored as one. */

@@ -1,7 +1,7 @@
 """Agent APIs: DashScope apps, Dify, and any other agent."""
 import pytest
 from ai_kit import ModelServer, agent_api, agent_service, post, stream_of
-from policy_kit import phase
+from policy_kit import check_error, phase
 
 
 @pytest.fixture
@@ -22,6 +22,28 @@ def test_agt1_key_is_that_of_the_app(gw, model, app, key):
 	asked = model.last
 	assert (asked.path, asked.header("Authorization")) == (f"/api/v1/apps/{app}/completion", f"Bearer {key}")
 	assert "sk-client" not in str(asked)
+
+
+def test_CFG6_a_key_stays_with_its_app(gw, model):
+	"""Apps in another order, or fewer, keep their keys; a new one needs its own."""
+	service = agent_service(gw, model, **APPS)
+	api = agent_api(gw, service, "DashScope")
+
+	def put(*apps):
+		item = gw.ask("GET", service.path)
+		item["agentServiceConfig"]["dashScopeConfig"]["appCredentials"] = list(apps)
+		return gw.api("PUT", service.path, item)
+
+	def sent(app):
+		assert post(gw, f"{api.base}/api/v1/apps/{app}/completion", {"input": {"prompt": "Hello"}}).status == 200
+		return model.last.header("Authorization")
+
+	assert put({"appId": "app-2"}, {"appId": "app-1"})[0] == 200
+	assert (sent("app-1"), sent("app-2")) == ("Bearer sk-one", "Bearer sk-two")
+	check_error(put({"appId": "app-3"}, {"appId": "app-1"}), 400, "ErrInvalidParameter",
+		"agentServiceConfig.dashScopeConfig.appCredentials[0].apiKey")
+	assert put({"appId": "app-3", "apiKey": "sk-three"}, {"appId": "app-1"}, {"appId": "app-2"})[0] == 200
+	assert [sent(f"app-{i}") for i in (1, 2, 3)] == ["Bearer sk-one", "Bearer sk-two", "Bearer sk-three"]
 
 
 def test_agt1_app_of_the_second_service(gw, model):

@@ -83,6 +83,21 @@ def test_keys_are_kept_dropped_and_renewed_by_name(gw, backend, path):
 		who.name)
 
 
+def test_CFG6_a_new_key_takes_the_place_of_the_old_one(gw, backend, path):
+	"""As many keys as before, but without their names: none of them is kept."""
+	route = guarded(gw, backend, path)
+	old = key()
+	who = consumer(gw, apiKey=keys(old))
+	allow(gw, who, route)
+	for _ in range(2):
+		made = gw.ask("PUT", who.path, {"name": who.name, "identities": {"apiKey": {"credentials": [{"generateMode": "System"}]}}})
+		assert opens(gw, path, made["apiKeys"][0]) and not opens(gw, path, old)
+		old = made["apiKeys"][0]
+	refuse(gw, 400, "identities.apiKey.credentials[0].apikey", {"apiKey": {"credentials": [{"generateMode": "Custom"}]}}, "PUT", who.path,
+		who.name)
+	assert opens(gw, path, old)
+
+
 def test_a_key_cannot_be_planted_by_its_digest(gw, backend, path):
 	"""What is kept is no member that a client may write."""
 	import hashlib
@@ -93,7 +108,7 @@ def test_a_key_cannot_be_planted_by_its_digest(gw, backend, path):
 	refuse(gw, 400, "identities.basic.password", {"basic": {"username": f"u{next(numbers)}", "passwordHash": "$y$j9T$x$y"}})
 	who = consumer(gw, apiKey=keys(key()))
 	allow(gw, who, route)
-	gw.ask("PUT", who.path, {"name": who.name, "identities": {"apiKey": {"credentials": [{"digest": digest}]}}})
+	refuse(gw, 400, "identities.apiKey.credentials[0].apikey", {"apiKey": {"credentials": [{"digest": digest}]}}, "PUT", who.path, who.name)
 	assert not opens(gw, path, k)
 
 
