@@ -177,6 +177,9 @@ static void remove_credentials(struct exchange *x)
 	message_remove(req, STR("cookie"));
 	remove_places(req, habits->key_places, habits->n_key_places);
 	remove_places(req, habits->token_places, habits->n_token_places);
+	for (const struct token_facts *t = x->token; t; t = t->before)
+		if (t->remove)
+			t->remove(req, t->place);
 	if (req->query.n > 0)
 		req->query = clean_query(x, habits);
 }

@@ -222,6 +222,11 @@ static enum verdict give_up(struct exchange *x, const struct step *s)
 	return verdict;
 }
 
+static void remove_token(struct message *req, const void *place)
+{
+	token_remove(req, place);
+}
+
 /* Facts point into the exchange's memory. */
 static enum verdict accept(struct exchange *x, const struct step *s, struct token_facts facts, bool says_no_end)
 {
@@ -230,6 +235,8 @@ static enum verdict accept(struct exchange *x, const struct step *s, struct toke
 
 	*kept = facts;
 	kept->issuer = conf->issuer;
+	kept->remove = remove_token;
+	kept->place = &conf->place;
 	exchange_set_token(x, kept);
 	policy_count(s, PASSED);
 	if (says_no_end)

@@ -53,6 +53,7 @@ struct str exchange_consumer_id(const struct exchange *x)
 
 void exchange_set_token(struct exchange *x, struct token_facts *t)
 {
+	t->before = x->token;
 	x->token = t;
 }
 

@@ -128,6 +128,27 @@ def test_every_secret_of_the_api_is_planted():
 	assert {name for name in names if re.search(r"secret|password|token$", name)} == SECRET_FEATURES
 
 
+def trace(gw, texts, method, path, fields=()):
+	"""A dry run: what would be sent where, and why."""
+	texts.append(json.dumps(gw.ask("POST", "/api/v1/trace", {"method": method, "url": path, "listener": str(gw.port),
+		"headers": [{"name": name, "value": value} for name, value in fields]})))
+
+
+def trace_everything(gw, texts, services):
+	"""Dry runs that come to each of the services that have a key, and past each policy that has a secret."""
+	site = gw.default
+	json_body = [("Content-Type", "application/json")]
+	for name, path, more in (("llm-apis", "/v1/chat/completions", {"aiProtocols": ["OpenAI/v1"]}),
+		("agent-apis", "/api/v1/apps/app-1/completion", {"protocol": "DashScope"}),
+		("agent-apis", "/v1/chat-messages", {"protocol": "Dify"}), ("agent-apis", "/anything", {"protocol": "Custom"})):
+		base = f"/api-{next(numbers)}"
+		gw.ask("POST", f"/api/v1/{name}", {"name": base[1:], "gatewayId": site.id, "environmentId": site.environment, "domainIds": [],
+			"basePath": base, "services": [{"serviceId": services.pop(0).id, "weight": 100}], **more})
+		trace(gw, texts, "POST", base + path, json_body)
+	for route in gw.ask("GET", "/api/v1/routes?pageSize=100")["items"]:
+		trace(gw, texts, "GET", route["match"]["path"]["value"], [("Accept", "text/html")])
+
+
 def refuse(gw, texts, method, path, body):
 	status, answer, _ = gw.api(method, path, body)
 	assert status in (400, 409), (status, answer)
@@ -211,6 +232,7 @@ def planted():
 			gw.ask("PUT", thing.path, {**gw.ask("GET", thing.path), **body})
 		plant_refused(gw, p, texts, site, bodies[0])
 		plant_traffic(gw, p, backend, bodies)
+		trace_everything(gw, texts, services)
 		texts += everything_readable(gw, site)
 		gw.restart()
 		texts += everything_readable(gw, site)

@@ -6,6 +6,7 @@ from ai_kit import (ANTHROPIC, DASHSCOPE, OPENAI, ModelServer, ai_service, anthr
 	generation, llm_api, post, record_of, stream)
 from gw import numbers
 from policy_kit import phase, raw_get
+from tokens import jwt_auth, key
 from wire import wait_until
 
 
@@ -177,16 +178,30 @@ def test_credentials_of_anthropic(gw, model):
 	assert asked.header("anthropic-version") == "2023-06-01"
 
 
+@pytest.mark.parametrize("position, name", [("query", "token"), ("header", "X-Gateway-Token"), ("cookie", "t"), ("header", "Authorization")])
+def test_LLM4_tokens_of_JWTAuth_never_reach_a_provider(gw, model, position, name):
+	"""Not even where tokenPass has them sent on: the provider is no service of ours."""
+	api = llm_api(gw, ai_service(gw, model))
+	gw.attach("JWTAuth", jwt_auth([key().jwk()], tokenPosition=position, tokenName=name, tokenNamePrefix=None, tokenPass=True), to=api)
+	token = key().sign()
+	fields = {"header": {name: token}, "cookie": {"Cookie": f"{name}={token}"}, "query": {}}[position]
+	query = f"?{name}={token}&a=1" if position == "query" else ""
+	assert post(gw, f"{api.base}/v1/chat/completions{query}", chat_body("Hello"), fields).status == 200
+	asked = model.last
+	assert token not in str(asked) and asked.header("Authorization") == "Bearer sk-upstream"
+	assert asked.target == "/v1/chat/completions" + ("?a=1" if query else "")
+
+
 def test_keys_of_consumers_never_reach_a_provider(gw, model):
 	"""Wherever they are carried."""
-	key = f"client-key-{next(numbers):04d}-aaaa"
+	key_in_field = f"client-key-{next(numbers):04d}-aaaa"
 	gw.create("Consumer", "/api/v1/consumers", "consumerId", {"name": f"c-{next(numbers)}", "identities": {"apiKey": {
-		"credentials": [{"apikey": key, "generateMode": "Custom"}], "source": {"source": "Header", "value": "X-Team-Key"}}}})
+		"credentials": [{"apikey": key_in_field, "generateMode": "Custom"}], "source": {"source": "Header", "value": "X-Team-Key"}}}})
 	key_in_query = f"client-key-{next(numbers):04d}-bbbb"
 	gw.create("Consumer", "/api/v1/consumers", "consumerId", {"name": f"c-{next(numbers)}", "identities": {"apiKey": {
 		"credentials": [{"apikey": key_in_query, "generateMode": "Custom"}], "source": {"source": "QueryString", "value": "team"}}}})
 	api = llm_api(gw, ai_service(gw, model))
-	assert post(gw, f"{api.base}/v1/chat/completions?a=1&team={key_in_query}&b=2", chat_body("Hello"), {"X-Team-Key": key}).status == 200
+	assert post(gw, f"{api.base}/v1/chat/completions?a=1&team={key_in_query}&b=2", chat_body("Hello"), {"X-Team-Key": key_in_field}).status == 200
 	asked = model.last
 	assert "client-key" not in str(asked)
 	assert asked.target == "/v1/chat/completions?a=1&b=2"
@@ -416,6 +431,16 @@ def test_FBK4_a_body_without_a_model_gets_that_of_the_candidate(gw, model, other
 	assert post(gw, f"{api.base}/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}).status == 200
 	assert model.last.body.get("model") == entry.get("modelName")
 	assert other.last.body == {"messages": [{"role": "user", "content": "Hello"}], "model": "backup"}
+
+
+@pytest.mark.parametrize("base", ["/twice", "/twice/"])
+def test_A2_a_base_path_is_of_one_api_whatever_its_slash(gw, model, base):
+	first = llm_api(gw, ai_service(gw, model), basePath=base)
+	for again in ("/twice", "/twice/"):
+		status, body, _ = gw.api("POST", "/api/v1/llm-apis", {"name": "again", "gatewayId": gw.default.id, "basePath": again,
+			"aiProtocols": [OPENAI], "services": entries(ai_service(gw, model))})
+		assert status == 409 and "basePath" in body["errorMessage"], body
+	gw.delete(first)
 
 
 # ---- copies ----
