@@ -286,6 +286,16 @@ static bool share_domain(const struct json *a, const struct json *b)
 	return false;
 }
 
+/* "/a/" serves what "/a" does. */
+static struct str base_of(const struct json *doc)
+{
+	struct str path = json_text(doc, "basePath");
+
+	while (path.n > 0 && path.p[path.n - 1] == '/')
+		path.n--;
+	return path;
+}
+
 bool check_ai_api(const struct draft *d, struct problem *why)
 {
 	static const enum resource_kind kinds[] = { RESOURCE_LLM_API, RESOURCE_AGENT_API };
@@ -301,8 +311,7 @@ bool check_ai_api(const struct draft *d, struct problem *why)
 				return problem_of(why, PROBLEM_CONFLICT, "name",
 					"\"%.*s\" is the name of %s %.*s already", STR_FMT(r->name),
 					resource_classes[r->kind]->name, STR_FMT(r->id));
-			if (str_equal(json_text(r->doc, "basePath"), json_text(d->doc, "basePath")) &&
-				share_domain(r->doc, d->doc))
+			if (str_equal(base_of(r->doc), base_of(d->doc)) && share_domain(r->doc, d->doc))
 				return problem_of(why, PROBLEM_CONFLICT, "basePath",
 					"is used on the same domain by %s %.*s",
 					resource_classes[r->kind]->name, STR_FMT(r->id));
