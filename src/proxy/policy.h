@@ -536,7 +536,7 @@ struct token_facts {
 	struct str issuer, subject;
 	struct str payload;               /* the token's second part as it came */
 	const struct json *claims;        /* the object in it, or NULL: read when somebody asks */
-	/* Takes the token off a request that goes to a model's provider, who must not have it; NULL: it is not there. */
+	/* Takes the token off a request that goes to a provider of models, who must not have it; NULL: no need. */
 	void (*remove)(struct message *req, const void *place);
 	const void *place;
 	struct token_facts *before;       /* of the policy that said some before; set by exchange_set_token() */
