@@ -103,6 +103,7 @@ struct pending {
 	struct str partition, value;
 	struct vector vector;
 	int64_t until_ms;
+	bool is_listed;                   /* the owner's alone: neighbours write to `node` under the lock */
 };
 
 static struct {
@@ -113,6 +114,7 @@ static struct {
 
 static void pending_add(struct pending *p)
 {
+	p->is_listed = true;
 	pthread_mutex_lock(&all.lock);
 	list_append(&all.rows, &p->node);
 	atomic_fetch_add_explicit(&all.n, 1, memory_order_relaxed);
@@ -121,13 +123,13 @@ static void pending_add(struct pending *p)
 
 static void pending_remove(struct pending *p)
 {
-	if (!p->node.next)
+	if (!p->is_listed)
 		return;
+	p->is_listed = false;
 	pthread_mutex_lock(&all.lock);
 	list_remove(&p->node);
 	atomic_fetch_sub_explicit(&all.n, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&all.lock);
-	p->node.next = NULL;
 }
 
 /* The nearest of them. Partitions are digests of all that matters, the policy's id included. */
