@@ -334,9 +334,10 @@ static void end_block(struct h2_server *h, const nghttp2_frame *frame)
 	} else if (!s->owner || h->base.head.fault) {
 		h2_server_reset(s, NGHTTP2_PROTOCOL_ERROR);
 	} else {
-		if (h->base.head.m->n > 0)
+		if (h->base.head.m->n > 0) {
 			s->owner->req.trailers = h->base.head.m;
-		identity_trailers_strip(s->owner->req.trailers);
+			identity_trailers_strip(s->owner->req.trailers);
+		}
 		take_body(s, NULL, 0, true);
 	}
 }

@@ -46,7 +46,7 @@ void identity_field_remove(struct message *m, struct str known)
 
 void identity_trailers_strip(struct message *trailers)
 {
-	for (unsigned i = 0; trailers && i < trailers->n; i++) {
+	for (unsigned i = 0; i < trailers->n; i++) {
 		struct header *h = &trailers->headers[i];
 
 		if (identity_field_is(h->name) || field_begins_as(h->name, STR("x-sluice-")))

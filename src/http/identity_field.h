@@ -14,5 +14,5 @@ bool field_begins_as(struct str name, struct str prefix);
 bool identity_field_is(struct str name);
 /* Removes what an upstream takes for `known`. */
 void identity_field_remove(struct message *m, struct str known);
-/* Takes identity, and what is the gateway's own (X-Sluice-*), off the trailers of a request; NULL: there are none. */
+/* Takes identity, and what is the gateway's own (X-Sluice-*), off the trailers of a request. */
 void identity_trailers_strip(struct message *trailers);

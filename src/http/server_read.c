@@ -129,9 +129,10 @@ static void deliver(struct server_connection *c, char *p, size_t n, bool is_firs
 	if (!s)
 		return;
 	s->request_done = result == H1_DONE;
-	if (c->body.trailers)
+	if (c->body.trailers) {
 		s->req.trailers = c->body.trailers;
-	identity_trailers_strip(s->req.trailers);
+		identity_trailers_strip(s->req.trailers);
+	}
 	if (is_first)
 		c->server->ops->request(s, p, size, s->request_done);
 	else if (size > 0 || s->request_done)
