@@ -117,10 +117,20 @@ static enum verdict redirect(struct exchange *x, const struct refusal *r)
 	return verdict;
 }
 
+/* Without a body of its own, clients of models and agents get one that their libraries can read. */
+static struct str shaped_body(struct exchange *x, const struct refusal *r)
+{
+	if (r->responseContentBody.n > 0 || r->responseStatusCode < 400)
+		return (struct str){ NULL, 0 };
+	return exchange_shaped_error(x, (int)r->responseStatusCode, "ErrRateLimited",
+		STR("The gateway does not take this request now; try again later"));
+}
+
 enum verdict refuse(struct exchange *x, const struct refusal *r, int64_t retry_after_s, int grpc_status)
 {
 	struct str type = r->bodyEncoding == ENCODING_JSON ? STR("application/json; charset=utf-8")
 							   : STR("text/plain; charset=utf-8");
+	struct str body = r->responseContentBody, shaped;
 	enum verdict verdict;
 
 	if (grpc_is_request(exchange_request(x)))
@@ -129,7 +139,12 @@ enum verdict refuse(struct exchange *x, const struct refusal *r, int64_t retry_a
 		return redirect(x, r);
 	if (is_bodiless(r->responseStatusCode))
 		type = (struct str){ NULL, 0 };
-	verdict = reply(x, (int)r->responseStatusCode, type, r->responseContentBody);
+	shaped = shaped_body(x, r);
+	if (shaped.p) {
+		type = STR("application/json");
+		body = shaped;
+	}
+	verdict = reply(x, (int)r->responseStatusCode, type, body);
 	if (r->responseStatusCode == 429 || r->responseStatusCode == 503)
 		message_add_id(exchange_response(x), HEADER_RETRY_AFTER,
 			arena_printf(exchange_arena(x), "%lld", (long long)retry_after_s));

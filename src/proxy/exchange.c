@@ -352,8 +352,7 @@ enum verdict reply(struct exchange *x, int status, struct str content_type, stru
 	return REPLY;
 }
 
-/* As the client's API says errors; absent: it has no form of its own. */
-static struct str shaped_error(struct exchange *x, int status, const char *code, struct str message)
+struct str exchange_shaped_error(struct exchange *x, int status, const char *code, struct str message)
 {
 	error_shape *shape = x->shape_error ? x->shape_error : x->route ? x->route->shape_error : NULL;
 
@@ -382,7 +381,7 @@ enum verdict reply_error(struct exchange *x, int status, const char *code, struc
 
 	if (grpc_is_request(&x->stream.req))
 		return grpc_reply(x, grpc_status_of(status), message);
-	shaped = shaped_error(x, status, code, message);
+	shaped = exchange_shaped_error(x, status, code, message);
 	if (shaped.p)
 		return reply(x, status, STR("application/json"), shaped);
 	SBUF_LIT(&text, "{\"errorCode\":");

@@ -337,6 +337,8 @@ enum verdict reply_error(struct exchange *x, int status, const char *code, struc
  * none of the API's.
  */
 typedef struct str error_shape(struct exchange *x, int status, const char *code, struct str message);
+/* As the client's API says errors; absent: it has no form of its own, and reply_error() has that of all others. */
+struct str exchange_shaped_error(struct exchange *x, int status, const char *code, struct str message);
 /* From here on, instead of that of the route. */
 void exchange_shape_errors(struct exchange *x, error_shape *shape);
 /*

@@ -5,7 +5,7 @@ import pytest
 from ai_kit import (ANTHROPIC, DASHSCOPE, OPENAI, ModelServer, ai_service, anthropic, at_once, chat, chat_body, embeddings, entries,
 	generation, llm_api, post, record_of, stream)
 from gw import numbers
-from policy_kit import phase, raw_get
+from policy_kit import LIMIT_BODY, concurrency, phase, rate, raw_get
 from tokens import jwt_auth, key
 from wire import wait_until
 
@@ -441,6 +441,31 @@ def test_A2_a_base_path_is_of_one_api_whatever_its_slash(gw, model, base):
 			"aiProtocols": [OPENAI], "services": entries(ai_service(gw, model))})
 		assert status == 409 and "basePath" in body["errorMessage"], body
 	gw.delete(first)
+
+
+LIMITS = {"RateLimit": rate(1, responseContentBody=""), "ConcurrencyLimit": concurrency(1, responseContentBody="", responseStatusCode=429)}
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+def test_A8_a_limit_without_a_body_says_it_as_the_clients_api_does(gw, model, name):
+	api = llm_api(gw, ai_service(gw, model))
+	gw.attach(name, LIMITS[name], api)
+	model.manner(head_delay=0.5)
+
+	def refused_of(ask):
+		return [answer for answer in at_once(*[lambda: ask(gw, api.base, "Hello")] * 4) if answer.status == 429]
+
+	for ask, member in ((chat, lambda doc: doc["error"]["code"]), (anthropic, lambda doc: doc["error"]["type"])):
+		refused = wait_until(lambda: refused_of(ask), 60, "a refusal")
+		assert all(answer.header("Content-Type") == "application/json" and answer.header("Retry-After") for answer in refused)
+		assert {member(answer.json) for answer in refused} == {"rate_limit_exceeded" if ask is chat else "rate_limit_error"}
+
+
+def test_A8_a_limit_with_a_body_says_that(gw, model):
+	api = llm_api(gw, ai_service(gw, model))
+	gw.attach("RateLimit", rate(1), api)
+	refused = wait_until(lambda: [answer for answer in at_once(*[lambda: chat(gw, api.base, "Hello")] * 4) if answer.status == 429], what="a refusal")
+	assert refused[0].json == json.loads(LIMIT_BODY)
 
 
 # ---- copies ----
