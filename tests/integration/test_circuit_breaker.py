@@ -301,7 +301,7 @@ def test_client_that_leaves_is_not_counted(gw, upstream):
 
 def test_client_that_leaves_a_slow_call(gw, upstream):
 	"""It has been slow by then already."""
-	path = guarded(gw, upstream.port, strategy=0, maxAllowedMs=50, minRequestAmount=2, triggerRatio=100)
+	path = guarded(gw, upstream.port, strategy=0, maxAllowedMs=50, minRequestAmount=2, triggerRatio=100, recoveryTimeoutSec=60)
 	upstream.hold()
 	for n in range(1, 3):
 		with gw.connect() as connection:
