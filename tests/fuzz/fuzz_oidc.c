@@ -14,7 +14,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct oidc_seal seal = { STR("policy-abcdefgh01"), 1 };
+static const struct oidc_seal seal = { .policy_id = STR("policy-abcdefgh01"), .generation = 1 };
 
 static void read_cookies(struct arena *a, struct str line)
 {
