@@ -4,19 +4,17 @@ or begin with an error, that guards refuse. Each is settled once: records, metri
 import collections
 import contextlib
 import itertools
-import json
 import random
 import statistics
-import subprocess
 import threading
 import time
 
 import pytest
-from ai_kit import asking, at_once, chat, chat_body, metric, open_chat
+from ai_kit import Event, asking, at_once, chat, chat_body, metric, open_chat
 from ai_site import Site, check_ledgers
-from backends import ROOT, find_program
 from gw import PROGRAM as CHECKED
-from gw import Gateway, free_port
+from gw import Gateway
+from model_server import Events
 from hostile import PROGRAM as RELEASE
 from policy_kit import phase
 from postgres_kit import Postgres
@@ -26,8 +24,8 @@ from wire import Closed, wait_until
 
 MIX_SECONDS = sized("SLUICE_AI_MIX_SECONDS", 3.0, 120.0)
 EVENT_SECONDS = sized("SLUICE_AI_EVENT_SECONDS", 5.0, 600.0)
-EVENTS_A_MINUTE = sized("SLUICE_AI_EVENTS_A_MINUTE", 120_000, 1_000_000)
-STREAMS, CLIENTS = 100, 8
+EVENTS_A_MINUTE = sized("SLUICE_AI_EVENTS_A_MINUTE", 300_000, 1_000_000)
+EVENTS, STREAMS, CLIENTS = 1000, 16, 8    # events of a stream
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look_up", "delete_all")]
 
 
@@ -163,35 +161,66 @@ def test_a_mix_of_everything_is_settled_once_and_leaves_nothing(redis, store, pr
 		wait_until(lambda: site.redis_connections() == 0 and site.postgres_connections() == 0, 20, "no connection left")
 
 
-def start_events(gw, upstream, base):
-	program = find_program("test_ssebench", ROOT / "tests/bench/sse")
-	return subprocess.Popen([program, f"--port={gw.port}", f"--upstream={upstream}", f"--streams={STREAMS}", "--warmup=1", "--chat",
-		f"--rate={EVENTS_A_MINUTE / 60 / STREAMS}", f"--seconds={EVENT_SECONDS - 1}", f"--path={base}/v1/chat/completions",
-		f"--cpu={gw.process.pid}"], stdout=subprocess.PIPE, text=True)
+class Steady:
+	"""Clients that read one long answer after the other, so many events a minute in all. `events`: those that arrived."""
+
+	def __init__(self, site):
+		self.site, self.over, self.lock = site, threading.Event(), threading.Lock()
+		self.asked, self.events, self.wrong, self.begin = 0, 0, [], time.monotonic()
+		self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(STREAMS)]
+		for thread in self.threads:
+			thread.start()
+
+	def work(self):
+		while not self.over.is_set():
+			with self.lock:
+				n, self.asked = self.asked, self.asked + 1
+			self.over.wait(max(0, self.begin + n * EVENTS * 60 / EVENTS_A_MINUTE - time.monotonic()))
+			answer = open_chat(self.site.gw, self.site.base, f"question {n}")
+			while answer.read_piece():
+				pass
+			answer.close()
+			found = answer.raw.count(b"data: {")
+			with self.lock:
+				self.events += found
+				if found != EVENTS or not answer.raw.endswith(b"data: [DONE]\n\n"):
+					self.wrong.append((answer.status, found, answer.raw[-200:]))
+
+	def end(self):
+		self.over.set()
+		for thread in self.threads:
+			thread.join(120)
+			assert not thread.is_alive()
+		assert not self.wrong, self.wrong[:3]
 
 
-def test_memory_is_flat_over_events_of_streams_without_end(redis, store):
-	"""Streams that go on until their clients leave; every event is read, judged, counted, kept for a cache, and none is lost."""
-	upstream = free_port()
+def long_answer():
+	"""EVENTS events that clients see, in a few pieces, and the chunk of usage that only the gateway asked for."""
+	chunks = [Event({"id": "c", "object": "chat.completion.chunk", "model": "gpt-4",
+		"choices": [{"index": 0, "delta": {"content": f"word{i} "}, "finish_reason": None}]}).encode() for i in range(EVENTS)]
+	usage = Event({"id": "c", "object": "chat.completion.chunk", "model": "gpt-4", "choices": [],
+		"usage": {"prompt_tokens": 10, "completion_tokens": EVENTS, "total_tokens": EVENTS + 10}}).encode()
+	return Events([b"".join(chunks[at:at + 100]) for at in range(0, EVENTS, 100)] + [usage, Event("[DONE]")])
+
+
+def test_memory_is_flat_over_many_events(redis, store):
+	"""Every event is read, judged, counted and kept for the cache; none is lost."""
 	with contextlib.ExitStack() as stack:
 		gw = stack.enter_context(Gateway(program=RELEASE))
-		site = Site(gw, redis, store, stack, upstream)
-		idle = gw.descriptors()
-		load = start_events(gw, upstream, site.api.base)
-		rows, begin = [], time.monotonic()
-		while load.poll() is None:
-			rows.append((time.monotonic() - begin, gw.rss_kb(), gw.descriptors()))
-			time.sleep(min(1.0, EVENT_SECONDS / 50))
-			assert time.monotonic() - begin < EVENT_SECONDS + 60
-		seen = json.loads(load.communicate()[0])
+		site = Site(gw, redis, store, stack)
+		site.first.always(long_answer())
+		steady, rows = Steady(site), []
+		while (now := time.monotonic() - steady.begin) < EVENT_SECONDS:
+			rows.append((now / EVENT_SECONDS, gw.rss_kb(), gw.descriptors()))
+			time.sleep(min(1.0, EVENT_SECONDS / 50))    # sampling, not waiting
+		steady.end()
+		seconds = time.monotonic() - steady.begin
 		wait_until(lambda: is_quiet(gw), 60, "no request under way")
-		logs = wait_until(lambda: len(gw.records()) >= STREAMS and [record["ai_log"] for record in gw.records()], 30, "all records")
-		total = sum(log["total_token"] for log in logs)
-		assert len(logs) == STREAMS and total > seen["received"] and len(site.guard.checks) > STREAMS
-		check_ledgers(site, total)
-		# Connections to the guard that nobody uses are kept for a minute.
-		after = wait_until(lambda: gw.descriptors() <= idle + (24 if FULL else STREAMS + 24) and gw.descriptors(), 90, "no more descriptors")
-	early, late = [statistics.median(row[1] for row in rows if first <= row[0] / rows[-1][0] <= last) for first, last in ((0.4, 0.6), (0.8, 1))]
-	print(f"{seen}; {early / 1024:.1f} MB, later {late / 1024:.1f}; {idle} descriptors, then {after}")
-	assert seen["errors"] == 0 and seen["received"] > 0
-	assert late < early * 1.02 + (0 if FULL else 8192), rows
+		assert steady.events == steady.asked * EVENTS
+		check_ledgers(site, steady.asked * (EVENTS + 10))
+		assert len(site.guard.checks) > 3 * steady.asked and len(site.engine.asked) == len(site.first.requests) == steady.asked
+	early, late = [[statistics.median(row[i] for row in rows if first <= row[0] <= last) for i in (1, 2)] for first, last in ((0.2, 0.5), (0.7, 1))]
+	print(f"{steady.events} events, {steady.events / seconds * 60:.0f} a minute; {early[0] / 1024:.1f} MB, later {late[0] / 1024:.1f}; "
+		f"{early[1]} descriptors, later {late[1]}")
+	assert late[0] < early[0] * 1.02 + (1024 if FULL else 8192), rows[::10]
+	assert late[1] <= early[1] + 24, rows[::10]
