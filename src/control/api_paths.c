@@ -104,7 +104,7 @@ const struct api_path api_paths[] = {
 	{ .pattern = "/api/v1/llm-apis/{llmApiId}/effective-policies",
 		.kind = RESOURCE_LLM_API,
 		.is_item = true,
-		.noun = "LlmApiEffectivePolicies",
+		.noun = "LLMApiEffectivePolicies",
 		.get = api_effective },
 	COLLECTION("/api/v1/agent-apis", AGENT_API),
 	ONE("/api/v1/agent-apis/{agentApiId}", AGENT_API),
