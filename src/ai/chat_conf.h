@@ -57,5 +57,7 @@ const struct chat_entry *chat_choose(const struct chat_api *api, struct str mode
 
 /* The class of the step that reads requests and answers. In no list of policies: compile puts it where it acts. */
 extern const struct policy_class chat_step;
+/* What another service gets as a copy: its own address and key, nothing of those of the service that answers. */
+bool chat_shape_copy(struct exchange *x, const struct service *to, struct message *req);
 /* Errors of ours on model and agent APIs. */
 struct str chat_shape_error(struct exchange *x, int status, const char *code, struct str message);

@@ -51,8 +51,6 @@ void chat_undo_try(struct exchange *x);
 enum verdict chat_shape_try(struct exchange *x, const struct step *s);
 /* For a dry run: the head of the request for the service; a credential is shown as asterisks. */
 void chat_explain_try(struct exchange *x, const struct step *s, struct str below, enum ai_kind kind);
-/* What another service gets as a copy: its own address and key, nothing of those of the service that answers. */
-bool chat_shape_copy(struct exchange *x, const struct service *to, struct message *req);
 /* chat_provider.c: head of the request for the provider; body says the model (Azure has it in the path). */
 void chat_address(struct chat *c, const struct chat_service *to);
 /* chat_answer.c */

@@ -49,8 +49,10 @@ void chat_undo_try(struct exchange *x)
 
 bool chat_shape_copy(struct exchange *x, const struct service *to, struct message *req)
 {
-	struct chat *c = x->chat;
 	const struct message sent = x->stream.req;
+	struct chat_shape shape = { .below = sent.path };
+	struct chat plain = { .x = x, .sent_model = STR("unknown"), .shape = &shape };
+	struct chat *c = x->chat ? x->chat : &plain;
 
 	if (c->shape->turn > 0)
 		restore_request(c);

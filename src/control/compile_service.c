@@ -5,6 +5,7 @@
  * with the next publish: workers that adopt it close its idle connections, and requests under way on older
  * views do not pool theirs any more.
  */
+#include "ai/chat_conf.h"
 #include "control/compile_state.h"
 #include "core/clock.h"
 #include "core/log.h"
@@ -300,6 +301,8 @@ static struct service_base *base_new(struct compiler *c, const struct resource *
 	ok = resource_decode(r, &scratch, &doc, why);
 	if (ok)
 		base->content.ai = ai_service_read(&base->arena, &doc);
+	if (base->content.ai)
+		base->content.shape_copy = chat_shape_copy;
 	ok = ok && read_endpoints(&(struct reading){ c, r, &doc, base }, &scratch, why);
 	if (ok) {
 		read_checks(&doc, base);

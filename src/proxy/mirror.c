@@ -66,6 +66,7 @@ static int64_t time_limit_ms(const struct exchange *x)
 
 static void send_copy(struct exchange *x, const struct service *s, const struct endpoint *e)
 {
+	copy_shape *shape = x->shape_copy ? x->shape_copy : s->shape_copy;
 	struct message shaped = x->stream.req;
 	const struct message *req = &shaped;
 	struct side_call *call = side_call_new(x->worker, over, NULL);
@@ -73,7 +74,7 @@ static void send_copy(struct exchange *x, const struct service *s, const struct 
 	struct side_request request = { .kind = SIDE_COPY, .endpoint = e, .view = x->view, .drops_body = true,
 					.timeout_ms = time_limit_ms(x) };
 
-	if (x->shape_copy && x->shape_copy(x, s, &shaped))
+	if (shape && shape(x, s, &shaped))
 		request.authority = req->authority;
 	else
 		request.authority = shadow(x, req->authority);

@@ -89,6 +89,7 @@ struct service {
 	struct str id, name;
 	struct str record;                /* ,"service":"name" */
 	const struct chat_service *ai;    /* of ai/: a provider of models or agents; NULL = none */
+	copy_shape *shape_copy;           /* what it gets as a copy; NULL = what the other service gets */
 	uint64_t hash;                    /* pmap_hash(id) */
 	struct endpoint *endpoints;
 	unsigned n_endpoints;

@@ -494,3 +494,13 @@ def test_LLM4_a_copy_to_a_service_that_is_no_provider_has_no_key_of_one(gw, mode
 	assert chat(gw, api.base, "Hello").status == 200
 	wait_until(lambda: other.hits == 1, what="the copy")
 	assert other.last.path == "/v1/chat/completions" and other.last.header("Authorization") is None
+
+
+def test_LLM4_a_copy_from_an_ordinary_route_has_the_key_of_the_service(gw, model, other):
+	base = f"/copied-{next(numbers)}"
+	copy_to(gw, ai_service(gw, other.url + "/shadow", keys=["sk-second"]), gw.route(base, f"127.0.0.1:{model.port}"))
+	assert chat(gw, base, "Hello", headers={"Authorization": "Bearer sk-client", "Cookie": "session=1"}).status == 200
+	wait_until(lambda: other.hits == 1, what="the copy")
+	assert other.last.header("Authorization") == "Bearer sk-second" and other.last.header("Cookie") is None
+	assert other.last.path == f"/shadow{base}/v1/chat/completions"
+	assert model.last.header("Authorization") == "Bearer sk-client"
