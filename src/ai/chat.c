@@ -90,14 +90,14 @@ static int64_t max_of(int64_t a, int64_t b)
 static void estimate(struct chat *c, bool is_whole)
 {
 	struct usage *u = &c->usage;
-	int64_t input = chat_prompt_estimate(c), output = usage_estimate_tokens(&c->answer.said);
+	int64_t output = usage_estimate_tokens(&c->answer.said);
 	const unsigned both = 1U << USAGE_INPUT | 1U << USAGE_OUTPUT;
 
 	if (is_whole && usage_is_known(u))
 		return;
 	u->of[USAGE_OUTPUT] = max_of(u->has & 1U << USAGE_OUTPUT ? u->of[USAGE_OUTPUT] : 0, output);
 	if (!(u->has & 1U << USAGE_INPUT))
-		u->of[USAGE_INPUT] = input;
+		u->of[USAGE_INPUT] = chat_prompt_estimate(c);    /* reads all of it */
 	u->has = (u->has | both) & ~(1U << USAGE_TOTAL);
 	c->usage_is_estimated = true;
 }
