@@ -14,7 +14,7 @@ from search_kit import search_config
 from semantic_kit import semantic
 from wire import wait_until
 
-TIME_MS, CLIENTS = 400, 2
+TIME_MS, CLIENTS = 300, 2
 
 
 class Swallows:
@@ -153,7 +153,7 @@ def test_x1_others_keep_their_time_and_each_ends_as_its_policy_says(gw, world):
 	assert not press.wrong, press.wrong[:3]
 	print(f"p99 {before:.1f} ms, then {during:.1f}; {len(press.ended)} affected, the slowest {max(press.ended):.2f} s")
 	# Twelve clients of this process share a core with the one that measures; a worker that waited would cost TIME_MS.
-	assert during < max(before * 1.1, TIME_MS / 2), (before, during)
+	assert during < max(before * 1.1, TIME_MS * 0.8), (before, during)
 	assert max(press.ended) < 20
 	assert all(not thread.is_alive() for thread in press.threads)
 
