@@ -180,3 +180,15 @@ def test_x1_clients_that_leave_end_what_waits(gw, world):
 	found = wait_until(lambda: (seen := [r for r in gw.log() if r.get("requestId") in ids and "status" in r]) and len(seen) >= len(ids) and seen,
 		30, "their records")
 	assert len(found) == len(ids)
+
+
+def test_x1_a_guard_that_shall_fail_closed_refuses(gw, world):
+	"""The others' silence passes, the guard's does not, and the model is not asked."""
+	gw.feature("ai.guard.fail_mode", "closed")
+	try:
+		hits = world.model.hits
+		answer = chat(gw, world.together.base, "Who goes there?")
+		assert answer.status == 503 and answer.json["error"]["type"] == "api_error" and world.model.hits == hits
+		assert ai_log(gw, answer)["total_token"] == 0
+	finally:
+		gw.feature("ai.guard.fail_mode", "open")
