@@ -49,14 +49,24 @@ class Site:
 	def attach(self, embedding):
 		gw, to = self.gw, self.api
 		gw.attach("AiStatistics", {}, to)
-		self.cache = gw.attach("AiCache", semantic(self.redis, self.store.address, self.store.key, embedding), to)
 		rule = {"limitType": "LimitByGlobal", "threshold": 10**9, "timeWindow": 86400}
 		self.limit = gw.attach("AiTokenRateLimit", {"enableGlobalRules": True, "globalRules": [rule], "redisConfig": self.redis.config}, to)
-		gw.attach("AiToolSelection", {"tools": [{"name": "look_up", "description": "", "enabled": True}]}, to)
-		gw.attach("AiNetworkSearch", search_config(self.engine), to)
-		gw.attach("AiFallback", {"fallbackModelMappings": [{"model": "*", "fallbackModels": [{"serviceId": self.second.id, "model": "backup"}]}]},
-			self.primary)
-		gw.attach("AiSecurityGuard", guard_config(self.guard, checkResponse=True), self.primary)
+		candidates = [{"serviceId": self.second.id, "model": "backup"}]
+		self.others = [
+			("AiCache", semantic(self.redis, self.store.address, self.store.key, embedding), to),
+			("AiToolSelection", {"tools": [{"name": "look_up", "description": "", "enabled": True}]}, to),
+			("AiNetworkSearch", search_config(self.engine), to),
+			("AiFallback", {"fallbackModelMappings": [{"model": "*", "fallbackModels": candidates}]}, self.primary),
+			("AiSecurityGuard", guard_config(self.guard, checkResponse=True), self.primary),
+		]
+		self.attached = {name: gw.attach(name, config, to) for name, config, to in self.others}
+		self.cache = self.attached["AiCache"]
+
+	def attach_again(self, name):
+		"""Without it for a moment: requests under way go on with what they began with."""
+		self.gw.delete(self.attached[name])
+		config, to = next((config, to) for other, config, to in self.others if other == name)
+		self.attached[name] = self.gw.attach(name, config, to)
 
 	def answer(self, request):
 		"""As the question says."""

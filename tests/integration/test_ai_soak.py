@@ -88,7 +88,6 @@ class Mix:
 		for thread in threads:
 			thread.join(120)
 			assert not thread.is_alive()
-		assert not self.wrong, self.wrong[:5]
 
 	def work(self, over, i):
 		while not over.is_set():
@@ -147,6 +146,7 @@ def test_a_mix_of_everything_is_settled_once_and_leaves_nothing(redis, store, pr
 		idle, rows = gw.descriptors(), []
 		for _ in range(3):
 			mix.run(MIX_SECONDS / 3)
+			assert not mix.wrong, mix.wrong[:5]
 			wait_until(lambda: is_quiet(gw), 60, "no request under way")
 			rows.append((len(mix.asked), gw.rss_kb(), gw.descriptors(), site.redis_connections(), site.postgres_connections()))
 		total = check_all_settled(site, mix)
@@ -159,6 +159,33 @@ def test_a_mix_of_everything_is_settled_once_and_leaves_nothing(redis, store, pr
 			assert rows[-1][1] < rows[0][1] * 1.05 + 8192, rows
 		gw.stop(seconds=60)
 		wait_until(lambda: site.redis_connections() == 0 and site.postgres_connections() == 0, 20, "no connection left")
+
+
+def test_a_mix_while_policies_come_and_go(redis, store):
+	"""Whatever acted on a request: one record, and the ledgers agree."""
+	with contextlib.ExitStack() as stack:
+		gw = stack.enter_context(Gateway(drain_timeout_ms=20000))
+		site = Site(gw, redis, store, stack)
+		mix, over = Mix(site), threading.Event()
+
+		def change():
+			for name in itertools.cycle(site.attached):
+				if over.is_set():
+					return
+				site.attach_again(name)
+
+		changer = threading.Thread(target=change, daemon=True)
+		changer.start()
+		mix.run(MIX_SECONDS)
+		over.set()
+		changer.join(60)
+		# Without AiFallback a failure is the client's; nothing else differs.
+		assert {what for what in mix.wrong if what not in ("fails", "whole-fails")} == set(), mix.wrong[:5]
+		wait_until(lambda: is_quiet(gw), 60, "no request under way")
+		logs = [records[0]["ai_log"] for records in mix.records().values() if len(records) == 1 and "ai_log" in records[0]]
+		gone = sum(what == "gone" for what in mix.asked.values())
+		assert len(mix.asked) - gone <= len(logs) <= len(mix.asked)
+		check_ledgers(site, sum(log["total_token"] for log in logs))
 
 
 class Steady:
