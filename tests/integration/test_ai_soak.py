@@ -68,7 +68,9 @@ class Mix:
 			answer.close()
 			return True
 		answer.rest()
-		return answer.status == 200 and answer.is_cut == (what in ("cut", "reset"))
+		if what == "reset":    # what was not read yet is lost with it, and nothing may be left but a failure
+			return answer.status in (200, 502)
+		return answer.status == 200 and answer.is_cut == (what == "cut")
 
 	def go_at_once(self, text):
 		data, fields = asking(chat_body(text, stream=True), {})
