@@ -1,6 +1,8 @@
 """A browser: Chromium loads a page over TLS and HTTP/2 that fetches, uploads, takes events and speaks WebSocket."""
 import json
+import os
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -39,11 +41,12 @@ def test_a_page_over_tls_and_http2(gw, tmp_path):
 		with log.open("wb") as output:
 			browser = subprocess.Popen([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 				"--ignore-certificate-errors", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}",
-				f"https://localhost:{site.port}/"], stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+				f"https://localhost:{site.port}/"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
 			try:
 				wait_until(lambda: result.seen or browser.poll() is not None, 90, f"a result; the browser said {log.read_text()[-2000:]}")
 			finally:
-				browser.kill()
+				# The program on the path starts the browser proper.
+				os.killpg(browser.pid, signal.SIGKILL)
 				browser.wait()
 	seen = result.seen
 	assert seen and seen["errors"] == [], (seen, log.read_text()[-2000:])

@@ -1,6 +1,8 @@
 """OIDCAuth with a provider of another maker (npm oidc-provider), by a client that keeps cookies and by Chromium."""
 import http.client
 import json
+import os
+import signal
 import subprocess
 import urllib.parse
 
@@ -125,12 +127,13 @@ def test_a_browser_logs_in_over_https(gw, tmp_path):
 		with log.open("wb") as output:
 			browser = subprocess.Popen([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 				"--ignore-certificate-errors", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}",
-				f"https://localhost:{site.port}/app/page?first"], stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+				f"https://localhost:{site.port}/app/page?first"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
 			try:
 				wait_until(lambda: asked_for(upstream, "/app/report"), 90, f"a report; the browser said {log.read_text()[-2000:]}")
 				wait_until(lambda: gw.records(path="/oauth2/sign_out"), 30, "the sign-out")
 			finally:
-				browser.kill()
+				# The program on the path starts the browser proper.
+				os.killpg(browser.pid, signal.SIGKILL)
 				browser.wait()
 	report = json.loads(asked_for(upstream, "/app/report")[0].body)
 	assert report == {"data": 200, "cookies": "", "at": "/app/page?first"}
