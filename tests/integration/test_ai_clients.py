@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from ai_kit import (ANTHROPIC, DASHSCOPE, OPENAI, ModelServer, Usage, ai_service, chat, client, llm_api, messages)
-from policy_kit import is_enforced, rate
+from policy_kit import rate
 from wire import wait_until
 
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks up.", "parameters": {"type": "object",
@@ -189,8 +189,6 @@ def test_fallback_is_invisible(gw, model, name, call, base, stream):
 
 def test_injected_usage_is_not_seen(gw, model):
 	"""USE-5: a client that did not ask for it sees no chunk without choices."""
-	if not is_enforced(gw, "AiStatistics"):
-		pytest.skip("AiStatistics does not act in this build")
 	api = api_for(gw, model, "openai")
 	gw.attach("AiStatistics", {}, api)
 	found = ask(gw, api, "openai", "chat", "/v1", True)

@@ -8,7 +8,7 @@ from ai_kit import (ANTHROPIC, OPENAI, ModelServer, Usage, agent_api, agent_serv
 from gw import free_port, wait_millis
 from model_server import Events, Event, Nothing, Whole
 from model_shapes import BAD_BODIES, BAD_EVENTS
-from policy_kit import breaker, is_enforced, outcomes, phase, rate, refuse_attach
+from policy_kit import breaker, is_enforced, outcomes, phase, refuse_attach
 from wire import wait_until
 
 
@@ -192,12 +192,9 @@ def test_ex7_a_model_without_mapping(gw, site):
 
 def test_ex8_what_the_gateway_refuses_goes_nowhere(gw, site):
 	"""8. A 429 of the gateway's own: no upstream attempt at all."""
-	if is_enforced(gw, "AiTokenRateLimit"):
-		limit = {"enableGlobalRules": True, "globalRules": [{"limitType": "LimitByGlobal", "threshold": 1, "timeWindow": 600}],
-			"redisConfig": {"serviceHost": "127.0.0.1", "servicePort": free_port(), "database": 0}}
-		attachment = gw.attach("AiTokenRateLimit", limit, site.api)
-	else:
-		attachment = gw.attach("RateLimit", rate(1), site.api)
+	limit = {"enableGlobalRules": True, "globalRules": [{"limitType": "LimitByGlobal", "threshold": 1, "timeWindow": 600}],
+		"redisConfig": {"serviceHost": "127.0.0.1", "servicePort": free_port(), "database": 0}}
+	attachment = gw.attach("AiTokenRateLimit", limit, site.api)
 	statuses = [site.chat("one two three four").status for _ in range(4)]
 	assert 429 in statuses, statuses
 	assert (site.first.hits, site.others[0].hits) == (statuses.count(200), 0)
