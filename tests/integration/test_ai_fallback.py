@@ -8,7 +8,7 @@ from ai_kit import (ANTHROPIC, OPENAI, ModelServer, Usage, agent_api, agent_serv
 from gw import free_port, wait_millis
 from model_server import Events, Event, Nothing, Whole
 from model_shapes import BAD_BODIES, BAD_EVENTS
-from policy_kit import breaker, is_enforced, outcomes, phase, refuse_attach
+from policy_kit import breaker, is_enforced, outcomes, phase, rate, refuse_attach
 from wire import wait_until
 
 
