@@ -8,7 +8,6 @@
  * other part and message. A search that fails, is late or finds nothing leaves the request as it was: this
  * policy never answers.
  */
-#include <errno.h>
 #include <time.h>
 #include "ai/chat.h"
 #include "core/clock.h"
@@ -185,18 +184,9 @@ static void put_before(struct chat *c, const struct json *text, const struct sea
 
 static struct str describe(struct exchange *x, const struct side_call *c)
 {
-	char text[128];
-
 	if (c->failure == SIDE_ANSWERED && c->res.status == 200)
 		return STR("its answer is not what such a service says");
-	if (c->failure == SIDE_ANSWERED)
-		return arena_printf(exchange_arena(x), "it answered %d", c->res.status);
-	if (c->detail)
-		return arena_printf(exchange_arena(x), "%s: %s", side_failure_text(c->failure), c->detail);
-	if (c->error)
-		return arena_printf(exchange_arena(x), "%s: %s", side_failure_text(c->failure),
-				    strerror_r(c->error, text, sizeof text));
-	return str_of(side_failure_text(c->failure));
+	return side_call_describe(c, exchange_arena(x));
 }
 
 static enum verdict give_up(struct exchange *x, const struct step *s, const struct side_call *call)

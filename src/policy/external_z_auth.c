@@ -7,7 +7,6 @@
  *
  *      request leg:  ask ──► strip identity, ask the service ──► judge ──► next, relay, refuse
  */
-#include <errno.h>
 #include "core/log.h"
 #include "http/identity_field.h"
 #include "policy/identity_headers.h"
@@ -189,20 +188,6 @@ static enum verdict ask(struct exchange *x, const struct step *s)
 
 /* ---------- the answer ---------- */
 
-static struct str describe(struct exchange *x, const struct side_call *c)
-{
-	char text[128];
-
-	if (c->failure == SIDE_ANSWERED)
-		return arena_printf(exchange_arena(x), "it answered %d", c->res.status);
-	if (c->detail)
-		return arena_printf(exchange_arena(x), "%s: %s", side_failure_text(c->failure), c->detail);
-	if (c->error)
-		return arena_printf(exchange_arena(x), "%s: %s", side_failure_text(c->failure),
-				    strerror_r(c->error, text, sizeof text));
-	return str_of(side_failure_text(c->failure));
-}
-
 static enum verdict refuse(struct exchange *x, const struct step *s, const struct side_call *c)
 {
 	struct cell *cell = s->cell;
@@ -211,7 +196,7 @@ static enum verdict refuse(struct exchange *x, const struct step *s, const struc
 	/* Too many at a time is our limit, not the service's silence. */
 	if (c->failure != SIDE_BUSY)
 		dependency_down(&cell->service, "the authorization service does not answer as it should",
-				describe(x, c));
+				side_call_describe(c, exchange_arena(x)));
 	exchange_keep_flag(x, "PF");
 	exchange_keep_broken(x, side_failure_text(c->failure));
 	return reply_error(x, 403, "ErrForbidden", STR("external authentication unavailable"));

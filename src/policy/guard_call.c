@@ -1,5 +1,4 @@
 #include "policy/guard_call.h"
-#include <errno.h>
 #include "core/clock.h"
 #include "core/crypto.h"
 #include "core/json.h"
@@ -90,18 +89,6 @@ static void end_broken(struct guard_call *g, const char *tag, struct str what)
 	end(g);
 }
 
-static struct str describe_failure(struct arena *a, const struct side_call *c)
-{
-	char text[128];
-
-	if (c->detail)
-		return arena_printf(a, "%s: %s", side_failure_text(c->failure), c->detail);
-	if (c->error)
-		return arena_printf(a, "%s: %s", side_failure_text(c->failure),
-				    strerror_r(c->error, text, sizeof text));
-	return str_of(side_failure_text(c->failure));
-}
-
 /* The answer to one piece is there, or will not come. */
 static void answered(struct side_call *c)
 {
@@ -112,7 +99,7 @@ static void answered(struct side_call *c)
 
 	if (c->failure != SIDE_ANSWERED) {
 		g->is_ours = c->failure == SIDE_BUSY;
-		end_broken(g, side_failure_text(c->failure), describe_failure(a, c));
+		end_broken(g, side_failure_text(c->failure), side_call_describe(c, a));
 		return;
 	}
 	if (c->res.status != 200) {

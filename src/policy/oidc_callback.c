@@ -6,7 +6,6 @@
  *
  * No call is made before the state is known to be one that this browser was given, and none for the same state twice.
  */
-#include <errno.h>
 #include "core/clock.h"
 #include "core/crypto.h"
 #include "core/log.h"
@@ -77,18 +76,11 @@ static enum verdict open_session(struct exchange *x, const struct step *s, const
 
 static struct str describe(struct exchange *x, const struct side_call *c)
 {
-	char text[128];
+	struct arena *a = exchange_arena(x);
 
 	if (c->failure == SIDE_ANSWERED)
-		return arena_printf(exchange_arena(x), "its token endpoint answered %d %s", c->res.status,
-				    oidc_error_read(exchange_arena(x), c->body));
-	if (c->detail)
-		return arena_printf(exchange_arena(x), "its token endpoint: %s: %s", side_failure_text(c->failure),
-				    c->detail);
-	if (c->error)
-		return arena_printf(exchange_arena(x), "its token endpoint: %s: %s", side_failure_text(c->failure),
-				    strerror_r(c->error, text, sizeof text));
-	return arena_printf(exchange_arena(x), "its token endpoint: %s", side_failure_text(c->failure));
+		return arena_printf(a, "its token endpoint answered %d %s", c->res.status, oidc_error_read(a, c->body));
+	return arena_printf(a, "its token endpoint: %.*s", STR_FMT(side_call_describe(c, a)));
 }
 
 static enum verdict no_tokens(struct exchange *x, const struct oidc_work *w, struct str why)

@@ -34,6 +34,20 @@ const char *side_failure_tag(enum side_failure f)
 	return failures[f].tag;
 }
 
+struct str side_call_describe(const struct side_call *c, struct arena *a)
+{
+	char text[128];
+
+	if (c->failure == SIDE_ANSWERED)
+		return arena_printf(a, "it answered %d", c->res.status);
+	if (c->detail)
+		return arena_printf(a, "%s: %s", side_failure_text(c->failure), c->detail);
+	if (c->error)
+		return arena_printf(a, "%s: %s", side_failure_text(c->failure),
+				    strerror_r(c->error, text, sizeof text));
+	return str_of(side_failure_text(c->failure));
+}
+
 const char *side_failure_text(enum side_failure f)
 {
 	return failures[f].text;

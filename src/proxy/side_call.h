@@ -69,6 +69,9 @@ enum side_failure {
 };
 const char *side_failure_tag(enum side_failure f);
 const char *side_failure_text(enum side_failure f);       /* "it took too long", for lastError and logs */
+struct side_call;
+/* What became of it in words, with what the system or TLS says of it: "it answered 503", "...: Connection refused". */
+struct str side_call_describe(const struct side_call *c, struct arena *a);
 
 /*
  * What is asked. Either `url`, or a service of the snapshot with `target`. All texts are copied at the start but
