@@ -12,6 +12,8 @@ struct chat_facts {
 	struct str provider;              /* as configured; absent: the service is none of models */
 	int status;                       /* that the client got; 0: none */
 	bool is_events;                   /* the client got events */
+	bool is_ai;                       /* by API and path; without its body no more is known. Preflights are none */
+	bool names_model;                 /* and it is of a kind whose body does so */
 	int64_t waited_us;                /* that policies held the request up, so far */
 };
 /* The texts live as long as the exchange. */

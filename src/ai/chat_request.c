@@ -199,7 +199,7 @@ static enum verdict refuse_form(struct exchange *x, struct str path)
 {
 	bool is_list;
 
-	if (x->stream.req.method == METHOD_POST)
+	if (x->stream.req.method == METHOD_POST && !str_ends(path, STR("/models")))
 		return chat_reply_error(x, 415, "unsupported_media_type", "ErrUnsupportedMediaType",
 			STR("The body has to be JSON; Content-Type has to be application/json"));
 	is_list = str_ends(path, STR("/models"));
@@ -220,7 +220,7 @@ static bool decide_by_head(struct exchange *x, struct str path, enum verdict *ve
 		return true;
 	}
 	if (!is_list_of_models(x, path)) {
-		if (has_json(x))
+		if (has_json(x) && !str_ends(path, STR("/models")))
 			return false;
 		*verdict = refuse_form(x, path);
 		return true;

@@ -34,6 +34,9 @@ const struct feature features[] = {
 		"the generation before go on, older ones end." },
 	{ "ai.max_request_body", FEATURE_INT, 1024, 1073741824, NULL, "10485760", false, true,
 		"How long a request to a model or an agent may be; longer ones get 413." },
+	{ "ai.log.format", FEATURE_WORD, 0, 0, "object|string", "\"object\"", false, true,
+		"How AiStatistics writes ai_log into the access record: as an object, or as a string that holds its "
+		"JSON, which logs with flat members want." },
 	{ "ai.metrics.max_series", FEATURE_INT, 1, 1000000, NULL, "10000", false, true,
 		"How many combinations of labels the metrics of AiStatistics may have; what more there is counts as "
 		"model and consumer \"other\"." },

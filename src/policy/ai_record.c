@@ -58,15 +58,15 @@ static struct str cache_word(enum chat_cache cache)
 	return STR("");
 }
 
-static void add_usage(struct sbuf *out, const struct ai_record *r, const struct chat *c)
+static void add_usage(struct sbuf *out, const struct ai_record *r, const struct usage *u, enum ai_kind kind)
 {
-	const struct usage *u = &c->usage;
 	struct arena *a = exchange_arena(r->x);
-	const char *source = c->usage_is_estimated ? "estimated" : usage_is_known(u) ? "upstream" : "none";
+	bool is_estimated = r->chat && r->chat->usage_is_estimated;
+	const char *source = is_estimated ? "estimated" : usage_is_known(u) ? "upstream" : "none";
 
 	add_number(out, "input_token", u->of[USAGE_INPUT]);
 	add_number(out, "output_token", u->of[USAGE_OUTPUT]);
-	add_number(out, "total_token", usage_is_known(u) ? usage_total(u, c->answer.kind) : 0);
+	add_number(out, "total_token", usage_is_known(u) ? usage_total(u, kind) : 0);
 	if (u->has & 1U << USAGE_REASONING)
 		add_number(out, "reasoning_tokens", u->of[USAGE_REASONING]);
 	if (u->has & 1U << USAGE_CACHED)
@@ -129,17 +129,18 @@ static size_t cut(struct str text, size_t n, size_t *left)
 	return at;
 }
 
-/* How many characters there is room for; 0: none. */
-static size_t room_for(const struct sbuf *out)
+/* How many characters there is room for; 0: none. A string of JSON is up to twice as long as the JSON. */
+static size_t room_for(const struct sbuf *out, const struct ai_record *r)
 {
-	size_t room = out->n + 1024 < AI_RECORD_MAX ? (AI_RECORD_MAX - 1024 - out->n) / ESCAPED_MAX : 0;
+	const size_t most = r->is_text ? AI_RECORD_MAX / 2 : AI_RECORD_MAX;
+	size_t room = out->n + 1024 < most ? (most - 1024 - out->n) / ESCAPED_MAX : 0;
 
 	return room < AI_TEXT_MAX ? room : AI_TEXT_MAX;
 }
 
-static void add_content(struct sbuf *out, const char *name, struct str text)
+static void add_content(struct sbuf *out, const struct ai_record *r, const char *name, struct str text)
 {
-	size_t most = room_for(out), left, n;
+	size_t most = room_for(out, r), left, n;
 
 	if (text.n == 0)
 		return;
@@ -153,10 +154,11 @@ static void add_content(struct sbuf *out, const char *name, struct str text)
 }
 
 /* What was said before, as the client sent it; nothing where it is too long. */
-static void add_messages(struct sbuf *out, const struct chat *c)
+static void add_messages(struct sbuf *out, const struct ai_record *r)
 {
+	const struct chat *c = r->chat;
 	const struct json *list = json_get(c->body, "messages"), *input = json_get(c->body, "input");
-	size_t before = out->n, most = room_for(out), left;
+	size_t before = out->n, most = room_for(out, r), left;
 
 	if (!list && input)
 		list = input->type == JSON_OBJECT ? json_get(input, "messages") : input;
@@ -177,18 +179,20 @@ static void add_request(struct sbuf *out, const struct ai_record *r)
 	struct arena *a = exchange_arena(r->x);
 	const struct prompt *p = chat_prompt(c);
 
-	add_content(out, "question", prompt_last_question(p, a));
-	add_content(out, "system", prompt_join(p, a, PROMPT_SYSTEM));
-	add_messages(out, c);
+	add_content(out, r, "question", prompt_last_question(p, a));
+	add_content(out, r, "system", prompt_join(p, a, PROMPT_SYSTEM));
+	add_messages(out, r);
 }
 
-static void add_tools(struct sbuf *out, const struct answer *answer)
+static void add_tools(struct sbuf *out, const struct ai_record *r)
 {
+	const struct answer *answer = &r->chat->answer;
+
 	if (answer->n_tools == 0)
 		return;
 	add_name(out, "tool_calls");
 	sbuf_addc(out, '[');
-	for (unsigned i = 0; i < answer->n_tools && room_for(out) > 0; i++) {
+	for (unsigned i = 0; i < answer->n_tools && room_for(out, r) > 0; i++) {
 		const struct answer_tool *tool = &answer->tools[i];
 
 		if (i > 0)
@@ -197,10 +201,21 @@ static void add_tools(struct sbuf *out, const struct answer *answer)
 		add_text(out, "id", sbuf_str(&tool->id));
 		SBUF_LIT(out, ",\"type\":\"function\",\"function\":{");
 		add_text(out, "name", sbuf_str(&tool->name));
-		add_content(out, "arguments", sbuf_str(&tool->arguments));
+		add_content(out, r, "arguments", sbuf_str(&tool->arguments));
 		SBUF_LIT(out, "}}");
 	}
 	sbuf_addc(out, ']');
+}
+
+/* Refused before its body was looked at. */
+static void add_unread(struct sbuf *out, const struct ai_record *r)
+{
+	if (r->names_model) {
+		add_text(out, "model", STR("unknown"));
+		add_text(out, "request_model", STR("unknown"));
+		add_usage(out, r, &(struct usage){ 0 }, AI_NONE);
+	}
+	add_times(out, r);
 }
 
 static void add_chat(struct sbuf *out, const struct ai_record *r)
@@ -215,7 +230,7 @@ static void add_chat(struct sbuf *out, const struct ai_record *r)
 	if (c->parse_error)
 		add_json(out, "parse_error", STR("true"));
 	if (c->kind != AI_NONE || usage_is_known(&c->usage))
-		add_usage(out, r, c);
+		add_usage(out, r, &c->usage, c->answer.kind);
 	add_times(out, r);
 	add_text(out, "chat_id", sbuf_str(&c->answer.id));
 	if (is_read)
@@ -223,22 +238,37 @@ static void add_chat(struct sbuf *out, const struct ai_record *r)
 	add_policies(out, c);
 	if (is_read && r->has_request_content)
 		add_request(out, r);
-	if (r->has_response_content) {
-		add_content(out, "answer", sbuf_str(&c->answer.text));
-		add_content(out, "reasoning", sbuf_str(&c->answer.reasoning));
-		add_tools(out, &c->answer);
+	/* What a guard kept from the client is nowhere. */
+	if (r->has_response_content && !c->guard_cut) {
+		add_content(out, r, "answer", sbuf_str(&c->answer.text));
+		add_content(out, r, "reasoning", sbuf_str(&c->answer.reasoning));
+		add_tools(out, r);
 	}
 }
 
-void ai_record_write(struct sbuf *out, const struct ai_record *r)
+static void write_object(struct sbuf *out, const struct ai_record *r)
 {
-	SBUF_LIT(out, ",\"ai_log\":{");
+	sbuf_addc(out, '{');
 	add_text(out, "api", r->api);
 	add_text(out, "consumer", exchange_consumer(r->x));
 	add_text(out, "session_id", r->session);
 	if (r->chat)
 		add_chat(out, r);
 	else
-		add_times(out, r);
+		add_unread(out, r);
 	sbuf_addc(out, '}');
+}
+
+void ai_record_write(struct sbuf *out, const struct ai_record *r)
+{
+	struct sbuf text = { 0 };
+
+	SBUF_LIT(out, ",\"ai_log\":");
+	if (!r->is_text) {
+		write_object(out, r);
+		return;
+	}
+	write_object(&text, r);
+	json_quote(out, sbuf_str(&text));
+	sbuf_free(&text);
 }

@@ -5,7 +5,7 @@
  * It observes only: it never changes an answer and never holds one back. What it asks for is that upstreams say what
  * streams cost (USE-4), and that content is kept while the answer passes.
  *
- *      ai.record ──► (refused: too long, no such model ...) ───────────────────────────► ending: ai_log
+ *      ai.record ──► (refused: no key, a limit, too long, no such model ...) ──────────► ending: ai_log
  *          └─► ai.statistics: watched ──► over: tokens and durations are counted ──────────┘
  */
 #include "ai/chat.h"
@@ -56,6 +56,7 @@ struct watched {
 struct bound {
 	struct part part;
 	size_t max_series;
+	bool is_text;                     /* ai_log is a string */
 };
 
 static void destroy_bound(struct part *part)
@@ -72,12 +73,21 @@ static struct part *bind(const void *conf, void *cell, const struct attach_targe
 	ai_metrics_open();
 	b->part = (struct part){ 1, destroy_bound };
 	b->max_series = (size_t)t->setting(t, "ai.metrics.max_series")->integer;
+	b->is_text = str_equal(t->setting(t, "ai.log.format")->string, STR("string"));
 	return &b->part;
+}
+
+/* NULL: there are no settings. */
+static const struct bound *bound_of(const struct step *s)
+{
+	return s->bound ? CONTAINER(s->bound, struct bound, part) : NULL;
 }
 
 static size_t max_series(const struct step *s)
 {
-	return s->bound ? CONTAINER(s->bound, struct bound, part)->max_series : 0;
+	const struct bound *b = bound_of(s);
+
+	return b ? b->max_series : 0;
 }
 
 /* ---------- metrics ---------- */
@@ -205,17 +215,21 @@ static void record(struct exchange *x, const struct step *s, struct watched *w)
 	struct chat *c = exchange_chat(x);
 	struct sbuf out = { 0 };
 
+	/* A browser asks whether it may ask. */
+	if (!c && exchange_request(x)->method == METHOD_OPTIONS)
+		return;
 	ai_record_write(&out, &(struct ai_record){
 		.x = x, .chat = c, .api = facts.route, .session = w->session,
-		.is_stream = facts.is_events || (c && c->is_answer_stream),
+		.is_stream = facts.is_events || (c && c->is_answer_stream), .names_model = facts.names_model,
 		.has_request_content = conf->aiStatisticsConfig.logRequestContent,
 		.has_response_content = conf->aiStatisticsConfig.logResponseContent,
+		.is_text = bound_of(s) && bound_of(s)->is_text,
 		.start_us = w->start_us, .end_us = w->is_over ? w->end_us : clock_us(),
 	});
 	exchange_keep_member(x, arena_copy(exchange_arena(x), sbuf_str(&out)));
 	sbuf_free(&out);
 	policy_count(s, OUTCOME_RECORDED);
-	if (!c || c->kind != AI_NONE || c->is_model_api || c->is_agent_api)
+	if (c ? c->kind != AI_NONE || c->is_model_api || c->is_agent_api : facts.is_ai)
 		ai_metrics_count_status(facts.status);
 }
 

@@ -2,6 +2,7 @@
 #include "proxy/policy.h"
 
 const char *const stage_names[STAGE_COUNT] = {
+	[STAGE_AI_RECORD] = "ai.record",
 	[STAGE_IP] = "ip",
 	[STAGE_CORS] = "cors",
 	[STAGE_WAF_HEAD] = "waf.head",
@@ -15,7 +16,6 @@ const char *const stage_names[STAGE_COUNT] = {
 	[STAGE_BREAKER] = "breaker",
 	[STAGE_LANE] = "lane",
 	[STAGE_WAF_BODY] = "waf.body",
-	[STAGE_AI_RECORD] = "ai.record",
 	[STAGE_AI_CLASSIFY] = "ai.classify",
 	[STAGE_AI_STATISTICS] = "ai.statistics",
 	[STAGE_AI_CACHE] = "ai.cache",

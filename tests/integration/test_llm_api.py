@@ -317,6 +317,17 @@ def test_record_names_the_api(gw, model):
 	assert record["route"] == gw.ask("GET", api.path)["name"]
 
 
+def test_the_list_of_models_is_only_read(gw, model):
+	"""A POST with JSON to the list is a request for nothing that providers have."""
+	api = llm_api(gw, ai_service(gw, model))
+	hits = model.hits
+	for fields in ({}, {"Content-Type": "text/plain"}):
+		answer = post(gw, f"{api.base}/v1/models", chat_body("Hello"), fields)
+		assert (answer.status, answer.header("Allow")) == (405, "GET, HEAD") and answer.json["error"]
+	assert model.hits == hits
+	assert gw.get(f"{api.base}/v1/models").status == 200
+
+
 def test_many_at_once(gw, model):
 	api = llm_api(gw, {"service": ai_service(gw, model), "modelName": "other"})
 	answers = at_once(*[lambda i=i: chat(gw, api.base, f"Hello {i}") for i in range(16)])
