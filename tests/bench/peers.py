@@ -15,6 +15,7 @@ import threading
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 import gw as sluice    # noqa: E402
+from backends import find_program    # noqa: E402
 
 PROGRAM = os.environ.get("SLUICE_RELEASE_BIN", str(ROOT / "build/release/sluice"))
 ROUTES = {"plain": 10, "full": 10, "many": 10_000, "h2": 10, "sse": 1}
@@ -193,6 +194,17 @@ backend up
 backend none
 	http-request return status 404
 """
+
+
+class Relay(Peer):
+	"""No gateway: it passes bytes on. What it costs is the kernel's TCP, the floor of all others."""
+	name = "relay"
+
+	def command(self):
+		return [find_program("test_relay", ROOT / "tests/bench/relay"), str(self.port), str(self.upstream)]
+
+	def configuration(self):
+		return ""
 
 
 GATEWAYS = [Sluice, Nginx, Haproxy]
