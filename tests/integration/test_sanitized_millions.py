@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import mix_kit
-from gw import PROGRAM, numbers
+from gw import COMPLAINTS, PROGRAM, numbers
 from scale import FULL, sized
 from soak_kit import Attaching, Everything, Visitor, judge_h2load
 from wire import wait_until
@@ -32,6 +32,16 @@ class Reports:
 			"ASAN_OPTIONS": f"detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1:{common}",
 			"UBSAN_OPTIONS": f"print_stacktrace=1:halt_on_error=1:{common}", "LSAN_OPTIONS": common,
 			"TSAN_OPTIONS": f"halt_on_error=1:second_deadlock_stack=1:{common}"}
+
+	@contextlib.contextmanager
+	def first(self, gw):
+		"""What a sanitizer wrote is told before whatever else failed because of it."""
+		try:
+			yield
+		except Exception:
+			found = self.find() or COMPLAINTS.search(gw.stderr().encode())
+			assert not found, found if isinstance(found, str) else gw.stderr()[max(0, found.start() - 200):][:8000]
+			raise
 
 	def find(self):
 		texts = [path.read_text("utf-8", "replace") for path in sorted(self.folder.iterdir())]
@@ -71,7 +81,7 @@ def test_no_sanitizer_reports_anything():
 	with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as reports_folder:
 		reports = Reports(reports_folder)
 		with Attaching(program=PROGRAM, environment=reports.environment, access_log=False, drain_timeout_ms=20000) as gw, \
-				contextlib.ExitStack() as stack:
+				reports.first(gw), contextlib.ExitStack() as stack:
 			site = Everything(gw, stack)
 			gw.route("/plain", site.backend)
 			gw.route("/", site.backend, domains=[gw.domain("a.test")])
