@@ -77,7 +77,6 @@ struct chat {
 	enum chat_end end;
 	struct usage usage;               /* final, estimated where usage_is_estimated */
 	bool usage_is_estimated;
-	int64_t wasted;                   /* tokens of answers that were refused for another service's (USE-9) */
 	int64_t cost;                     /* USE-2 total; 0 where nothing is to be charged (USE-8) */
 	/* What policies say for the record; static texts or the exchange's memory. */
 	enum chat_cache cache;
@@ -132,3 +131,5 @@ struct chat_candidate {
 };
 /* `fails`: bit i: an answer with status 400 + i is a failure. */
 void chat_fall_back(struct chat *c, const struct chat_candidate *candidates, unsigned n, const uint64_t fails[4]);
+/* ai_wasted_tokens_total is there from now on, with what is counted (USE-9). */
+void chat_open_waste(void);

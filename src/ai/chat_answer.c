@@ -18,7 +18,7 @@ static bool is_success(const struct chat *c)
 	return c->status >= 200 && c->status < 300;
 }
 
-static bool is_json_like(struct str type)
+bool chat_is_json_like(struct str type)
 {
 	return chat_is_json(type) || str_ends(chat_bare_type(type), STR("+json"));
 }
@@ -28,8 +28,7 @@ static bool is_events(struct str type)
 	return str_equal_nocase(chat_bare_type(type), STR("text/event-stream"));
 }
 
-/* Absent: the bytes are the text. */
-static struct str coding_of(const struct exchange *x)
+struct str chat_coding(const struct exchange *x)
 {
 	struct str coding = message_value(&x->res, HEADER_CONTENT_ENCODING);
 
@@ -64,7 +63,7 @@ static bool convert_answer(struct chat *c, struct str body, const struct json *d
 /* Plain text of what the upstream compressed; where that cannot be read it is taken as it is. */
 static struct str open_body(struct exchange *x, struct str body)
 {
-	struct str encoding = coding_of(x);
+	struct str encoding = chat_coding(x);
 	struct sbuf plain = { 0 };
 
 	if (!encoding.n)
@@ -95,7 +94,7 @@ static enum verdict take_answer(struct exchange *x, const struct step *s)
 	if (doc)
 		answer_take_body(&c->answer, doc);
 	if (is_success(c) && c->answer.has_error && exchange_may_refuse(x)) {
-		c->wasted += usage_is_known(&c->answer.usage) ? usage_total(&c->answer.usage, c->answer.kind) : 0;
+		chat_count_waste(&c->answer.usage, c->answer.kind);
 		arena_free(&scratch);
 		return refuse_answer(x);
 	}
@@ -131,7 +130,7 @@ static void free_stream(struct arena_defer *d)
 /* What cannot be read passes as it is. */
 static void open_coding(struct chat_stream *r, struct exchange *x)
 {
-	struct str coding = coding_of(x);
+	struct str coding = chat_coding(x);
 
 	if (!coding.n)
 		return;
@@ -287,6 +286,7 @@ static void begin_answer(struct chat *c)
 	c->answer = (struct answer){ .kind = c->upstream_kind, .wants = c->wants_text ? ANSWER_TEXT : ANSWER_NOTHING,
 				     .pieces = pieces_of(c) };
 	c->reading = NULL;
+	c->peeking = NULL;
 	c->is_answer_stream = false;
 	c->first_token_us = c->last_token_us = 0;
 }
@@ -304,13 +304,13 @@ enum verdict chat_read_answer(struct exchange *x, const struct step *s)
 	type = message_value(&x->res, HEADER_CONTENT_TYPE);
 	if (is_success(c) && is_events(type)) {
 		if (c->kind != AI_NONE && exchange_may_refuse(x))
-			return chat_peek(x, coding_of(x));
+			return chat_peek(x, chat_coding(x));
 		return chat_begin_stream(x);
 	}
-	if ((c->kind != AI_NONE && is_json_like(type)) || c->shape->converts)
+	if ((c->kind != AI_NONE && chat_is_json_like(type)) || c->shape->converts)
 		return await_response_body(x, CHAT_ANSWER_MAX, take_answer);
 	/* Rerank and the like say what they cost too. */
-	if (c->is_model_api && c->body && is_json_like(type))
+	if (c->is_model_api && c->body && chat_is_json_like(type))
 		return await_response_body(x, OTHER_ANSWER_MAX, take_answer);
 	chat_tell_head(c);
 	return next();

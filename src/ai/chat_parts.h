@@ -60,6 +60,15 @@ enum verdict chat_read_piece(struct exchange *x, const struct step *s);
 enum verdict chat_begin_stream(struct exchange *x);
 /* chat_peek.c: that waits until the stream has content; without any, another service is turned to. */
 enum verdict chat_peek(struct exchange *x, struct str encoding);
+/* The stream is given up before its content came: what it had said of usage was for nothing. */
+void chat_give_peek_up(struct chat *c);
+/* Content-Encoding of the answer; absent: its bytes are the text. */
+struct str chat_coding(const struct exchange *x);
+/* "application/problem+json" too */
+bool chat_is_json_like(struct str content_type);
+/* chat_waste.c: of an answer that no client gets; a drop_hook */
+struct leftover_reader *chat_read_dropped(struct exchange *x);
+void chat_count_waste(const struct usage *u, enum ai_kind kind);
 /* chat.c: the client gets this head; the watchers are told. Once; later calls do nothing. */
 void chat_tell_head(struct chat *c);
 /* chat.c: usage is final; the watchers are called. Once; later calls do nothing. */

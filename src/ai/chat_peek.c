@@ -105,11 +105,17 @@ static enum verdict peek(struct exchange *x, const struct step *s)
 		sight = look_at_end(p);
 	if (sight == SIGHT_MORE && bytes.n < PEEK_MAX)
 		return await_response_body(x, bytes.n + 1, peek);
-	if (sight == SIGHT_BAD && exchange_may_refuse(x)) {
-		c->wasted += usage_is_known(&p->seen.usage) ? usage_total(&p->seen.usage, p->seen.kind) : 0;
+	if (sight == SIGHT_BAD && exchange_may_refuse(x))
 		return refuse_answer(x);
-	}
+	c->peeking = NULL;
 	return chat_begin_stream(x);
+}
+
+void chat_give_peek_up(struct chat *c)
+{
+	if (c->peeking)
+		chat_count_waste(&c->peeking->seen.usage, c->peeking->seen.kind);
+	c->peeking = NULL;
 }
 
 enum verdict chat_peek(struct exchange *x, struct str encoding)

@@ -133,6 +133,7 @@ static struct chat *open_chat(struct exchange *x, const struct step *s)
 	c->upstream_kind = c->kind;
 	exchange_set_chat(x, c);
 	exchange_watch_turns(x, chat_undo_try);
+	exchange_watch_drops(x, chat_read_dropped);
 	exchange_shape_copies(x, chat_shape_copy);
 	if (c->kind != AI_NONE && !x->route->shape_error)
 		exchange_shape_errors(x, chat_shape_error);

@@ -38,6 +38,7 @@ void chat_undo_try(struct exchange *x)
 {
 	struct chat *c = x->chat;
 
+	chat_give_peek_up(c);
 	if (c->shape->turn == 0)
 		return;
 	restore_request(c);

@@ -426,8 +426,14 @@ static void h1_set_idle(struct call *call)
 		loop_arm(c->client->loop, &c->timer, call->idle_timeout_ms);
 }
 
+static void h1_move(struct call *call)
+{
+	call->connection->call = call;
+	call->connection->body.arena = call->arena;
+}
+
 static const struct call_class h1_call_class = {
-	.send = h1_send, .resume = h1_resume, .cancel = h1_cancel, .set_idle = h1_set_idle,
+	.send = h1_send, .resume = h1_resume, .cancel = h1_cancel, .set_idle = h1_set_idle, .move = h1_move,
 };
 
 void call_start(struct call *call, bool fresh)
@@ -474,6 +480,23 @@ void call_set_idle(struct call *call, int64_t idle_timeout_ms)
 	call->idle_timeout_ms = idle_timeout_ms;
 	if (call->connection || call->carrier)
 		call->class->set_idle(call);
+}
+
+void call_move(struct call *to, struct call *from)
+{
+	const struct call_ops *ops = to->ops;
+	struct arena *arena = to->arena;
+	const struct message head = from->res;
+
+	*to = *from;
+	to->ops = ops;
+	to->arena = arena;
+	to->res = (struct message){ .arena = arena, .status = head.status, .framing = head.framing,
+				    .content_length = head.content_length, .length_known = head.length_known };
+	from->connection = NULL;
+	from->carrier = NULL;
+	if (to->connection || to->carrier)
+		to->class->move(to);
 }
 
 void call_cancel(struct call *call)

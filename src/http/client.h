@@ -63,6 +63,7 @@ struct call_class {
 	void (*resume)(struct call *c);
 	void (*cancel)(struct call *c);
 	void (*set_idle)(struct call *c);         /* idle_timeout_ms has changed */
+	void (*move)(struct call *c);             /* it is another struct than before */
 };
 
 struct call {
@@ -133,6 +134,11 @@ void call_pause(struct call *c);                  /* no body() until call_resume
 void call_resume(struct call *c);
 /* Another idle_timeout_ms, from now on; 0 = none. Of a call under way. */
 void call_set_idle(struct call *c, int64_t idle_timeout_ms);
+/*
+ * From response() on, when the request was sent whole, without trailers: what is left of the answer goes to `to`, of
+ * which ops and arena are set. `from` is over: no event of it comes any more.
+ */
+void call_move(struct call *to, struct call *from);
 void call_cancel(struct call *c);                 /* closes the connection (HTTP/2: the stream); no more events */
 /* Told of each handshake that ends: counted and logged by the owner. */
 struct handshake {

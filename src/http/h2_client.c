@@ -587,6 +587,13 @@ static void set_idle(struct call *call)
 		loop_arm(s->connection->client->loop, &s->timer, call->idle_timeout_ms);
 }
 
+static void move(struct call *call)
+{
+	struct h2_call *s = call->carrier;
+
+	s->call = call;
+}
+
 const struct call_class h2_call_class = {
-	.send = send_part, .resume = resume, .cancel = cancel, .set_idle = set_idle,
+	.send = send_part, .resume = resume, .cancel = cancel, .set_idle = set_idle, .move = move,
 };

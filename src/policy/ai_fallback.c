@@ -193,10 +193,6 @@ struct plan {
 	unsigned n_counts;
 };
 
-static struct {
-	struct series *wasted;
-} metrics;
-
 /* Bounds of the statuses that a text stands for; false: it is none. */
 static bool read_statuses(struct str text, unsigned *from, unsigned *to)
 {
@@ -260,8 +256,7 @@ static struct part *bind(const void *vconf, void *cell, const struct attach_targ
 	size_t most = 0;
 
 	(void)cell;
-	if (!metrics.wasted)
-		metrics.wasted = metric_series(METRIC_AI_WASTED_TOKENS, NULL);
+	chat_open_waste();
 	plan->part = (struct part){ 1, destroy_plan };
 	plan->arena.is_small = true;
 	for (const struct json *v = on ? on->child : NULL; v; v = v->next) {
@@ -360,8 +355,6 @@ static void count_end(struct exchange *x, const struct step *s, struct chat *c)
 	const struct plan *plan = CONTAINER(s->bound, struct plan, part);
 	unsigned n;
 
-	if (c->wasted > 0)
-		metric_add(metrics.wasted, c->wasted);
 	exchange_left_services(x, &n);
 	count_turns(x, plan, c);
 	if (n == 0)

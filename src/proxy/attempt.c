@@ -5,9 +5,8 @@
 #include "proxy/attempt_rules.h"
 #include "proxy/balance.h"
 #include "proxy/body.h"
+#include "proxy/leftover.h"
 #include "proxy/worker.h"
-
-#define DRAIN_BYTES 65536                 /* of a dropped answer; more costs more than a new connection */
 
 static void count(const struct exchange *x, enum service_count what)
 {
@@ -15,7 +14,7 @@ static void count(const struct exchange *x, enum service_count what)
 		metric_add(x->service->counts[what], 1);
 }
 
-static bool turn_away(struct exchange *x);
+static bool turn_away(struct exchange *x, bool is_head);
 
 /* The same for the policy that set it. */
 static void count_for(const struct exchange *x, enum setting setting, unsigned outcome)
@@ -37,10 +36,10 @@ static void expire_all(struct timer *t)
 
 	count(x, SERVICE_TIMEOUT_TOTAL);
 	count_for(x, SETTING_TIMEOUT, TIMEOUT_EXPIRED);
-	if (x->call_open && x->phase == EXCHANGE_UPSTREAM && !x->attempt->is_draining)
+	if (x->call_open && x->phase == EXCHANGE_UPSTREAM)
 		exchange_report_try(x, CALL_TIMEOUT);
 	x->attempt->why = "timeout";
-	if (!x->attempt->has_own_timeout && turn_away(x))
+	if (!x->attempt->has_own_timeout && turn_away(x, false))
 		return;
 	exchange_end_call(x);
 	exchange_fail_upstream(x, REASON_UPSTREAM_TIMEOUT);
@@ -341,13 +340,16 @@ static void forget_answer(struct exchange *x)
 	x->phase = EXCHANGE_UPSTREAM;
 }
 
-static bool turn_away(struct exchange *x)
+/* is_head: of the answer no more than the head was looked at. */
+static bool turn_away(struct exchange *x, bool is_head)
 {
 	const struct service *s;
 	const struct target *t;
 
 	if (!may_turn(x) || !(s = find_next(x, &t)))
 		return false;
+	if (is_head)
+		leftover_take(x);
 	forget_answer(x);
 	attempt_repeat(x);
 	timer_disarm(&x->attempt->pace);
@@ -366,13 +368,13 @@ enum verdict refuse_answer(struct exchange *x)
 {
 	x->attempt->why = "answer";
 	x->attempt->answered = x->res.status;
-	return turn_away(x) ? WAIT : NEXT;
+	return turn_away(x, false) ? WAIT : NEXT;
 }
 
 bool attempt_turns(struct exchange *x)
 {
 	x->attempt->why = "refused";
-	return turn_away(x);
+	return turn_away(x, false);
 }
 
 /* ---------- bodies ---------- */
@@ -530,31 +532,13 @@ static bool may_retry(struct exchange *x, enum call_failure what)
 	return true;
 }
 
-/* Of a connection that can be used again: the request is sent, and the answer is neither long nor ends with it. */
-static bool is_worth_draining(const struct call *c)
-{
-	if (!c->connection || c->over_h2 || !c->request_done || c->res.framing == FRAMING_CLOSE)
-		return false;
-	return c->res.framing != FRAMING_LENGTH || c->res.content_length <= DRAIN_BYTES;
-}
-
-void attempt_drain(struct exchange *x, size_t n, bool end)
-{
-	x->attempt->drained += n;
-	if (end || x->attempt->drained > DRAIN_BYTES)
-		exchange_end_try(x);
-}
-
 /* After a random pause. Nothing more is read of the client meanwhile. */
 static void plan(struct exchange *x)
 {
 	struct attempt *a = x->attempt;
 	int64_t limit_ms = retry_pause_limit_ms(++a->retries);
 
-	a->is_draining = x->call_open && is_worth_draining(&x->call);
-	a->drained = 0;
-	if (!a->is_draining)
-		exchange_end_try(x);
+	exchange_end_try(x);
 	if (!a->request_done)
 		stream_pause(&x->stream);
 	x->upstream_head_us = 0;
@@ -574,7 +558,7 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 	a->why = names[what];
 	if (has_answer(x)) {
 		a->answered = x->res.status;
-		return turn_away(x);
+		return turn_away(x, false);
 	}
 	/* A TLS handshake that the upstream ended after we had begun to send: none of it was read. */
 	const enum call_failure as = what == CALL_RESET && x->call.tls_failure ? CALL_CONNECT : what;
@@ -588,7 +572,7 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what)
 		plan(x);
 		return true;
 	}
-	if (turn_away(x))
+	if (turn_away(x, false))
 		return true;
 	/* Nobody had the request yet: it may go elsewhere, whatever its method. */
 	if (a->was_reached || a->body_went_on)
@@ -621,13 +605,14 @@ bool attempt_refuses(struct exchange *x)
 	settle_retry(x, !is_wanted);
 	if (is_wanted && may_retry(x, CALL_RESET)) {
 		note_tried(x);
+		leftover_take(x);
 		plan(x);
 		return true;
 	}
 	a->why = "status";
 	a->answered = x->res.status;
 	if (a->fails && x->res.status >= 400 && x->res.status < 656 && !x->is_tunnel &&
-	    (a->fails[(x->res.status - 400) / 64] >> (x->res.status - 400) % 64 & 1) && turn_away(x))
+	    (a->fails[(x->res.status - 400) / 64] >> (x->res.status - 400) % 64 & 1) && turn_away(x, true))
 		return true;
 	stop_clocks(x);
 	return false;

@@ -8,11 +8,10 @@
  *                            │ another service                  │ pause          ├─► head: attempt_refuses ─┐
  *                            └───────── attempt_goes_on ◄───────┴────────────────┴─► failure ◄──────────────┘
  *
- * Invariants: no try follows once a byte of a response went to the client. A try has ended (its connection is closed
- * or back in the pool) before the next one begins: the body of a dropped answer is read in the pause, so that
- * connections outlive the refusals of a service in trouble. The clock of the Timeout starts once, when the whole
- * request is there and a try is under way; it runs through pauses and retries, and ends with the last byte from the
- * upstream.
+ * Invariants: no try follows once a byte of a response went to the client. A try has ended before the next one begins:
+ * the body of a dropped answer is read beside it (leftover.h), so that connections outlive the refusals of a service in
+ * trouble. The clock of the Timeout starts once, when the whole request is there and a try is under way; it runs through
+ * pauses and retries, and ends with the last byte from the upstream.
  */
 #pragma once
 #include "core/timer.h"
@@ -36,7 +35,6 @@ struct attempt {
 	unsigned next_target;             /* of the fallback */
 	unsigned turns;                   /* services that were turned to */
 	unsigned tried_room;
-	unsigned drained;                 /* bytes */
 	const char *why;                  /* of the try that ended, for `left` */
 	int answered;                     /* its status; 0 = none */
 	struct left_service *left;        /* services that were turned away from */
@@ -44,7 +42,6 @@ struct attempt {
 	bool has_own_timeout;             /* the Timeout is the route's: a fallback service does not change it */
 	bool is_timed;                    /* the clock was started */
 	bool is_pausing;                  /* between two tries */
-	bool is_draining;                 /* meanwhile what is left of a dropped answer is read */
 	bool request_done;                /* the whole request is here */
 	bool body_is_kept;                /* x->held is what came first of the body, sent or not */
 	bool body_went_on;                /* more than that was sent */
@@ -95,8 +92,6 @@ bool attempt_goes_on(struct exchange *x, enum call_failure what);
 bool attempt_refuses(struct exchange *x);
 /* A policy refused the request for its service. True: the exchange goes on at another service. */
 bool attempt_turns(struct exchange *x);
-/* n bytes of the body of a dropped answer came; `end`: the last ones. */
-void attempt_drain(struct exchange *x, size_t n, bool end);
 /* The answer goes to the client: no other service is turned to any more. */
 void attempt_release(struct exchange *x);
 /* No other try follows this one, whatever becomes of it. */

@@ -364,6 +364,11 @@ void exchange_watch_turns(struct exchange *x, void (*turned)(struct exchange *x)
 	x->turned = turned;
 }
 
+void exchange_watch_drops(struct exchange *x, drop_hook *dropped)
+{
+	x->dropped = dropped;
+}
+
 void exchange_shape_errors(struct exchange *x, error_shape *shape)
 {
 	x->shape_error = shape;

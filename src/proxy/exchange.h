@@ -98,6 +98,7 @@ struct exchange {
 	struct str consumer, consumer_id; /* exchange_set_consumer(): its name, and the resource where there is one */
 	struct chat *chat;                /* of ai/: a request to a model, or NULL */
 	void (*turned)(struct exchange *x);   /* exchange_watch_turns(), or NULL */
+	drop_hook *dropped;               /* exchange_watch_drops(), or NULL */
 	error_shape *shape_error;         /* exchange_shape_errors(), or NULL */
 	copy_shape *shape_copy;           /* exchange_shape_copies(), or NULL: copies are what the service gets */
 	struct str member;                /* exchange_keep_member(); absent = none */

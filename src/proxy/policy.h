@@ -445,6 +445,16 @@ void exchange_carry(struct exchange *x, const struct policies *p);
  */
 void exchange_watch_turns(struct exchange *x, void (*turned)(struct exchange *x));
 /*
+ * Asked, with its head in exchange_response(), for each answer that is dropped for another try or another service, who
+ * wants to know its body; NULL: nobody. `read` is called once, on the worker's thread, perhaps when the exchange is
+ * gone, with what came of it within bounds (leftover.h); is_whole: that is all of it.
+ */
+struct leftover_reader {
+	void (*read)(struct leftover_reader *r, struct str body, bool is_whole);
+};
+typedef struct leftover_reader *drop_hook(struct exchange *x);
+void exchange_watch_drops(struct exchange *x, drop_hook *dropped);
+/*
  * Response leg, before a byte of the answer went on: whether a service is left to turn to instead. refuse_answer(): it
  * is turned to now, as after a failure.
  */

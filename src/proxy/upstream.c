@@ -304,8 +304,6 @@ void exchange_end_try(struct exchange *x)
 		resolver_cancel(&x->lookup->query);
 	}
 	x->lookup = NULL;
-	if (x->attempt)
-		x->attempt->is_draining = false;
 	if (x->call_open) {
 		x->call_open = false;
 		call_cancel(&x->call);
@@ -326,13 +324,11 @@ void exchange_end_call(struct exchange *x)
 
 /* ---------- answers ---------- */
 
-static void count_response(struct exchange *x, int status)
+static void count_response(const struct service *s, const struct endpoint *e, int status)
 {
-	const struct service *s = x->service;
-
 	if (s->requests)
 		metric_count_status(s->requests, status);
-	health_report(s, x->endpoint, status);
+	health_report(s, e, status);
 }
 
 static void response(struct call *c, char *data, size_t n, bool end)
@@ -342,18 +338,18 @@ static void response(struct call *c, char *data, size_t n, bool end)
 	x->upstream_head_us = clock_us();
 	if (UNLIKELY(x->endpoint->tls_counts != NULL) && !c->reused)
 		setting_count(x->endpoint->tls_counts, TLS_SECURED);
-	count_response(x, c->res.status);
+	count_response(x->service, x->endpoint, c->res.status);
 	x->res = c->res;
 	x->is_local = false;
 	x->is_tunnel = c->is_tunnel;
+	x->part = (struct str){ data, n };
+	x->part_end = end;
 	if (UNLIKELY(x->attempt != NULL) && attempt_refuses(x))
 		return;
 	if (x->service->seconds)
 		metric_observe_us(x->service->seconds, x->upstream_head_us - x->upstream_start_us);
 	if (!end && UNLIKELY(x->site->gateway->stream_idle_ms != c->idle_timeout_ms) && outcome_is_stream(x))
 		call_set_idle(c, x->site->gateway->stream_idle_ms);
-	x->part = (struct str){ data, n };
-	x->part_end = end;
 	if (end)
 		exchange_end_call(x);
 	exchange_begin_response(x);
@@ -375,20 +371,10 @@ static void response(struct call *c, char *data, size_t n, bool end)
 		call_pause(c);
 }
 
-/* What comes is of an answer that nobody gets. */
-static bool is_draining(const struct exchange *x)
-{
-	return UNLIKELY(x->attempt != NULL) && x->attempt->is_draining;
-}
-
 static void body(struct call *c, char *data, size_t n, bool end)
 {
 	struct exchange *x = of(c);
 
-	if (is_draining(x)) {
-		attempt_drain(x, n, end);
-		return;
-	}
 	if (UNLIKELY(x->hold != NULL)) {
 		hold_take(x, (struct str){ data, n }, end);
 		return;
@@ -413,8 +399,6 @@ static void drained(struct call *c)
 {
 	struct exchange *x = of(c);
 
-	if (is_draining(x))
-		return;
 	/* The first time of a TCP connection: the upstream is there. */
 	if (x->is_tcp && x->phase == EXCHANGE_UPSTREAM) {
 		x->phase = EXCHANGE_SENDING;
@@ -517,15 +501,31 @@ void exchange_fail_try(struct exchange *x, enum call_failure what)
 	exchange_fail_upstream(x, reason_of(what));
 }
 
+/*
+ * The body broke before the head was told: where its status alone asks for another try, what follows it does not
+ * matter.
+ */
+static bool refuses_head(struct exchange *x)
+{
+	const struct service *service = x->service;
+	const struct endpoint *endpoint = x->endpoint;
+
+	if (x->phase != EXCHANGE_UPSTREAM || x->call.res.status < 400)
+		return false;
+	x->res = x->call.res;
+	x->part = (struct str){ NULL, 0 };
+	x->part_end = false;
+	if (!attempt_refuses(x))
+		return false;
+	count_response(service, endpoint, x->call.res.status);
+	return true;
+}
+
 static void failed(struct call *c, enum call_failure what)
 {
 	struct exchange *x = of(c);
 	const struct addr to = c->addr;
 
-	if (is_draining(x)) {
-		exchange_end_try(x);
-		return;
-	}
 	if (what == CALL_RESET && is_worth_repeating(x)) {
 		x->call_open = false;
 		if (x->attempt)
@@ -534,6 +534,8 @@ static void failed(struct call *c, enum call_failure what)
 		return;
 	}
 	if (what == CALL_CONNECT && try_next_address(x))
+		return;
+	if (what == CALL_TRUNCATED && UNLIKELY(x->attempt != NULL) && refuses_head(x))
 		return;
 	if (x->is_tunnel && what != CALL_CONNECT) {
 		tunnel_failed(x, what, c->error);

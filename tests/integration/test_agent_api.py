@@ -91,6 +91,19 @@ def test_custom_agents(gw, model):
 	assert asked.header("Authorization") == "Bearer key-custom"
 
 
+@pytest.mark.parametrize("protocol, config, path", [
+	("Custom", {"customConfig": {"apiKey": "agent-key"}}, "/ask"),
+	("Dify", {"difyConfig": {"apiKey": "app-key", "botType": "Chat"}}, "/v1/chat-messages"),
+	("DashScope", {"dashScopeConfig": {"appCredentials": [{"appId": "app-1", "apiKey": "key-1"}]}}, "/api/v1/apps/app-1/completion")])
+def test_agents_of_others_do_not_learn_where_clients_are(gw, model, protocol, config, path):
+	api = agent_api(gw, agent_service(gw, model, **config), protocol)
+	body = {"query": "Hi", "input": {"prompt": "Hi"}, "inputs": {}, "user": "u-1"}
+	answer = post(gw, api.base + path, body, {"X-Forwarded-For": "203.0.113.7", "Cookie": "a=b", "X-Custom": "kept"})
+	assert answer.status == 200
+	assert not [name for name, _ in model.last.headers if name.lower() in ("x-forwarded-for", "x-real-ip", "x-forwarded-host", "cookie")]
+	assert model.last.header("X-Custom") == "kept" and model.last.body == body
+
+
 def test_agt3_bodies_are_not_converted(gw, model):
 	api = agent_api(gw, agent_service(gw, model, **APPS), "DashScope")
 	body = b'{"input" : {"prompt":"Hello"},  "parameters":{}}'

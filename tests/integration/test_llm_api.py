@@ -4,8 +4,9 @@ import json
 import pytest
 from ai_kit import (ANTHROPIC, DASHSCOPE, OPENAI, ModelServer, ai_service, anthropic, at_once, chat, chat_body, embeddings, entries,
 	generation, llm_api, post, record_of, stream)
+from consumer_kit import allow, bearer, consumer, key as secret_key, keys
 from gw import numbers
-from policy_kit import LIMIT_BODY, concurrency, phase, rate, raw_get
+from policy_kit import LIMIT_BODY, concurrency, headers, op, phase, rate, raw_get
 from tokens import jwt_auth, key
 from wire import wait_until
 
@@ -205,6 +206,47 @@ def test_keys_of_consumers_never_reach_a_provider(gw, model):
 	asked = model.last
 	assert "client-key" not in str(asked)
 	assert asked.target == "/v1/chat/completions?a=1&b=2"
+
+
+ADDRESSES = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "inside.example", "X-Forwarded-Port": "8443",
+	"X-Real-IP": "203.0.113.7", "Forwarded": "for=203.0.113.7", "Via": "1.1 edge", "X-Client-IP": "203.0.113.7",
+	"CF-Connecting-IP": "203.0.113.7", "X-Forwarded-Prefix": "/inside"}
+SECRETS = {"Cookie": "session=secret", "Proxy-Authorization": "Basic c2VjcmV0", "Authorization": "Bearer of-the-client"}
+
+
+def told(request):
+	"""What a provider learns about clients."""
+	return {name for name in (*ADDRESSES, "Cookie", "Proxy-Authorization") if request.header(name) is not None}
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "dashscope", "azure"])
+def test_a_provider_does_not_learn_where_clients_are(gw, model, provider):
+	api = llm_api(gw, ai_service(gw, model, provider))
+	answer = chat(gw, api.base, "Hello", headers={**ADDRESSES, **SECRETS, "X-Custom": "kept"})
+	assert answer.status == 200 and not told(model.last)
+	assert model.last.header("X-Custom") == "kept" and model.last.header("X-Request-Id") == answer.request_id
+	assert all("secret" not in value and "203.0.113.7" not in value for _, value in model.last.headers)
+
+
+def test_who_asks_is_told_unless_it_is_taken_out(gw, model):
+	"""ID-2: the name of the consumer goes on; HeaderModify takes it out, and says what else a provider is to know."""
+	api, secret = llm_api(gw, ai_service(gw, model)), secret_key()
+	who = consumer(gw, apiKey=keys(secret))
+	gw.attach("Authentication", {"authenticationType": "key-auth"}, to=api)
+	allow(gw, who, api)
+	assert chat(gw, api.base, "Hello", headers=bearer(secret)).status == 200
+	assert model.last.header("X-Mse-Consumer") == who.name and not told(model.last)
+	gw.attach("HeaderModify", headers(op("Request", "Remove", "X-Mse-Consumer"), op("Request", "Add", "X-Forwarded-For", "192.0.2.1")), to=api)
+	assert chat(gw, api.base, "Hello", headers=bearer(secret)).status == 200
+	assert model.last.header("X-Mse-Consumer") is None and "192.0.2.1" in model.last.header("X-Forwarded-For")
+
+
+def test_a_service_of_ones_own_learns_it(gw, model):
+	"""Without a credential it is no third party that is asked in the gateway's name."""
+	api = llm_api(gw, ai_service(gw, model, keys=()))
+	assert chat(gw, api.base, "Hello", headers=SECRETS).status == 200
+	assert model.last.header("X-Real-IP") == "127.0.0.1" and model.last.header("X-Forwarded-Host")
+	assert model.last.header("Cookie") is None and model.last.header("Proxy-Authorization") is None
 
 
 def test_keys_in_turn(gw, model):

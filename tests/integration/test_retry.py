@@ -607,6 +607,21 @@ def test_what_is_not_read_of_a_dropped_answer(gw, pieces):
 		assert counts(gw, service) == (3, 6, 0, 0)
 
 
+@pytest.mark.parametrize("head, rest", [
+	(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n"),
+	(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n", b"-1\r\n")])
+def test_what_is_bad_behind_the_head_of_a_dropped_answer(gw, head, rest):
+	"""The status asks for another try, so what follows it does not matter, whether it comes with the head or later."""
+	for pieces in ((head + rest,), (head, rest)):
+		with Refusing(*pieces) as server:
+			path, _, service = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx")))
+			assert gw.get(path).body == b"good"
+			assert server.hits == 4 and counts(gw, service) == (1, 2, 0, 0)
+	with Refusing(head.replace(b"503 No", b"200 OK") + rest) as server:
+		path, _, _ = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx")))
+		assert gw.get(path).status == 502 and server.hits == 1, "of an answer that is wanted it does"
+
+
 @pytest.mark.parametrize("limit", [0, 0.15])
 def test_a_dropped_answer_ends_with_its_request(gw, limit):
 	"""The client leaves, or the Timeout is over, in a pause: what was being read of the last answer ends too."""
