@@ -10,8 +10,8 @@
  *
  * Invariants: no try follows once a byte of a response went to the client. A try has ended before the next one begins:
  * the body of a dropped answer is read beside it (leftover.h), so that connections outlive the refusals of a service in
- * trouble. The clock of the Timeout starts once, when the whole request is there and a try is under way; it runs through
- * pauses and retries, and ends with the last byte from the upstream.
+ * trouble. The clock of the Timeout starts once, when the whole request is there and a try is under way; it runs
+ * through pauses and retries, and ends with the last byte from the upstream.
  */
 #pragma once
 #include "core/timer.h"
