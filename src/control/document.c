@@ -111,6 +111,55 @@ bool document_check_immutable(
 	return true;
 }
 
+/* ---------- secrets that were left out ---------- */
+
+/* An object in both documents, and the one around it. */
+struct level {
+	const struct field *rows;
+	struct json *doc;
+	const struct json *old;
+	const struct level *outer;
+};
+
+struct keeping {
+	struct arena *a;
+	struct problem *moved;
+};
+
+/* What counts: the default when it is absent, a choice in its first spelling; NULL = none. */
+static const struct json *effective_value(const struct field *row, const struct json *object, struct arena *a)
+{
+	const struct json *v = value_of(object, row);
+
+	if (!v && row->fallback)
+		v = field_parse(row->fallback, a);
+	return v ? complete_value(row, v, a) : NULL;
+}
+
+/* Looked for from the inside out. */
+static bool has_changed(const struct level *at, const char *name, struct arena *a)
+{
+	const struct field *row = NULL;
+
+	for (; at && !row; at = row ? at : at->outer)
+		row = field_find(at->rows, str_of(name));
+	BUG_ON(!row);
+	const struct json *is = effective_value(row, at->doc, a), *was = effective_value(row, at->old, a);
+
+	return (is || was) && !(is && was && json_equal(is, was));
+}
+
+static void keep_secret(const struct keeping *k, const struct level *at, const struct field *f, const struct json *was)
+{
+	json_put(k->a, at->doc, f->name, json_clone(k->a, was));
+	for (const char *const *name = f->sent_to; name && *name && !k->moved->field[0]; name++)
+		if (has_changed(at, *name, k->a))
+			problem(k->moved, f->name, "must be given again, for %s changes, which says where it is sent; "
+				"what is stored is sent to nobody else", *name);
+}
+
+static void keep_in_object(const struct keeping *k, const struct level *at, const struct field *f);
+
 /* Items are told apart by their texts that are no secrets (ids, names): a secret goes to nobody else's. */
 static bool is_same_item(const struct field *f, const struct json *item, const struct json *was)
 {
@@ -128,39 +177,71 @@ static bool is_same_item(const struct field *f, const struct json *item, const s
 	return has_text;
 }
 
-static void keep_in_items(const struct field *f, struct json *doc, const struct json *old, struct arena *a)
+/* What is inside of the member named `at`. */
+static void keep_inside(const struct keeping *k, const struct level *in, const char *at)
 {
-	if (doc->type != JSON_ARRAY || old->type != JSON_ARRAY)
+	const bool is_first = !k->moved->field[0];
+
+	if (in->doc->type == JSON_OBJECT && in->old->type == JSON_OBJECT)
+		keep_in_object(k, in, in->rows);
+	if (is_first && k->moved->field[0])
+		problem_prefix(k->moved, at);
+}
+
+static void keep_in_items(const struct keeping *k, const struct level *list, const char *name)
+{
+	char at[128];
+	unsigned i = 0;
+
+	if (list->doc->type != JSON_ARRAY || list->old->type != JSON_ARRAY)
 		return;
-	for (struct json *item = doc->child; item; item = item->next)
-		for (const struct json *was = old->child; was; was = was->next)
-			if (is_same_item(f, item, was)) {
-				document_keep_secrets(f, item, was, a);
+	for (struct json *item = list->doc->child; item; item = item->next, i++)
+		for (const struct json *was = list->old->child; was; was = was->next)
+			if (is_same_item(list->rows, item, was)) {
+				snprintf(at, sizeof at, "%s[%u]", name, i);
+				keep_inside(k, &(struct level){ list->rows, item, was, list->outer }, at);
 				break;
 			}
 }
 
-void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a)
+/* Of a secret: left out, or without a value where there must be one. */
+static bool is_left_out(const struct field *f, const struct json *is)
 {
-	if (doc->type != JSON_OBJECT || old->type != JSON_OBJECT)
-		return;
-	for (; f->type != FIELD_END; f++) {
-		if (f->type == FIELD_INLINE) {
-			document_keep_secrets(f->fields, doc, old, a);
-			continue;
-		}
-		const struct json *was = json_get(old, f->name);
-		struct json *is = json_get(doc, f->name);
+	const bool is_none = is && is->type == JSON_STRING && !f->required && f->sent_to;
 
-		if (!was)
-			continue;
-		if (field_is_secret(f, was) && !value_of(doc, f))
-			json_put(a, doc, f->name, json_clone(a, was));
-		else if (is && f->type == FIELD_OBJECT)
-			document_keep_secrets(f->fields, is, was, a);
-		else if (is && f->type == FIELD_LIST)
-			keep_in_items(f->fields, is, was, a);
+	return !is || is->type == JSON_NULL || (is->type == JSON_STRING && !is->string.n && !is_none);
+}
+
+static bool holds_secret(const struct field *f, const struct json *object)
+{
+	const struct json *v = value_of(object, f);
+
+	return v && field_is_secret(f, v) && (v->type != JSON_ARRAY || v->n > 0);
+}
+
+/* `f`: all rows of the level, or those of an INLINE table in it. */
+static void keep_in_object(const struct keeping *k, const struct level *at, const struct field *f)
+{
+	for (; f->type != FIELD_END; f++) {
+		const struct json *was = json_get(at->old, f->name);
+		struct json *is = json_get(at->doc, f->name);
+
+		if (f->type == FIELD_INLINE)
+			keep_in_object(k, at, f->fields);
+		else if (holds_secret(f, at->old) && is_left_out(f, is))
+			keep_secret(k, at, f, was);
+		else if (was && is && f->type == FIELD_OBJECT)
+			keep_inside(k, &(struct level){ f->fields, is, was, at }, f->name);
+		else if (was && is && f->type == FIELD_LIST)
+			keep_in_items(k, &(struct level){ f->fields, is, was, at }, f->name);
 	}
+}
+
+void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a,
+	struct problem *moved)
+{
+	if (doc->type == JSON_OBJECT && old->type == JSON_OBJECT)
+		keep_in_object(&(struct keeping){ a, moved }, &(struct level){ f, doc, old, NULL }, f);
 }
 
 static struct json *find_mask(void *arg, const char *path, struct json *value)

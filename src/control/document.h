@@ -20,8 +20,13 @@ MUST_USE bool document_check_immutable(
 	const struct field *f, const struct json *doc, const struct json *old, struct problem *why);
 /*
  * Secret members that are absent in `doc` are taken from `old`, where they are never answered with. An item of
- * a list is the one with the same texts that are no secrets (an id, a name).
+ * a list is the one with the same texts that are no secrets (an id, a name). An optional secret that is sent to
+ * somebody is not kept where `doc` has "": then there is none.
+ *
+ * *moved (zeroed by the caller) gets the path of the first one that was kept although a member that says where it is
+ * sent differs: whoever may write but not read would have it sent to himself. Such a document must be refused.
  */
-void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a);
+void document_keep_secrets(const struct field *f, struct json *doc, const struct json *old, struct arena *a,
+	struct problem *moved);
 /* No secret is a mask ("******"): a mask that came back as a value would be stored as one. */
 MUST_USE bool document_check_masks(const struct field *f, struct json *doc, struct problem *why);

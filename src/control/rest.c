@@ -90,6 +90,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 	const struct resource_class *class = d->class;
 	const struct resource *before = d->before;
 	struct json *doc = json_clone(g->scratch, g->in->body);
+	struct problem moved = { 0 };
 	void *in = arena_alloc(g->scratch, class->size ? class->size : 1);
 
 	if (!take_read_only(g->in, doc, before, why) || !take_parent(g->in, doc, g->scratch, why))
@@ -98,7 +99,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		class->adapt(doc, g->scratch);
 	if (before) {
 		document_keep_immutable(class->fields, doc, before->doc, g->scratch);
-		secrets_keep(class->kind, doc, before->doc, g->scratch);
+		secrets_keep(class->kind, doc, before->doc, g->scratch, &moved);
 	}
 	if (!fields_decode(class->fields, doc, in, g->scratch, why) || !secrets_check_masks(class->kind, doc, why))
 		return false;
@@ -109,6 +110,10 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		return false;
 	if (class->check && !class->check(in, why))
 		return false;
+	if (moved.field[0]) {
+		*why = moved;
+		return false;
+	}
 	if (!check_name(d, json_text(d->doc, resource_name_field(class)), why))
 		return false;
 	if (class->complete) {
@@ -117,8 +122,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		d->doc = document_complete(class->fields, d->doc, g->scratch);   /* what was added, in its place */
 	}
 	/* The resource holds the result only, for it may live long. */
-	r->doc = json_pack(&r->arena, d->doc);
-	r->name = json_text(r->doc, resource_name_field(class));
+	resource_keep(r, d->doc);
 	return refs_check(d, why);
 }
 

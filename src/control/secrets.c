@@ -225,11 +225,12 @@ struct json *secrets_strip(const struct resource *r, struct arena *a)
 	return doc;
 }
 
-void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *old, struct arena *a)
+void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *old, struct arena *a,
+	struct problem *moved)
 {
 	const struct field *rows = config_fields(kind, old);
 
-	document_keep_secrets(resource_classes[kind]->fields, doc, old, a);
+	document_keep_secrets(resource_classes[kind]->fields, doc, old, a, moved);
 	if (!rows)
 		return;
 	struct json *config = parse_config(doc, a);
@@ -237,7 +238,11 @@ void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *
 
 	if (!config || !was)
 		return;
-	document_keep_secrets(rows, config, was, a);
+	const bool is_first = !moved->field[0];
+
+	document_keep_secrets(rows, config, was, a, moved);
+	if (is_first && moved->field[0])
+		problem_prefix(moved, "config");
 	put_config(doc, config, a);
 }
 

@@ -25,8 +25,9 @@ MUST_USE bool secrets_unseal(const struct secrets *s, const struct resource *r, 
                              struct problem *why);
 /* What a resource's answer may show: a copy without secrets. */
 struct json *secrets_strip(const struct resource *r, struct arena *a);
-/* Secrets that a PUT left out are taken from the version before. */
-void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *old, struct arena *a);
+/* Secrets that a PUT left out are taken from the version before; *moved as document_keep_secrets() says. */
+void secrets_keep(enum resource_kind kind, struct json *doc, const struct json *old, struct arena *a,
+	struct problem *moved);
 MUST_USE bool secrets_check_masks(enum resource_kind kind, struct json *doc, struct problem *why);
 /* A sealed word to store beside the resources, and whether it was sealed with this key. */
 struct str secrets_key_check(const struct secrets *s, struct arena *a);

@@ -53,6 +53,11 @@ struct field {
 	size_t at;                        /* offset of the member in the struct */
 	bool required;
 	bool secret;                      /* never logged, never read back, sealed in the store */
+	/*
+	 * Of a secret that we send: the members that say where to, of the object it is in or of one around that, up to
+	 * NULL. Where one of them changes, what is stored is not sent there: it has to be given again.
+	 */
+	const char *const *sent_to;
 	/* TEXT: the same for values of which this says so. It says so of sealed ones too: base64url, nothing else. */
 	bool (*secret_if)(struct str value);
 	bool empty_ok;                    /* text: "" is a value of its own */
@@ -96,7 +101,9 @@ struct field {
 #define INLINE(T, m, f) { .name = #m, .type = FIELD_INLINE, .fields = f, .at = offsetof(T, m) }
 #define FIELDS_END { .type = FIELD_END }
 #define REQUIRED .required = true
-#define SECRET .secret = true
+/* A secret is one of two: sent to where these members say, or to nobody (others show it to us, or it is a key). */
+#define SECRET_SENT_TO(...) .secret = true, .sent_to = (const char *const[]){ __VA_ARGS__, NULL }
+#define SECRET_STAYS .secret = true
 #define SECRET_IF(f) .secret_if = (f)
 #define EMPTY_OK .empty_ok = true
 #define ANY_CASE .nocase = true

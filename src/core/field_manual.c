@@ -95,6 +95,14 @@ static void add_range(struct sbuf *out, const struct field *f)
 		SBUF_LIT(out, " items");
 }
 
+static void add_destination(struct sbuf *out, const char *const *names)
+{
+	SBUF_LIT(out, " Must be given again when ");
+	for (const char *const *name = names; *name; name++)
+		sbuf_addf(out, "%s`%s`", name == names ? "" : " or ", *name);
+	SBUF_LIT(out, " changes.");
+}
+
 static void add_meaning(struct sbuf *out, const struct field *f)
 {
 	add_cell_text(out, f->doc);
@@ -117,6 +125,8 @@ static void add_meaning(struct sbuf *out, const struct field *f)
 		sbuf_addf(out, " Id of a %s.", f->refers);
 	if (f->secret)
 		SBUF_LIT(out, " Secret: never read back.");
+	if (f->sent_to)
+		add_destination(out, f->sent_to);
 	if (f->immutable)
 		SBUF_LIT(out, " Cannot be changed later.");
 }

@@ -73,6 +73,17 @@ static struct json *item_schema(const struct field *f, struct arena *a)
 	return s;
 }
 
+/* x-sent-to: the members that say where it is sent; where one of them changes, it has to be given again. */
+static void put_secret(struct arena *a, struct json *s, const struct field *f)
+{
+	struct json *names = json_new(a, JSON_ARRAY);
+
+	for (const char *const *name = f->sent_to; name && *name; name++)
+		json_add(names, json_new_text(a, str_of(*name)));
+	json_put(a, s, "writeOnly", json_new_bool(a, true));
+	json_put(a, s, "x-sent-to", names);
+}
+
 static void put_type(struct arena *a, struct json *s, const struct field *f)
 {
 	switch (f->type) { /* flat switch */
@@ -122,7 +133,7 @@ static struct json *row_schema(const struct field *f, struct arena *a)
 	put_text(a, s, "x-unit", f->unit);
 	put_text(a, s, "x-refers", f->refers);
 	if (f->secret)
-		json_put(a, s, "writeOnly", json_new_bool(a, true));
+		put_secret(a, s, f);
 	if (f->read_only)
 		json_put(a, s, "readOnly", json_new_bool(a, true));
 	if (f->immutable)

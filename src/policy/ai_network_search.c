@@ -53,8 +53,8 @@ static const struct choice providers[] = {
 static const struct field fields[] = {
 	BOOL(struct ai_network_search, enable, REQUIRED, DOC("Whether the policy acts.")),
 	CHOICE(struct ai_network_search, provider, providers, REQUIRED, DOC("Search service.")),
-	TEXT(struct ai_network_search, apiKey, REQUIRED, SECRET, RANGE(1, 1024), FORMAT(format_line),
-	     EXAMPLE("\"your-search-api-key\""),
+	TEXT(struct ai_network_search, apiKey, REQUIRED, SECRET_SENT_TO("provider", "endpoint"), RANGE(1, 1024),
+	     FORMAT(format_line), EXAMPLE("\"your-search-api-key\""),
 	     DOC("Key of the search service; for google \"<cx>:<key>\".")),
 	INT(struct ai_network_search, maxResults, RANGE(1, 50), DEFAULT("10"),
 	    DOC("How many results go into the prompt at most; for google at most 10.")),

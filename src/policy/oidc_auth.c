@@ -86,7 +86,7 @@ static const struct field fields[] = {
 	TEXT(struct oidc_auth, clientId, REQUIRED, RANGE(1, 512), FORMAT(format_line),
 	     EXAMPLE("\"your-client-id\""),
 	     DOC("Id of this application at the provider.")),
-	TEXT(struct oidc_auth, clientSecret, REQUIRED, SECRET, RANGE(1, 4096),
+	TEXT(struct oidc_auth, clientSecret, REQUIRED, SECRET_SENT_TO("issuer"), RANGE(1, 4096),
 	     EXAMPLE("\"your-client-secret\""),
 	     DOC("Secret of this application at the provider.")),
 	TEXT(struct oidc_auth, redirectUri, REQUIRED, RANGE(1, SIDE_URL_MAX), FORMAT(check_redirect),

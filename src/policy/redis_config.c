@@ -33,7 +33,8 @@ const struct field redis_config_fields[] = {
 	    DOC("Number of the Redis database.")),
 	TEXT(struct redis_config, username, RANGE(0, 256),
 	     DOC("Name of the Redis user; empty: the default user.")),
-	TEXT(struct redis_config, password, SECRET, RANGE(0, 4096), EXAMPLE("\"redis-password\""),
+	TEXT(struct redis_config, password, SECRET_SENT_TO("serviceHost", "servicePort"), RANGE(0, 4096),
+	     EXAMPLE("\"redis-password\""),
 	     DOC("Password of the Redis user; empty: no authentication.")),
 	FIELDS_END
 };

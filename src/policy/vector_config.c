@@ -66,8 +66,8 @@ const struct field vector_config_fields[] = {
 	     EXAMPLE("\"vector-service:5432/cache\""),
 	     DOC("Where the vector store is: host[:port][/database], postgres://..., or the http(s) URL of "
 	     "DashVector.")),
-	TEXT(struct vector_config, apiKey, REQUIRED, SECRET, RANGE(1, 1024), FORMAT(format_line),
-	     EXAMPLE("\"user:password\""),
+	TEXT(struct vector_config, apiKey, REQUIRED, SECRET_SENT_TO("type", "serviceHost"), RANGE(1, 1024),
+	     FORMAT(format_line), EXAMPLE("\"user:password\""),
 	     DOC("\"user:password\" for PostgreSQL (without colon: the password of user postgres); key of "
 	     "DashVector.")),
 	INT(struct vector_config, timeout, REQUIRED, RANGE(1, 60000), UNIT("ms"), EXAMPLE("1000"),

@@ -18,7 +18,7 @@ static const struct field fields[] = {
 		DOC("Namespace.")),
 	TEXT(struct certificate_doc, certificate, RANGE(1, 262144), FORMAT(format_pem),
 		DOC("Certificate and the chain above it, in PEM.")),
-	TEXT(struct certificate_doc, privateKey, SECRET, RANGE(1, 65536), FORMAT(check_key),
+	TEXT(struct certificate_doc, privateKey, SECRET_STAYS, RANGE(1, 65536), FORMAT(check_key),
 		DOC("Private key in PEM; never returned.")),
 	TEXT(struct certificate_doc, caCertificate, RANGE(1, 262144), FORMAT(format_pem),
 		DOC("Certificates to trust, in PEM.")),

@@ -64,11 +64,11 @@ struct payload { struct str payloadKeyName, payloadKeyValue; };
 static const struct field credential_fields[] = {
 	TEXT(struct api_key_credential, credentialId, RANGE(1, 64), FORMAT(format_line),
 		DOC("Name of the key, made by the gateway. A PUT that repeats it without apikey keeps the key.")),
-	TEXT(struct api_key_credential, apikey, SECRET, RANGE(KEY_BYTES_MIN, 1024),
+	TEXT(struct api_key_credential, apikey, SECRET_STAYS, RANGE(KEY_BYTES_MIN, 1024),
 		FORMAT(format_header_value), EXAMPLE("\"secret-key-0001\""),
 		DOC("The key, at least 8 bytes, better 16; required when generateMode is Custom. Kept as a digest, "
 		    "never returned.")),
-	TEXT(struct api_key_credential, digest, READ_ONLY, SECRET, DOC("SHA-256 of the key; never returned.")),
+	TEXT(struct api_key_credential, digest, READ_ONLY, SECRET_STAYS, DOC("SHA-256 of the key; never returned.")),
 	CHOICE(struct api_key_credential, generateMode, modes, DEFAULT("\"Custom\""), ANY_CASE,
 		DOC("Where the key comes from.")),
 	FIELDS_END
@@ -89,9 +89,10 @@ static const struct field key_fields[] = {
 static const struct field basic_fields[] = {
 	TEXT(struct basic_identity, username, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"u\""),
 		DOC("User name, without a colon.")),
-	TEXT(struct basic_identity, password, SECRET, RANGE(1, PASSWORD_BYTES_MAX), EXAMPLE("\"p\""),
+	TEXT(struct basic_identity, password, SECRET_STAYS, RANGE(1, PASSWORD_BYTES_MAX), EXAMPLE("\"p\""),
 		DOC("Password; required unless one is kept. Kept as a slow hash, never returned.")),
-	TEXT(struct basic_identity, passwordHash, READ_ONLY, SECRET, DOC("yescrypt of the password; never returned.")),
+	TEXT(struct basic_identity, passwordHash, READ_ONLY, SECRET_STAYS,
+		DOC("yescrypt of the password; never returned.")),
 	FIELDS_END
 };
 static const struct field remote_fields[] = {
@@ -126,7 +127,7 @@ static const struct field claim_fields[] = {
 	FIELDS_END
 };
 static const struct field jwt_fields[] = {
-	TEXT(struct jwt_identity, jwks, SECRET, RANGE(1, 65536), FORMAT(check_keys),
+	TEXT(struct jwt_identity, jwks, SECRET_STAYS, RANGE(1, 65536), FORMAT(check_keys),
 		EXAMPLE("\"{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\","
 			"\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIzNDU2Nzg\\\"}]}\""),
 		DOC("Keys, as the text of a JSON Web Key Set; never returned.")),

@@ -121,12 +121,15 @@ static const struct field outlier_fields[] = {
 	FIELDS_END
 };
 
+/* Its URL says where it is, unless the service has addresses. */
+#define SENT_TO_PROVIDER SECRET_SENT_TO("address", "addresses", "ports")
+
 static const struct field ai_fields[] = {
 	TEXT(struct ai_service_config, provider, REQUIRED, RANGE(1, 64), FORMAT(format_title),
 		EXAMPLE("\"openai\""), DOC("Model provider.")),
 	TEXT(struct ai_service_config, address, REQUIRED, RANGE(1, 2048), FORMAT(format_url),
 		EXAMPLE("\"https://api.openai.com\""), DOC("Its address.")),
-	TEXTS(struct ai_service_config, apiKeys, SECRET, RANGE(0, 64), TEXT_MAX(4096), FORMAT(format_line),
+	TEXTS(struct ai_service_config, apiKeys, SENT_TO_PROVIDER, RANGE(0, 64), TEXT_MAX(4096), FORMAT(format_line),
 		EXAMPLE("[\"sk-1\"]"), DOC("Keys sent to it, in turn; never returned.")),
 	TEXTS(struct ai_service_config, protocols, RANGE(0, 8), FORMAT(check_protocol),
 		DEFAULT("[\"OpenAI/v1\"]"), DOC("What it speaks.")),
@@ -136,7 +139,7 @@ static const struct field ai_fields[] = {
 static const struct field credential_fields[] = {
 	TEXT(struct app_credential, appId, REQUIRED, RANGE(1, 256), FORMAT(format_line), EXAMPLE("\"app-1\""),
 		DOC("Id of the app.")),
-	TEXT(struct app_credential, apiKey, REQUIRED, SECRET, RANGE(1, 4096), FORMAT(format_line),
+	TEXT(struct app_credential, apiKey, REQUIRED, SENT_TO_PROVIDER, RANGE(1, 4096), FORMAT(format_line),
 		DOC("Its key; never returned.")),
 	FIELDS_END
 };
@@ -151,14 +154,14 @@ static const struct field dash_scope_fields[] = {
 	FIELDS_END
 };
 static const struct field dify_fields[] = {
-	TEXT(struct dify, apiKey, REQUIRED, SECRET, RANGE(1, 4096),
+	TEXT(struct dify, apiKey, REQUIRED, SENT_TO_PROVIDER, RANGE(1, 4096),
 		FORMAT(format_line), DOC("Key; never returned.")),
 	TEXT(struct dify, botType, RANGE(1, 64), FORMAT(format_line), EXAMPLE("\"Chat\""),
 		DOC("Kind of app.")),
 	FIELDS_END
 };
 static const struct field custom_fields[] = {
-	TEXT(struct custom, apiKey, SECRET, RANGE(1, 4096), FORMAT(format_line), DOC("Key; never returned.")),
+	TEXT(struct custom, apiKey, SENT_TO_PROVIDER, RANGE(1, 4096), FORMAT(format_line), DOC("Key; never returned.")),
 	FIELDS_END
 };
 

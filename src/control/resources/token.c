@@ -21,7 +21,7 @@ static const struct field fields[] = {
 		FORMAT(format_title), EXAMPLE("\"ci\""), DOC("Name, unique.")),
 	TEXTS(struct token_doc, actions, REQUIRED, RANGE(1, 256), TEXT_MAX(128), FORMAT(check_action),
 		EXAMPLE("[\"apig:*\"]"), DOC("Actions it may do; * stands for any text.")),
-	TEXT(struct token_doc, digest, READ_ONLY, SECRET, DOC("SHA-256 of the token; never returned.")),
+	TEXT(struct token_doc, digest, READ_ONLY, SECRET_STAYS, DOC("SHA-256 of the token; never returned.")),
 	FIELDS_END
 };
 
