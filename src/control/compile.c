@@ -230,6 +230,7 @@ void compile_look(const struct compiler *c, struct snapshot *out)
 	out->paths = c->paths;
 	out->services = c->services;
 	out->claims = c->claims;
+	out->own_cookies = c->own_cookies;
 	consumers_publish(c, out);
 }
 
@@ -334,10 +335,11 @@ struct status compile_gateway_status(const struct compiler *c, struct str gatewa
 }
 
 /* A cell that another one replaced is left by old snapshots only. */
-static bool is_down(struct cell *cell)
+static bool is_down(const struct compiler *c, struct cell *cell)
 {
 	if (map_get(cell->kept.table, cell->kept.key) != &cell->kept)
 		return false;
+	issuers_look(c, cell);
 	cell->shown = dependency_read(cell->dependency);
 	return cell->shown.is_down;
 }
@@ -348,7 +350,7 @@ static void add_dependency(const struct compiler *c, const struct attachment_sta
 	LIST_EACH(node, (struct list *)(uintptr_t)&c->dependencies) {
 		struct cell *cell = CONTAINER(node, struct cell, of_compiler);
 
-		if (!str_equal(cell->attachment_id, a->id) || !is_down(cell))
+		if (!str_equal(cell->attachment_id, a->id) || !is_down(c, cell))
 			continue;
 		status->phase = PHASE_DEGRADED;
 		status->reason = str_of(cell->shown.reason);
@@ -388,7 +390,7 @@ unsigned compile_degraded(const struct compiler *c)
 		struct cell *cell = CONTAINER(node, struct cell, of_compiler);
 
 		a = map_get(&c->attachment_states, cell->attachment_id);
-		if (!a || a->is_counted || a->phase != PHASE_ACTIVE || !is_down(cell))
+		if (!a || a->is_counted || a->phase != PHASE_ACTIVE || !is_down(c, cell))
 			continue;
 		a->is_counted = true;
 		n++;

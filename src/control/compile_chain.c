@@ -164,7 +164,7 @@ static struct cell *cell_get(struct compiler *c, const struct entry *e, const st
 		cell = cell_new(e->conf);
 		kept_enter(&cell->kept, &c->cells, sbuf_str(&key));
 		/* Before its init: that may let workers speak of the dependency. */
-		if (e->class->dependency)
+		if (e->class->dependency && (!e->class->asks_issuers || e->class->asks_issuers(e->conf->conf)))
 			watch_dependency(c, cell, e, on);
 		if (e->class->cell_init)
 			e->class->cell_init(cell->memory, e->conf->conf);

@@ -107,6 +107,20 @@ static bool has_claims(const struct attachment_state *a)
 	       a->policy->enable;
 }
 
+/* Of all policies, also those that are disabled or attached nowhere: their cookies are good again when they act. */
+static struct str find_cookies(const struct compiler *c)
+{
+	const struct map_entry *e;
+
+	for (size_t i = 0; (e = map_next(&c->policy_states, &i));) {
+		const struct policy_state *p = e->value;
+
+		if (p->class && p->class->own_cookies)
+			return str_of(p->class->own_cookies);
+	}
+	return (struct str){ NULL, 0 };
+}
+
 bool claims_settle(struct compiler *c)
 {
 	const struct attachment_state **list;
@@ -118,6 +132,7 @@ bool claims_settle(struct compiler *c)
 		return false;
 	c->claims_stale = false;
 	list = mem_alloc((c->attachment_states.n + 1) * sizeof *list);
+	c->own_cookies = find_cookies(c);
 	for (size_t i = 0; (e = map_next(&c->attachment_states, &i));)
 		if (has_claims(e->value))
 			list[n++] = e->value;

@@ -20,6 +20,7 @@ struct consumer_state {
 	struct list dirty;
 	struct consumer *wanted;          /* held; NULL = none */
 	struct consumer *placed;          /* in the maps; held */
+	struct list fetching;             /* consumers_state.fetching, where keys are fetched */
 	struct dependency_state issuer;   /* of its keys, as it was read last */
 };
 
@@ -58,6 +59,7 @@ struct consumers_state {
 	struct map habits[HABITS];        /* → struct habit */
 	bool habits_changed;
 	struct list dirty_states, dirty_groups;
+	struct list fetching;             /* consumer_state.fetching */
 	struct pmap *keys, *users, *subjects, *rule_map;
 	struct consumer_habits *in_force; /* held */
 	struct consumers *consumers;      /* of the last publish; held */
@@ -445,6 +447,7 @@ static struct consumer_state *consumer_get(struct consumers_state *all, struct s
 	if (!s) {
 		s = state_new(&all->states, sizeof(*s), offsetof(struct consumer_state, id), id);
 		list_init(&s->dirty);
+		list_init(&s->fetching);
 	}
 	return s;
 }
@@ -479,6 +482,9 @@ bool consumer_change(struct compiler *c, const struct change *change, struct pro
 		}
 		consumer_drop(g.state->wanted);
 		g.state->wanted = next;
+		list_remove(&g.state->fetching);
+		if (next && next->token && next->token->issuer)
+			list_append(&all->fetching, &g.state->fetching);
 		if (next) {
 			visit_claims(next, take_claim, &g);
 			visit_habits(all, next, gain_habit);
@@ -707,6 +713,21 @@ bool compile_consumer_status(const struct compiler *c, struct str consumer_id, s
 	return true;
 }
 
+bool consumers_find_down(const struct compiler *c, bool (*counts)(void *arg, const struct consumer *who), void *arg,
+	struct consumer_down *out)
+{
+	LIST_EACH(node, &c->consumers->fetching) {
+		const struct consumer *who = CONTAINER(node, struct consumer_state, fetching)->wanted;
+
+		if (!who->enable)
+			continue;
+		*out = (struct consumer_down){ who->name, dependency_read(who->token->issuer) };
+		if (out->issuer.is_down && counts(arg, who))
+			return true;
+	}
+	return false;
+}
+
 /* ---------- life ---------- */
 
 struct consumers_state *consumers_new(void)
@@ -715,6 +736,7 @@ struct consumers_state *consumers_new(void)
 
 	list_init(&all->dirty_states);
 	list_init(&all->dirty_groups);
+	list_init(&all->fetching);
 	all->keys = pmap_new();
 	all->users = pmap_new();
 	all->subjects = pmap_new();

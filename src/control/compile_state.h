@@ -257,6 +257,7 @@ struct compiler {
 	bool changed;                     /* the maps differ from what is published */
 	struct pmap *bindings, *paths, *services;
 	struct pmap *claims;              /* NULL: there are none */
+	struct str own_cookies;           /* of snapshot.own_cookies; with it */
 	bool claims_stale;
 	/* states by id; values as the names say */
 	struct map policy_states, attachment_states, attached, cells, tallies;
@@ -332,6 +333,9 @@ struct step step_compile(struct compiler *c, const struct attachment_state *a, c
 			 struct part **held, unsigned *n_held);
 struct policies *policies_hold(struct policies *p);
 void policies_drop(struct policies *p);
+
+/* compile_issuer.c: the state of a cell whose class asks issuers of consumers; any other is left alone */
+void issuers_look(const struct compiler *c, struct cell *cell);
 
 /* compile_claim.c: paths that policies answer themselves, to snapshot.claims */
 /* A policy or an attachment changed from or to this class (NULL: none). */
@@ -436,6 +440,14 @@ struct consumers_state *consumers_new(void);
 MUST_USE bool consumer_change(struct compiler *c, const struct change *change, struct problem *why);
 MUST_USE bool rule_change(struct compiler *c, const struct change *change, struct problem *why);
 bool consumers_settle(struct compiler *c);                               /* whether there was anything */
+struct consumer;
+/* One of the enabled consumers whose keys cannot be fetched, that `counts`; false: there is none. */
+struct consumer_down {
+	struct str name;
+	struct dependency_state issuer;
+};
+bool consumers_find_down(const struct compiler *c, bool (*counts)(void *arg, const struct consumer *who), void *arg,
+	struct consumer_down *out);
 void consumers_publish(const struct compiler *c, struct snapshot *s);    /* not held */
 void consumers_free(struct consumers_state *all);
 

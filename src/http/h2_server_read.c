@@ -336,7 +336,7 @@ static void end_block(struct h2_server *h, const nghttp2_frame *frame)
 	} else {
 		if (h->base.head.m->n > 0) {
 			s->owner->req.trailers = h->base.head.m;
-			identity_trailers_strip(s->owner->req.trailers);
+			identity_trailers_strip(&s->owner->req);
 		}
 		take_body(s, NULL, 0, true);
 	}

@@ -44,12 +44,35 @@ void identity_field_remove(struct message *m, struct str known)
 			message_remove(m, m->headers[i].name);
 }
 
-void identity_trailers_strip(struct message *trailers)
+static bool is_guarded(const struct message *req, struct str name)
 {
-	for (unsigned i = 0; i < trailers->n; i++) {
+	for (const struct guarded_name *g = req->guarded; g; g = g->next)
+		if (field_reads_as(name, g->name))
+			return true;
+	return false;
+}
+
+void identity_trailers_strip(const struct message *req)
+{
+	struct message *trailers = req->trailers;
+
+	for (unsigned i = 0; trailers && i < trailers->n; i++) {
 		struct header *h = &trailers->headers[i];
 
-		if (identity_field_is(h->name) || field_begins_as(h->name, STR("x-sluice-")))
+		if (identity_field_is(h->name) || field_begins_as(h->name, STR("x-sluice-")) ||
+		    is_guarded(req, h->name))
 			h->dropped = true;
 	}
+}
+
+void identity_guard(struct message *req, struct str name)
+{
+	struct guarded_name *g;
+
+	if (req->framing == FRAMING_NONE || is_guarded(req, name))
+		return;
+	g = NEW(req->arena, struct guarded_name);
+	*g = (struct guarded_name){ req->guarded, name };
+	req->guarded = g;
+	identity_trailers_strip(req);
 }

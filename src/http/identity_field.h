@@ -14,5 +14,15 @@ bool field_begins_as(struct str name, struct str prefix);
 bool identity_field_is(struct str name);
 /* Removes what an upstream takes for `known`. */
 void identity_field_remove(struct message *m, struct str known);
-/* Takes identity, and what is the gateway's own (X-Sluice-*), off the trailers of a request. */
-void identity_trailers_strip(struct message *trailers);
+/* The name of a field that we say; in a request's arena. */
+struct guarded_name {
+	struct guarded_name *next;
+	struct str name;
+};
+/*
+ * What we say, or took off, in a field of this name: the client does not say it again in trailers, whether they are
+ * there or still come. `name` lives as long as the request.
+ */
+void identity_guard(struct message *req, struct str name);
+/* Takes identity, guarded names and what is the gateway's own (X-Sluice-*) off the trailers of the request. */
+void identity_trailers_strip(const struct message *req);

@@ -77,6 +77,7 @@ struct message {
 	struct header *headers;
 	unsigned n, cap;
 	struct message *trailers;         /* rows that came after the body, checked; NULL = none (yet) */
+	struct guarded_name *guarded;     /* of a request: identity_guard() */
 };
 
 enum header_id header_lookup(struct str name);                 /* any case */

@@ -131,7 +131,7 @@ static void deliver(struct server_connection *c, char *p, size_t n, bool is_firs
 	s->request_done = result == H1_DONE;
 	if (c->body.trailers) {
 		s->req.trailers = c->body.trailers;
-		identity_trailers_strip(s->req.trailers);
+		identity_trailers_strip(&s->req);
 	}
 	if (is_first)
 		c->server->ops->request(s, p, size, s->request_done);

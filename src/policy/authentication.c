@@ -8,10 +8,16 @@
  */
 #include "core/crypto.h"
 #include "policy/authentication_parts.h"
+#include "proxy/dependency.h"
 
 enum outcome { PASSED, UNAUTHENTICATED, UNAUTHORIZED, UNDECIDED };
 
 enum authentication_type { AUTHENTICATION_KEY, AUTHENTICATION_BASIC, AUTHENTICATION_JWT };
+
+/* What the issuers of consumers are like, with jwt-auth. */
+struct cell {
+	struct dependency issuers;
+};
 
 struct authentication {
 	int authenticationType;
@@ -127,6 +133,11 @@ static enum verdict authenticate(struct exchange *x, const struct step *s)
 	return authenticate_key(x, s);
 }
 
+static bool asks_issuers(const void *conf)
+{
+	return ((const struct authentication *)conf)->authenticationType == AUTHENTICATION_JWT;
+}
+
 static void forget(struct exchange *x, const struct step *s)
 {
 	const struct authentication *auth = s->conf;
@@ -150,6 +161,10 @@ const struct policy_class authentication = {
 	.fields = fields,
 	.conf_size = sizeof(struct authentication),
 	.enable_at = offsetof(struct authentication, enable),
+	.cell_size = sizeof(struct cell),
+	.dependency = "keys",
+	.dependency_at = offsetof(struct cell, issuers),
+	.asks_issuers = asks_issuers,
 	.outcomes = { [PASSED] = "passed", [UNAUTHENTICATED] = "unauthenticated", [UNAUTHORIZED] = "unauthorized",
 		      [UNDECIDED] = "undecided" },
 	.state_size = sizeof(struct authentication_state),

@@ -95,9 +95,12 @@ static enum verdict check(struct exchange *x, const struct step *s, struct str b
 {
 	struct authentication_state *state = exchange_state(x, s);
 	struct str hash = state->who ? state->who->password : STR(PASSWORD_HASH_OF_NONE);
-	struct proof proof = proof_of(both, hash);
+	const struct password_claim claim = {
+		.proof = proof_of(both, hash), .user = state->who ? state->who->user : (struct str){ NULL, 0 },
+		.password = password, .hash = hash,
+	};
 
-	switch (proof_find(&proof, clock_ms())) {
+	switch (proof_find(&claim.proof, clock_ms())) {
 	case PROOF_GOOD:
 		return decide(x, s, true);
 	case PROOF_BAD:
@@ -107,7 +110,7 @@ static enum verdict check(struct exchange *x, const struct step *s, struct str b
 	}
 	if (exchange_is_dry(x))
 		return cannot_judge(x, "a dry run does not hold passwords against hashes");
-	state->check = password_check_join(x, &state->entry, &proof, password, hash);
+	state->check = password_check_join(x, &state->entry, &claim);
 	if (!state->check)
 		return authentication_wait(x, s, "too many passwords are being checked");
 	return await(x, &state->entry.wait, judge);

@@ -115,8 +115,10 @@ static void strip_headers(struct exchange *x)
 {
 	const struct consumer_habits *habits = exchange_consumers(x)->habits;
 
-	for (unsigned i = 0; i < habits->n_headers; i++)
+	for (unsigned i = 0; i < habits->n_headers; i++) {
 		identity_field_remove(exchange_request(x), habits->headers[i].header);
+		identity_guard(exchange_request(x), habits->headers[i].header);
+	}
 }
 
 static void write_headers(struct exchange *x, const struct jwt *t, const struct consumer_token *own)

@@ -8,6 +8,7 @@
  */
 #include "policy/cors.h"
 #include "policy/formats.h"
+#include "http/identity_field.h"
 #include "policy/header_edit.h"
 #include "proxy/policy.h"
 
@@ -163,6 +164,14 @@ static void apply(struct exchange *x, const struct step *s, struct message *m, c
 		policy_count(s, APPLIED);
 }
 
+/* What was written or taken off is not said otherwise in trailers. */
+static void guard(struct message *req, const struct edits *edits)
+{
+	for (unsigned i = 0; req->framing != FRAMING_NONE && i < edits->n; i++)
+		if (edits->edits[i].change.action != HEADER_ACTION_ADD)
+			identity_guard(req, edits->edits[i].change.name);
+}
+
 static enum verdict change_request(struct exchange *x, const struct step *s)
 {
 	const struct header_modify *modify = s->conf;
@@ -170,6 +179,7 @@ static enum verdict change_request(struct exchange *x, const struct step *s)
 	if (modify->edits[DIRECTION_REQUEST].has_forwarded)
 		exchange_write_forwarded(x);
 	apply(x, s, exchange_request(x), &modify->edits[DIRECTION_REQUEST]);
+	guard(exchange_request(x), &modify->edits[DIRECTION_REQUEST]);
 	return next();
 }
 

@@ -136,6 +136,38 @@ bool jwks_check(struct str text, struct problem *why)
 	return ok;
 }
 
+static size_t secret_bytes_min(const struct json *jwk)
+{
+	const struct str alg = json_text(jwk, "alg");
+
+	if (str_equal(alg, STR("HS512")))
+		return 64;
+	return str_equal(alg, STR("HS384")) ? 48 : 32;
+}
+
+static bool check_secrets(struct str text, struct arena *a, struct problem *why)
+{
+	const struct json *set = json_parse(a, text, why), *keys = json_get(set, "keys");
+	struct str k;
+	unsigned i = 0;
+
+	for (const struct json *key = keys && keys->type == JSON_ARRAY ? keys->child : NULL; key; key = key->next, i++)
+		if (str_equal(json_text(key, "kty"), STR("oct")) && read_bytes(key, "k", a, &k) &&
+		    k.n < secret_bytes_min(key))
+			return problem(why, "", "has a shared secret that is too short: keys[%u].k has %zu bytes; at "
+				"least %zu are needed (RFC 7518 3.2)", i, k.n, secret_bytes_min(key));
+	return true;
+}
+
+bool jwks_check_secrets(struct str text, struct problem *why)
+{
+	struct arena scratch = { .wipes = true };
+	bool ok = check_secrets(text, &scratch, why);
+
+	arena_free(&scratch);
+	return ok;
+}
+
 static bool holds_secret(struct str text, struct arena *a)
 {
 	struct problem why;

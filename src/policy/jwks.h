@@ -17,6 +17,11 @@ bool jwk_is_usable(const struct json *jwk, bool inline_set, struct arena *a);
 /* Whether `text` is a key set written into a config, with at least one usable key; else fills why->text. */
 MUST_USE bool jwks_check(struct str text, struct problem *why);
 /*
+ * RFC 7518 3.2: a shared secret is at least as long as what it makes: 32 bytes (HS256), 48 or 64 where its `alg` says
+ * HS384 or HS512. Asked where a set is given to us; sets that are kept from before go on.
+ */
+MUST_USE bool jwks_check_secrets(struct str text, struct problem *why);
+/*
  * Whether the text must not be shown: a key set with a shared secret or a private key in it, or one that cannot be
  * read; and whatever is neither a key set nor a URL, as what is sealed.
  */

@@ -80,7 +80,9 @@ static bool check_name(struct str value, struct problem *why)
 
 static bool check_jwks(struct str value, struct problem *why)
 {
-	return jwks_is_inline(value) ? jwks_check(value, why) : side_url_format(value, why);
+	if (!jwks_is_inline(value))
+		return side_url_format(value, why);
+	return jwks_check(value, why) && jwks_check_secrets(value, why);
 }
 
 static const struct field fields[] = {
@@ -329,6 +331,19 @@ static bool needs_token(struct exchange *x, const struct jwt_auth *conf)
 	return true;
 }
 
+/*
+ * Needs no token. One that is there was not verified: with tokenPass false it goes no further either, lest the upstream
+ * take it for one that was. What only stands in the same place (another scheme) stays.
+ */
+static enum verdict exempt(struct exchange *x, const struct jwt_auth *conf)
+{
+	struct str token;
+
+	if (!conf->tokenPass && token_find(exchange_request(x), &conf->place, &token) != TOKEN_NONE)
+		token_remove(exchange_request(x), &conf->place);
+	return next();
+}
+
 static enum verdict find_token(struct exchange *x, const struct step *s)
 {
 	const struct jwt_auth *conf = s->conf;
@@ -340,7 +355,7 @@ static enum verdict find_token(struct exchange *x, const struct step *s)
 
 	if (!needs_token(x, conf)) {
 		policy_count(s, EXEMPT);
-		return next();
+		return exempt(x, conf);
 	}
 	switch (token_find(exchange_request(x), &conf->place, &token)) {
 	case TOKEN_NONE:
@@ -389,7 +404,7 @@ static enum verdict explain(struct exchange *x, const struct step *s)
 
 	if (!needs_token(x, conf)) {
 		exchange_note(x, "needs no token");
-		return next();
+		return exempt(x, conf);
 	}
 	switch (token_find(exchange_request(x), &conf->place, &token)) {
 	case TOKEN_NONE:

@@ -208,7 +208,6 @@ static enum verdict pass(struct exchange *x, const struct step *s, const struct 
 	struct token_facts *facts = NEW(a, struct token_facts);
 
 	policy_count(s, OIDC_PASSED);
-	oidc_cookies_strip(req);
 	message_set_id(req, HEADER_AUTHORIZATION, arena_printf(a, "Bearer %.*s", STR_FMT(session->id_token)));
 	identity_field_remove(req, STR("X-Forwarded-User"));
 	identity_field_remove(req, STR("X-Forwarded-Email"));
@@ -388,6 +387,7 @@ const struct policy_class oidc_auth = {
 	.cell_free = close_provider,
 	.adopted = oidc_providers_tend,
 	.claims = claim_paths,
+	.own_cookies = OIDC_COOKIES,
 	.claimed = oidc_claimed,
 	.request = admit,
 	.explain = explain,

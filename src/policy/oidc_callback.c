@@ -193,7 +193,7 @@ static bool is_fresh(const struct oidc_login *l)
 static bool take_marks(struct exchange *x)
 {
 	struct oidc_login_cookie found[MARKED_READ];
-	const unsigned n_found = oidc_login_cookies(exchange_request(x), found, MARKED_READ);
+	const unsigned n_found = oidc_login_cookies(exchange_own_cookies(x), found, MARKED_READ);
 	unsigned n;
 	const struct step *steps = exchange_claims(x, &n);
 	struct oidc_lines lines = oidc_lines_for(x, steps);
@@ -236,7 +236,7 @@ static bool find_login(struct exchange *x, struct oidc_work *w, struct str state
 
 	if (state.n == 0 || state.n > 128)
 		return false;
-	value = message_cookie(exchange_request(x), oidc_login_name(a, state));
+	value = message_cookie(exchange_own_cookies(x), oidc_login_name(a, state));
 	for (unsigned i = 0; value.n > 0 && i < n; i++) {
 		const struct oidc_seal seal = { steps[i].policy_id, exchange_key_generation(x), false };
 

@@ -1,8 +1,7 @@
 #include "policy/oidc_cookie.h"
 #include "core/crypto.h"
 
-#define PREFIX "sluice_oidc_"
-#define LOGIN_PREFIX PREFIX "st_"
+#define LOGIN_PREFIX OIDC_COOKIES "st_"
 #define HOST_PREFIX "__Host-"
 #define ID_CHARACTERS 8
 #define LOGIN_DIGITS 16
@@ -24,7 +23,7 @@ struct str oidc_session_name(struct arena *a, struct str policy_id, bool is_secu
 	n = rest.n < ID_CHARACTERS ? rest.n : ID_CHARACTERS;
 	for (size_t i = 0; i < n; i++)
 		text[i] = is_name_character(rest.p[i]) ? rest.p[i] : '_';
-	return arena_printf(a, "%s" PREFIX "%.*s", is_secure ? HOST_PREFIX : "", (int)n, text);
+	return arena_printf(a, "%s" OIDC_COOKIES "%.*s", is_secure ? HOST_PREFIX : "", (int)n, text);
 }
 
 struct str oidc_login_name(struct arena *a, struct str state)
@@ -170,56 +169,4 @@ unsigned oidc_login_cookies(const struct message *req, struct oidc_login_cookie 
 		}
 	}
 	return n;
-}
-
-/* Names are compared as browsers do: case matters, but for the prefix of a prefix, which they compare without. */
-static bool is_ours(struct str pair)
-{
-	struct str name = pair_name(pair);
-	const size_t host = sizeof HOST_PREFIX - 1;
-
-	if (name.n > host && str_equal_nocase((struct str){ name.p, host }, STR(HOST_PREFIX)))
-		name = (struct str){ name.p + host, name.n - host };
-	return name.n >= sizeof PREFIX - 1 &&
-	       str_equal_nocase((struct str){ name.p, sizeof PREFIX - 1 }, STR(PREFIX));
-}
-
-static bool has_ours(struct str line)
-{
-	struct str pair;
-
-	while (str_split(&line, ';', &pair))
-		if (is_ours(pair))
-			return true;
-	return false;
-}
-
-/* The other pairs of the line; absent when none is left. */
-static struct str without_ours(struct arena *a, struct str line)
-{
-	char *out = arena_take(a, 2 * line.n + 2), *end = out;
-	struct str pair;
-
-	while (str_split(&line, ';', &pair)) {
-		pair = str_trim(pair);
-		if (pair.n == 0 || is_ours(pair))
-			continue;
-		end = str_put(end, pair);
-		*end++ = ';';
-		*end++ = ' ';
-	}
-	return end > out ? (struct str){ out, (size_t)(end - out) - 2 } : (struct str){ NULL, 0 };
-}
-
-void oidc_cookies_strip(struct message *req)
-{
-	for (unsigned i = 0; i < req->n; i++) {
-		struct header *h = &req->headers[i];
-
-		if (h->id != HEADER_COOKIE || h->dropped || !has_ours(h->value))
-			continue;
-		h->value = without_ours(req->arena, h->value);
-		h->is_line = false;
-		h->dropped = !h->value.p;
-	}
 }

@@ -1,6 +1,6 @@
 /*
- * oidc_cookie.h -- the cookies of OIDCAuth: their names, how a long value is spread over several, and how all of them
- * are kept from upstreams. Nothing here looks into a value.
+ * oidc_cookie.h -- the cookies of OIDCAuth: their names, and how a long value is spread over several. Nothing here
+ * looks into a value. A `req` is exchange_own_cookies(): the request itself has none of them.
  *
  *      short     <name>=<text>
  *      long      <name>_0=<count>.<bytes>  <name>_1=<bytes> ...                 at most OIDC_CHUNKS_MAX
@@ -14,6 +14,7 @@
 #include "core/arena.h"
 #include "http/message.h"
 
+#define OIDC_COOKIES "sluice_oidc_"       /* what all names begin with */
 #define OIDC_CHUNK_BYTES 3900
 #define OIDC_CHUNKS_MAX 5
 #define OIDC_SESSION_AGE_S 604800
@@ -49,5 +50,3 @@ struct oidc_login_cookie {
 };
 unsigned oidc_login_cookies(const struct message *req, struct oidc_login_cookie *out, unsigned max);
 
-/* Takes all cookies of OIDCAuth, of whatever policy, off the request. */
-void oidc_cookies_strip(struct message *req);

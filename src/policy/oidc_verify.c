@@ -145,7 +145,7 @@ bool oidc_find_session(struct exchange *x, const struct step *policy, struct oid
 	const struct oidc_seal seal = { policy->policy_id, exchange_key_generation(x), false };
 	struct arena *a = exchange_arena(x);
 	const int64_t now_s = clock_wall_ms() / 1000;
-	struct str text = oidc_cookie_read(a, exchange_request(x),
+	struct str text = oidc_cookie_read(a, exchange_own_cookies(x),
 					   oidc_session_name(a, policy->policy_id, auth->is_secure));
 
 	if (!text.p || !oidc_session_open(a, &seal, text, out, is_old))
@@ -158,7 +158,7 @@ bool oidc_find_session(struct exchange *x, const struct step *policy, struct oid
 struct oidc_lines oidc_lines_for(struct exchange *x, const struct step *policy)
 {
 	return (struct oidc_lines){
-		.a = exchange_arena(x), .req = exchange_request(x),
+		.a = exchange_arena(x), .req = exchange_own_cookies(x),
 		.is_secure = ((const struct oidc_auth *)policy->conf)->is_secure,
 	};
 }

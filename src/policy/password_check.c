@@ -1,12 +1,26 @@
 #include "policy/password_check.h"
+#include "core/cidr.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/offload.h"
+#include "proxy/policy.h"
 #include "proxy/worker.h"
+
+/* The checks of one user that are not in the pool yet; there is none without a check. */
+struct lane {
+	struct list node;                 /* own.lanes: the first has its turn */
+	struct list checks;               /* password_check.of_lane, oldest first */
+	uint64_t user;
+	unsigned n;
+};
 
 struct password_check {
 	struct offload_job job;
-	struct list node;                 /* in `pending` until it is over */
+	struct loop *loop;
+	struct list node;                 /* in own.pending until it is over */
+	struct list of_lane;
+	struct lane *lane;                /* NULL: in the pool, or over */
+	uint64_t address;                 /* who asks, as far as turns go */
 	struct waitlist waiting;
 	struct proof proof;
 	unsigned users;                   /* who joined and has not left */
@@ -15,8 +29,22 @@ struct password_check {
 	char password[PASSWORD_BYTES_MAX], hash[PASSWORD_HASH_MAX];
 };
 
-static struct offload pool = OFFLOAD_POOL("passwords", 0, PASSWORD_QUEUE_MAX, .nice = 5);
-static _Thread_local struct list pending;          /* of this worker */
+/* Each worker has at most PASSWORD_AT_ONCE in it. */
+static struct offload pool = OFFLOAD_POOL("passwords", 0, 4096, .nice = 5);
+
+/* Of this worker. */
+static _Thread_local struct {
+	struct list pending, lanes;
+	unsigned n_waiting, n_running;    /* in lanes; in the pool */
+} own;
+
+static void start_own(void)
+{
+	if (own.pending.next)
+		return;
+	list_init(&own.pending);
+	list_init(&own.lanes);
+}
 
 static void compare(struct offload_job *j)
 {
@@ -33,25 +61,172 @@ static void release_if_done(struct password_check *c)
 	mem_free(c);
 }
 
+/* ---------- lanes ---------- */
+
+static struct lane *find_lane(uint64_t user)
+{
+	LIST_EACH(node, &own.lanes) {
+		struct lane *l = CONTAINER(node, struct lane, node);
+
+		if (l->user == user)
+			return l;
+	}
+	return NULL;
+}
+
+/* A new one is the last to have its turn. */
+static void enter_lane(struct password_check *c, uint64_t user)
+{
+	struct lane *l = find_lane(user);
+
+	if (!l) {
+		l = MEM_NEW(struct lane);
+		l->user = user;
+		list_init(&l->checks);
+		list_append(&own.lanes, &l->node);
+	}
+	list_append(&l->checks, &c->of_lane);
+	c->lane = l;
+	l->n++;
+	own.n_waiting++;
+}
+
+static void leave_lane(struct password_check *c)
+{
+	struct lane *l = c->lane;
+
+	list_remove(&c->of_lane);
+	c->lane = NULL;
+	own.n_waiting--;
+	if (--l->n > 0)
+		return;
+	list_remove(&l->node);
+	mem_free(l);
+}
+
+/* Without a result. */
+static void give_up(struct password_check *c)
+{
+	list_remove(&c->node);
+	c->is_over = true;
+	waitlist_wake(&c->waiting);
+	release_if_done(c);
+}
+
+/* `l`: NULL for all lanes. */
+static unsigned count_of(const struct lane *l, uint64_t address)
+{
+	unsigned n = 0;
+
+	LIST_EACH(node, &own.pending) {
+		const struct password_check *c = CONTAINER(node, struct password_check, node);
+
+		n += c->lane && (!l || c->lane == l) && c->address == address;
+	}
+	return n;
+}
+
+/* The youngest check of the address that has most there, where it would still have no less than the newcomer's. */
+static struct password_check *find_victim(const struct lane *l, uint64_t address)
+{
+	unsigned most = count_of(l, address) + 2, n;
+	struct password_check *victim = NULL;
+
+	LIST_EACH(node, &own.pending) {
+		struct password_check *c = CONTAINER(node, struct password_check, node);
+
+		if (!c->lane || (l && c->lane != l) || (n = count_of(l, c->address)) < most)
+			continue;
+		if (n > most || !victim || victim->address == c->address)
+			victim = c;
+		most = n;
+	}
+	return victim;
+}
+
+static struct lane *longest_lane(void)
+{
+	struct lane *longest = NULL;
+
+	LIST_EACH(node, &own.lanes) {
+		struct lane *l = CONTAINER(node, struct lane, node);
+
+		if (!longest || l->n > longest->n)
+			longest = l;
+	}
+	return longest;
+}
+
+/* By users first: several may come from one address. */
+static struct password_check *choose_victim(const struct lane *mine, uint64_t address)
+{
+	const struct lane *longest;
+
+	if (mine && mine->n >= PASSWORD_LANE_MAX)
+		return find_victim(mine, address);
+	longest = longest_lane();
+	if (longest->n > (mine ? mine->n : 0) + 1)
+		return CONTAINER(longest->checks.prev, struct password_check, of_lane);
+	return find_victim(NULL, address);
+}
+
+static bool make_room(uint64_t user, uint64_t address)
+{
+	const struct lane *mine = find_lane(user);
+	struct password_check *victim;
+
+	if ((!mine || mine->n < PASSWORD_LANE_MAX) && own.n_waiting < PASSWORD_QUEUE_MAX)
+		return true;
+	victim = choose_victim(mine, address);
+	if (!victim)
+		return false;
+	leave_lane(victim);
+	give_up(victim);
+	return true;
+}
+
+/* ---------- into the pool, and back ---------- */
+
+static void over(struct offload_job *j);
+
+static void start_some(void)
+{
+	while (own.n_running < PASSWORD_AT_ONCE && !list_is_empty(&own.lanes)) {
+		struct lane *l = CONTAINER(own.lanes.next, struct lane, node);
+		struct password_check *c = CONTAINER(l->checks.next, struct password_check, of_lane);
+
+		/* Before it may go with its last check. */
+		list_remove(&l->node);
+		list_append(&own.lanes, &l->node);
+		leave_lane(c);
+		c->job.run = compare;
+		c->job.over = over;
+		if (!offload_submit(&pool, &c->job, c->loop)) {
+			give_up(c);
+			continue;
+		}
+		own.n_running++;
+	}
+}
+
 static void over(struct offload_job *j)
 {
 	struct password_check *c = CONTAINER(j, struct password_check, job);
 	int64_t now_ms = clock_ms();
 
-	list_remove(&c->node);
-	c->is_over = true;
+	own.n_running--;
 	c->has_result = j->end == OFFLOAD_RAN;
 	if (c->has_result)
 		proof_keep(&c->proof, c->is_good, now_ms, now_ms + (c->is_good ? PASSWORD_GOOD_MS : PASSWORD_BAD_MS));
-	waitlist_wake(&c->waiting);
-	release_if_done(c);
+	give_up(c);
+	start_some();
 }
+
+/* ---------- requests ---------- */
 
 static struct password_check *find(const struct proof *p)
 {
-	if (!pending.next)
-		list_init(&pending);
-	LIST_EACH(node, &pending) {
+	LIST_EACH(node, &own.pending) {
 		struct password_check *c = CONTAINER(node, struct password_check, node);
 
 		if (memcmp(c->proof.mac, p->mac, sizeof p->mac) == 0)
@@ -60,39 +235,50 @@ static struct password_check *find(const struct proof *p)
 	return NULL;
 }
 
-static struct password_check *begin(struct exchange *x, const struct proof *p, struct str password, struct str hash)
+static uint64_t address_of(const struct exchange *x)
 {
-	struct password_check *c = MEM_NEW(struct password_check);
+	const struct ip *ip = exchange_client_ip(x);
 
-	BUG_ON(password.n > sizeof c->password || hash.n > sizeof c->hash);
-	c->proof = *p;
-	c->password_n = password.n;
-	c->hash_n = hash.n;
-	memcpy(c->password, password.p ? password.p : "", password.n);
-	memcpy(c->hash, hash.p, hash.n);
-	c->job.run = compare;
-	c->job.over = over;
-	c->job.deadline_us = clock_now_us() + PASSWORD_WAIT_MS * 1000;
-	if (offload_submit(&pool, &c->job, worker_loop(exchange_worker(x)))) {
-		list_append(&pending, &c->node);
-		return c;
-	}
-	c->is_over = true;
-	release_if_done(c);
-	return NULL;
+	return str_hash((struct str){ (const char *)ip->bytes,
+				      ip_is_v4(ip) ? sizeof ip->bytes : sizeof ip->bytes / 2 });
 }
 
-struct password_check *password_check_join(struct exchange *x, struct waitlist_entry *e, const struct proof *p,
-					   struct str password, struct str hash)
+static struct password_check *begin(struct exchange *x, const struct password_claim *claim)
 {
-	struct password_check *c = find(p);
+	const uint64_t user = claim->user.p ? str_hash(claim->user) : 0, address = address_of(x);
+	struct password_check *c;
 
+	BUG_ON(claim->password.n > sizeof c->password || claim->hash.n > sizeof c->hash);
+	if (!make_room(user, address))
+		return NULL;
+	c = MEM_NEW(struct password_check);
+	c->loop = worker_loop(exchange_worker(x));
+	c->address = address;
+	c->proof = claim->proof;
+	c->password_n = claim->password.n;
+	c->hash_n = claim->hash.n;
+	memcpy(c->password, claim->password.p ? claim->password.p : "", claim->password.n);
+	memcpy(c->hash, claim->hash.p, claim->hash.n);
+	c->job.deadline_us = clock_now_us() + PASSWORD_WAIT_MS * 1000;
+	list_append(&own.pending, &c->node);
+	enter_lane(c, user);
+	return c;
+}
+
+struct password_check *password_check_join(struct exchange *x, struct waitlist_entry *e,
+	const struct password_claim *claim)
+{
+	struct password_check *c;
+
+	start_own();
+	c = find(&claim->proof);
 	if (!c)
-		c = begin(x, p, password, hash);
+		c = begin(x, claim);
 	if (!c)
 		return NULL;
 	c->users++;
 	waitlist_join(&c->waiting, e, exchange_worker(x), PASSWORD_WAIT_MS);
+	start_some();
 	return c;
 }
 
@@ -106,7 +292,11 @@ enum proof_found password_check_result(const struct password_check *c)
 void password_check_leave(struct password_check *c)
 {
 	c->users--;
-	if (c->users == 0 && !c->is_over) {
+	if (c->users == 0 && !c->is_over && c->lane) {
+		leave_lane(c);
+		list_remove(&c->node);
+		c->is_over = true;
+	} else if (c->users == 0 && !c->is_over) {
 		offload_cancel(&c->job);
 		/* Nobody may join what will not be done. */
 		list_remove(&c->node);

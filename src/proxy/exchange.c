@@ -11,6 +11,7 @@
 #include "core/metric.h"
 #include "proxy/grpc.h"
 #include "proxy/overload.h"
+#include "proxy/own_cookie.h"
 #include "proxy/router.h"
 #include "proxy/secure.h"
 #include "proxy/side_call.h"
@@ -237,6 +238,8 @@ void exchange_find_route(struct exchange *x, const struct binding *b, const stru
 	x->site = router_site(b, without_port(req->authority));
 	if (!x->site)
 		return;
+	if (UNLIKELY(x->view->snapshot->own_cookies.p != NULL))
+		own_cookies_take(x);
 	if (UNLIKELY(x->view->snapshot->claims != NULL) && claim_find(x)) {
 		exchange_hide(x);
 		return;

@@ -227,6 +227,11 @@ struct policy_class {
 	 */
 	const char *dependency;
 	size_t dependency_at;
+	/*
+	 * With `dependency`, of a class that says nothing of it itself: whether a policy with this config depends on
+	 * those who issue the tokens of consumers. The control thread looks after them (compile_issuer.c).
+	 */
+	bool (*asks_issuers)(const void *conf);
 	/* the cell survives changes of the config too (in-flight counts must drain) */
 	bool cell_keeps;
 	/* What the cell shows in a metric of its own (policy_gauge). `gauge`: labels policy, attachment, resource. */
@@ -261,6 +266,11 @@ struct policy_class {
 	 */
 	unsigned (*claims)(const void *conf, struct claimed_path out[CLAIMS_MAX]);
 	hook *claimed;
+	/*
+	 * What the names of cookies begin with that it gives to browsers (after "__Host-", if at all): requests reach
+	 * policies and upstreams without them (own_cookie.h). One class has some; it has `claims` too.
+	 */
+	const char *own_cookies;
 	/*
 	 * The upstream's part is over, or another policy answered: before the last bytes go to the client. May be
 	 * called more than once for an entered step, and not at all when the client leaves early; `done` follows in
@@ -502,6 +512,8 @@ bool exchange_is_tls(const struct exchange *x);
  * It must live as long as the exchange.
  */
 void exchange_set_cookie(struct exchange *x, struct str value);
+/* The cookies of the request that are ours, among others of the same lines; a message of Cookie fields only. */
+const struct message *exchange_own_cookies(const struct exchange *x);
 /* Of a `claimed` hook: one step for each policy that claims this path, older attachments first; s is the first. */
 const struct step *exchange_claims(const struct exchange *x, unsigned *n);
 /*

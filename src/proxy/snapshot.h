@@ -273,6 +273,7 @@ struct snapshot {
 	struct pmap *services;            /* service id → struct service */
 	struct consumers *consumers;      /* consumers.h; held */
 	struct pmap *claims;              /* claim_key() → struct claimed; NULL: there are none */
+	struct str own_cookies;           /* own_cookie.h; p == NULL: no policy has any */
 	/* Cells whose last use in the configuration went with this version: workers close their pools on adoption. */
 	struct endpoint_cell **retired;
 	unsigned n_retired;

@@ -38,8 +38,6 @@ static void read_cookies(struct arena *a, struct str line)
 	/* What is read is written, and read again as it was. */
 	if (text.p && header_is_value(text) && str_find(text, ';') == text.n && str_find(text, ' ') == text.n)
 		BUG_ON(text.n <= OIDC_CHUNKS_MAX * (OIDC_CHUNK_BYTES - 2) && !oidc_cookie_write(&lines, name, text));
-	oidc_cookies_strip(&req);
-	BUG_ON(oidc_login_cookies(&req, found, 16) != 0 || oidc_cookie_read(a, &req, name).p);
 }
 
 static void read_query(struct arena *a, struct str query)

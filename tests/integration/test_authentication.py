@@ -10,7 +10,7 @@ from consumer_kit import Signer, allow, b64, basic, bearer, change, consumer, ke
 from gw import Gateway, free_port, numbers
 from h2wire import H2
 from pki import openssl
-from policy_kit import cors, headers, op, outcomes, phase, preflight, rest_api
+from policy_kit import cors, headers, op, outcomes, phase, preflight, raw_get, rest_api
 from scripted import UPGRADE
 from side_services import SideService, plain
 from wire import wait_until
@@ -350,6 +350,35 @@ def test_aut5_a_flood_of_passwords(gw, backend, path):
 	assert gw.get(path, basic(user, "right")).status == 200
 
 
+def test_a_flood_of_guesses_delays_nobody_else(gw, backend, path):
+	"""While all guess at one user's password, and at users that there are not: every other user gets through at once, and the user
+	himself from where he is."""
+	route = guarded(gw, backend, path, "basic-auth")
+	users = [f"user{next(numbers)}" for _ in range(6)]
+	for user in users:
+		user_of(gw, route, basic={"username": user, "password": "right"})
+	victim, known, *others = users
+	assert gw.get(path, basic(known, "right")).status == 200
+
+	def ask(user):
+		start = time.monotonic()
+		with gw.connect(source="127.0.0.2", timeout=60) as connection:
+			connection.start("GET", path, basic(user, "right"))
+			return connection.read_response().status, time.monotonic() - start
+
+	connections = [gw.connect(timeout=120) for _ in range(600)]
+	for i, connection in enumerate(connections):
+		connection.start("GET", path, basic(f"nobody{i}" if i % 2 else victim, f"guess {i}"))
+	answers = [ask(user) for user in (*others, victim, known)]
+	for i, connection in enumerate(connections[:100]):
+		connection.start("GET", path, basic(f"none{i}" if i % 2 else victim, f"another guess {i}"))
+	assert gw.get(path, basic(known, "right")).status == 200, "what is known waits for nobody"
+	assert [status for status, _ in answers] == [200] * 6, answers
+	for connection in connections:
+		connection.close()
+	assert gw.get(path, basic(victim, "right")).status == 200
+
+
 def test_clients_that_leave_while_their_password_is_checked(gw, backend, path):
 	route = guarded(gw, backend, path, "basic-auth")
 	user = f"user{next(numbers)}"
@@ -535,6 +564,51 @@ def test_aut6_keys_that_cannot_be_fetched(gw, backend, path, tmp_path):
 	signer, other = Signer(), f"u{next(numbers)}"
 	user_of(gw, route, jwt=signer.identity(other))
 	assert gw.get(path, bearer(signer.token(other))).status == 200
+
+
+def dependency(gw, attachment):
+	"""Phase and last error of the attachment; the metric says the same."""
+	status = gw.ask("GET", attachment.path)["status"]
+	lines = [line for line in raw_get(gw, "/metrics")[1].splitlines() if line.startswith("sluice_dependency_up{") and attachment.id in line]
+	assert [line.rsplit(" ", 1)[1] for line in lines] == ["0" if status["phase"] == "Degraded" else "1"], lines
+	assert 'kind="keys"' in lines[0]
+	return status["phase"], status.get("lastError")
+
+
+def test_issuers_of_consumers_are_told_of_by_the_attachment(gw, backend, path, tmp_path):
+	"""Who cannot fetch the keys of a consumer says so, with the consumer's name, where that consumer may call."""
+	route, other = guarded(gw, backend, path, "jwt-auth"), guarded(gw, backend, f"{path}-other", "jwt-auth")
+	site = gw.gateway()
+	wide = gw.attach("Authentication", auth("jwt-auth"), to=site)
+	pair, user = KeyPair(tmp_path, "k"), f"u{next(numbers)}"
+	assert dependency(gw, route.attachment) == ("Active", None)
+	port = free_port()
+	who = user_of(gw, route, jwt={"remoteJwks": {"uri": f"http://127.0.0.1:{port}/keys"}, "jwtPayloadConfig": {"payloadKeyValue": user}})
+	token = pair.sign({"uid": user})
+	assert gw.get(path, bearer(token)).status == 503
+	phase, error = wait_until(lambda: d if (d := dependency(gw, route.attachment))[0] == "Degraded" else None, 10, "Degraded")
+	assert error.startswith(f"consumer {who.name}: "), error
+	status = gw.ask("GET", route.attachment.path)["status"]
+	assert "consumer" in status["reason"] and status["since"], status
+	assert dependency(gw, wide)[0] == "Degraded", "at a gateway any consumer may call"
+	# A consumer that may not call here is no trouble of this route, nor of one that asks for keys only.
+	assert dependency(gw, other.attachment) == ("Active", None)
+	allow(gw, who, other)
+	assert dependency(gw, other.attachment)[0] == "Degraded"
+	plain_keys = guarded(gw, backend, f"{path}-keys", "key-auth")
+	allow(gw, who, plain_keys)
+	assert gw.ask("GET", plain_keys.attachment.path)["status"]["phase"] == "Active"
+	change(gw, who, enable=False)
+	assert dependency(gw, route.attachment) == ("Active", None)
+	change(gw, who, enable=True)
+	with SideService(plain(200, body=key_set(pair).encode())) as issuer:
+		item = gw.ask("GET", who.path)
+		item["identities"]["jwt"]["remoteJwks"]["uri"] = f"{issuer.url}/keys"
+		change(gw, who, identities=item["identities"])
+		assert gw.get(path, bearer(token)).status == 200
+		assert dependency(gw, route.attachment) == ("Active", None)
+		# Others of this node may still be in trouble.
+		assert f"consumer {who.name}:" not in (dependency(gw, wide)[1] or "")
 
 
 def test_aut6_a_changed_key_set_counts_at_once(gw, backend, path):

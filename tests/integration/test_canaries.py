@@ -35,7 +35,7 @@ class Planter:
 		self.unseen = {}
 
 	def canary(self, where):
-		text = f"canary-{secrets.token_hex(12)}"
+		text = f"canary-{secrets.token_hex(16)}"
 		self.hide(where, text)
 		return text
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from backends import ROOT, Backend
-from consumer_kit import Signer, allow, basic, bearer, change, consumer, key, keys
+from consumer_kit import Signer, allow, b64, basic, bearer, change, consumer, key, keys
 from gw import Gateway, numbers
 from policy_kit import check_error, raw_get
 from shell import START, STOP, run_blocks
@@ -24,7 +24,9 @@ def path():
 
 def refuse(gw, status, field, identities, method="POST", path=PATH, name=None):
 	body = {"name": name or f"refused-{next(numbers)}", "identities": identities}
-	check_error(gw.api(method, path, body), status, {400: "ErrInvalidParameter", 409: "ErrConflict"}[status], field)
+	answer = gw.api(method, path, body)
+	check_error(answer, status, {400: "ErrInvalidParameter", 409: "ErrConflict"}[status], field)
+	return answer[1]
 
 
 def guarded(gw, backend, path, kind="key-auth"):
@@ -132,6 +134,13 @@ def test_what_a_consumer_must_have(gw):
 	refuse(gw, 400, "identities.jwt.jwks", {"jwt": signer.identity("u", remoteJwks={"uri": "https://id.test/keys"})})
 	for bad in ("{}", "{\"keys\":[]}", "no json", "{\"keys\":[{\"kty\":\"oct\"}]}", "{\"keys\":[{\"kty\":\"RSA\",\"n\":\"AQAB\",\"e\":\"AQAB\"}]}"):
 		refuse(gw, 400, "identities.jwt.jwks", {"jwt": {**signer.identity("u"), "jwks": bad}})
+	for alg, most in ((None, 31), ("HS256", 31), ("HS384", 47), ("HS512", 63)):
+		jwk = {"kty": "oct", **({"alg": alg} if alg else {})}
+		short, enough = ({"keys": [{**jwk, "k": b64(b"s" * n)}]} for n in (most, most + 1))
+		answer = refuse(gw, 400, "identities.jwt.jwks", {"jwt": {**signer.identity("u"), "jwks": json.dumps(short)}})
+		assert f"keys[0].k has {most} bytes; at least {most + 1} are needed" in answer["errorMessage"], answer
+		assert gw.api("POST", "/api/v1/consumers?dryRun=true", {"name": "long-enough", "identities": {
+			"jwt": {**signer.identity("u"), "jwks": json.dumps(enough)}}})[0] == 200
 	for bad in ("ftp://h/", "http://u:p@h/", "/keys", "http://"):
 		refuse(gw, 400, "identities.jwt.remoteJwks.uri", {"jwt": {"remoteJwks": {"uri": bad}, "jwtPayloadConfig": {"payloadKeyValue": "u"}}})
 	refuse(gw, 400, "identities.jwt.jwtPayloadConfig.payloadKeyValue", {"jwt": {"jwks": signer.jwks, "jwtPayloadConfig": {}}})

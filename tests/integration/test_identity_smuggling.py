@@ -4,6 +4,7 @@ import pytest
 from consumer_kit import Signer, allow, bearer, consumer, key, keys
 from gw import Gateway, numbers
 from oidc_kit import App, Provider
+from policy_kit import headers, op
 from side_services import SideService, plain
 from test_trailers import chunked, trailers_at
 
@@ -93,3 +94,35 @@ def test_ID1_behind_the_body(gw, backend, name):
 		connection.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunked([(name, "root"), ("X-Sum", "1")]))
 		assert connection.read_response("POST").status == 200
 	assert trailers_at(backend) == [("X-Sum", "1")]
+
+
+def behind(gw, path, trailers, fields=()):
+	"""Status of a request with these trailers."""
+	lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+	with gw.connect() as connection:
+		connection.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n{lines}\r\n".encode())
+		connection.send(chunked(trailers))
+		return connection.read_response("POST").status
+
+
+@pytest.mark.parametrize("name", ["X-Claimed-Role", "x_claimed_role", "X_CLAIMED-Role"])
+def test_AUT6_claims_behind_the_body(gw, backend, name):
+	"""Whatever claims are written to, by the policies of the route."""
+	path, signer = f"/claims-{next(numbers)}", Signer()
+	route = gw.route(path, backend)
+	gw.attach("Authentication", {"authenticationType": "jwt-auth"}, to=route)
+	uid = f"u-{next(numbers)}"
+	who = consumer(gw, jwt={"secretType": "Symmetry", "jwks": signer.jwks, "jwtPayloadConfig": {"payloadKeyValue": uid},
+		"claimsToHeadersConfigs": [{"claim": "role", "header": "X-Claimed-Role"}]})
+	allow(gw, who, route)
+	for claims in ({"uid": uid, "role": "reader"}, {"uid": uid}):
+		assert behind(gw, path, [(name, "root"), ("X-Sum", "1")], bearer(signer.sign(claims)).items()) == 200
+		assert trailers_at(backend) == [("X-Sum", "1")]
+
+
+def test_what_the_route_writes_is_not_said_behind_the_body(gw, backend):
+	path = f"/edits-{next(numbers)}"
+	gw.attach("HeaderModify", headers(op("Request", "Update", "X-Tenant", "consumer.name", "Reference"), op("Request", "Remove", "X-Admin"),
+		op("Request", "Add", "X-More", "1")), to=gw.route(path, backend))
+	assert behind(gw, path, [("X-Tenant", "root"), ("x_admin", "root"), ("X-More", "2"), ("X-Sum", "1")]) == 200
+	assert trailers_at(backend) == [("X-More", "2"), ("X-Sum", "1")]

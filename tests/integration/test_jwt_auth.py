@@ -442,6 +442,20 @@ def test_JWT6_secrets_only_inline(gw, backend, algorithm):
 		assert fault(ask(gw, base, sign_hmac(SECRET, algorithm=algorithm, header={"kid": "s"}))) == "unknown key"
 
 
+@pytest.mark.parametrize("alg, least", [(None, 32), ("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_JWT6_secrets_are_as_long_as_what_they_make(gw, alg, least):
+	"""RFC 7518 3.2; also beside keys that are good."""
+	def put(n):
+		jwks = {"keys": [key().jwk(), symmetric(b"s" * n, **({"alg": alg} if alg else {}))]}
+		return gw.api("POST", "/api/v2/policies?dryRun=true", {"name": "p", "className": "JWTAuth", "config": json.dumps(jwt_auth(json.dumps(jwks)))})
+
+	status, answer, _ = put(least - 1)
+	assert status == 400, answer
+	assert answer["errorMessage"].startswith("Invalid parameter: config.jwks: "), answer
+	assert f"keys[1].k has {least - 1} bytes; at least {least} are needed" in answer["errorMessage"]
+	assert put(least)[0] == 200
+
+
 def shown_config(gw, policy):
 	return json.loads(gw.ask("GET", policy.path)["config"])
 
@@ -561,6 +575,30 @@ def test_JWT10_what_is_exempt_is_left_alone(gw, backend, issuer):
 	free = {"path": f"{base}/free/echo"}
 	gw.change_policy(guarded.attachment, jwt_auth(issuer, tokenPass=False, whiteOrBlack="White", authResources=[free]))
 	assert gw.echo(f"{base}/free/echo", {"Authorization": "Basic eDp5"})["fields"]["authorization"] == ["Basic eDp5"]
+
+
+@pytest.mark.parametrize("place, fields, query, left", [
+	({}, {"Authorization": "Bearer T"}, "", {}), ({}, [("Authorization", "Bearer T"), ("Authorization", "Bearer U")], "", {}),
+	({"tokenPosition": "cookie", "tokenName": "tok"}, {"Cookie": "a=b; tok=T"}, "", {"cookie": ["a=b"]}),
+	({"tokenPosition": "query", "tokenName": "tok"}, {}, "?a=1&tok=T", {}),
+], ids=["header", "two headers", "cookie", "query"])
+def test_JWT10_a_token_that_was_not_verified_goes_no_further(gw, backend, issuer, place, fields, query, left):
+	"""tokenPass false holds for requests that need no token as well: the upstream might believe what nobody has looked at."""
+	base = guarded(gw, backend, issuer, tokenPass=False)
+	free = {"path": f"{base}/free", "matchType": "PRE"}
+	for passes in (False, True):
+		gw.change_policy(guarded.attachment, jwt_auth(issuer, tokenPass=passes, whiteOrBlack="White", authResources=[free], **place))
+		assert gw.get(f"{base}/free{query}", fields).status == 200
+		record = backend.last()
+		if passes:
+			assert record.target == f"{base}/free{query}" and record.all("Authorization") + record.all("Cookie") == [v for _, v in dict_items(fields)]
+		else:
+			assert record.target == f"{base}/free{'?a=1' if query else ''}"
+			assert {name: record.all(name) for name in ("authorization", "cookie") if record.all(name)} == left
+
+
+def dict_items(fields):
+	return list(fields.items()) if isinstance(fields, dict) else fields
 
 
 def test_JWT11_record_and_properties(gw, backend, issuer):

@@ -4,6 +4,7 @@ from gw import Gateway, numbers
 from h2wire import H2
 from oidc_kit import PAGE, App, Browser, Provider, app, config, own, parameters, provider
 from policy_kit import cors, headers, ip_list, op, rate, rest_api
+from side_services import SideService, plain
 from scripted import UPGRADE, Scripted, echo_frames
 
 
@@ -182,3 +183,43 @@ def test_where_a_login_leads_back_to(gw, backend, provider, path, query, target)
 	assert back.startswith("/") and not back.startswith("//")
 	if target:
 		assert back == target
+
+
+# ---- cookies that let in are for us ----
+
+def test_OID9_no_route_of_the_host_gets_our_cookies(gw, backend, app, provider):
+	"""A browser sends them to every path and port of the host."""
+	browser, path = app.browser(), f"/other-{next(numbers)}"
+	gw.route(path, backend)
+	elsewhere = gw.gateway()
+	gw.route(path, backend, site=elsewhere)
+	waiting = app.browser()
+	waiting.begin(app.path)
+	assert browser.login(provider, app.path).status == 200 and browser.session and waiting.outstanding
+	for cookies in (browser.cookie_field(), waiting.cookie_field()):
+		for site in (None, elsewhere):
+			for sent, left in ((cookies, None), (f"mine=1; {cookies}; theirs=2", "mine=1; theirs=2")):
+				assert gw.get(path, {"Cookie": sent}, host=app.host, site=site).status == 200
+				assert backend.last().header("Cookie") == left
+	with H2(gw.default.port) as connection:
+		fields = [("cookie", "mine=1"), *(("cookie", crumb) for crumb in browser.cookie_field().split("; ")), ("cookie", "theirs=2")]
+		assert connection.get(path, more=fields, authority=app.host).status == 200
+	assert backend.last().header("Cookie") == "mine=1; theirs=2"
+	# Switched off and on again, the sessions of before are good: so they are kept apart meanwhile too.
+	gw.change_policy(app.attachment.policy, {**app.config, "enable": False})
+	assert gw.get(path, {"Cookie": browser.cookie_field()}, host=app.host).status == 200
+	assert backend.last().header("Cookie") is None
+	gw.change_policy(app.attachment.policy, app.config)
+	assert browser.get(app.path).status == 200
+	gw.ask("DELETE", app.attachment.path)
+	assert gw.get(path, {"Cookie": browser.cookie_field()}, host=app.host).status == 200
+	assert backend.last().header("Cookie") is None
+
+
+def test_OID9_nor_does_a_service_that_is_asked(gw, backend, app, provider):
+	browser, path = app.browser(), f"/asked-{next(numbers)}"
+	with SideService(plain(200)) as service:
+		gw.attach("ExternalZAuth", {"authServiceUrl": service.url, "timeout": 5000}, to=gw.route(path, backend))
+		assert browser.login(provider, app.path).status == 200
+		assert gw.get(path, {"Cookie": f"mine=1; {browser.cookie_field()}"}, host=app.host).status == 200
+		assert service.asked[-1].header("Cookie") == "mine=1"

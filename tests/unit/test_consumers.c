@@ -39,7 +39,7 @@ static const char *api_keys(const char *one, const char *two, const char *source
 #define USER(name) "'basic':{'username':'" name "','passwordHash':'$y$'}"
 #define TOKEN(claim, value, more) \
 	"'jwt':{'jwks':'{\\\"keys\\\":[{\\\"kty\\\":\\\"oct\\\"," \
-	"\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIz\\\"}]}'," \
+	"\\\"k\\\":\\\"c2VjcmV0LWtleS1vZi0zMi1ieXRlcy0wMTIzNDU2Nzg\\\"}]}'," \
 	"'jwtPayloadConfig':{'payloadKeyName':'" claim "','payloadKeyValue':'" value "'}" more "}"
 #define TO_HEADER ",'claimsToHeadersConfigs':[{'claim':'role','header':'X-Role'}]"
 

@@ -8,7 +8,9 @@
 #include "policy/oidc_token.h"
 #include "policy/oidc_url.h"
 #include "policy/once.h"
+#include "proxy/exchange.h"
 #include "proxy/gateway_keys.h"
+#include "proxy/own_cookie.h"
 /* Last: it takes the name fail() for a macro. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -295,15 +297,22 @@ static void upstreams_see_none_of_our_cookies(void **state)
 		{ " sluice_oidc_x ; a", "a" }, { "xsluice_oidc_=1", "xsluice_oidc_=1" }, { "sluice_oidc_", NULL },
 	};
 
+	const struct snapshot snapshot = { .own_cookies = STR(OIDC_COOKIES) };
+	struct view view = { .snapshot = &snapshot };
+
 	(void)state;
 	for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		struct message req = request(cases[i].before);
+		struct exchange x = { .view = &view, .stream.req = request(cases[i].before) };
 		struct str left;
 
-		oidc_cookies_strip(&req);
-		left = message_value(&req, HEADER_COOKIE);
+		own_cookies_take(&x);
+		left = message_value(&x.stream.req, HEADER_COOKIE);
 		assert_true(str_equal(left, str_of(cases[i].after)));
 		assert_true((left.p != NULL) == (cases[i].after != NULL));
+		left = message_value(exchange_own_cookies(&x), HEADER_COOKIE);
+		assert_int_equal(left.p != NULL, !str_equal(str_of(cases[i].before), str_of(cases[i].after)));
+		assert_true(!left.p || str_equal(left, str_of(cases[i].before)));
+		arena_free(&x.arena);
 	}
 }
 

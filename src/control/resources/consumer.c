@@ -18,6 +18,7 @@
 #include "http/message.h"
 #include "policy/formats.h"
 #include "policy/header_edit.h"
+#include "policy/jwks.h"
 #include "policy/key_set.h"
 #include "policy/side_url.h"
 
@@ -51,7 +52,7 @@ static bool check_keys(struct str s, struct problem *why)
 	struct key_set *keys = key_set_read(s, true, why);
 
 	key_set_drop(keys);
-	return keys != NULL;
+	return keys && jwks_check_secrets(s, why);
 }
 
 struct key_place { int source; struct str value; };
