@@ -3,6 +3,7 @@
  *
  * The main thread is the control thread. A thread of its own waits for signals: the first SIGTERM or SIGINT takes
  * readiness back and drains the workers, the second ends them at once; a successor that took over counts as the first.
+ * Signals by which other servers are told to reload or to reopen their logs are logged and do nothing.
  * When their threads have ended the control loop is stopped, and only then are the workers freed: until then writes
  * wake them and signals stop them.
  */
@@ -81,16 +82,25 @@ static void *wait_for_signals(void *arg)
 	sigset_t *set = arg;
 	int sig;
 
-	while (sigwait(set, &sig) == 0 && begin_stop(sig))
-		;
+	while (sigwait(set, &sig) == 0) {
+		bool is_to_stop = sig == SIGTERM || sig == SIGINT;
+
+		if (!is_to_stop)
+			log_info("signal.ignored", F_INT("signal", sig));
+		else if (!begin_stop(sig))
+			break;
+	}
 	return NULL;
 }
 
+/* Left alone SIGHUP, SIGUSR1 and SIGUSR2 would end the process, and all that is in flight with it. */
 static void block_signals(sigset_t *set)
 {
+	const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
+
 	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		sigaddset(set, signals[i]);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
