@@ -122,7 +122,8 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		d->doc = document_complete(class->fields, d->doc, g->scratch);   /* what was added, in its place */
 	}
 	/* The resource holds the result only, for it may live long. */
-	resource_keep(r, d->doc);
+	r->doc = json_pack(&r->arena, d->doc);
+	r->name = json_text(r->doc, resource_name_field(class));
 	return refs_check(d, why);
 }
 
