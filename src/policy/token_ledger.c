@@ -1,9 +1,11 @@
 #include "policy/token_ledger.h"
 #include <stdatomic.h>
+#include <stdio.h>
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/map.h"
 #include "core/mem.h"
+#include "policy/token_nodes.h"
 #include "policy/token_scripts.h"
 #include "proxy/side_call.h"
 #include "proxy/worker.h"
@@ -37,7 +39,10 @@ struct ledger_server {
 	unsigned owing;                   /* entries */
 	bool knows[TOKEN_SCRIPTS];
 	int64_t used_ms, logged_ms;
+	struct token_nodes nodes;
 };
+
+#define USED_MAX (INT64_C(1) << 54)       /* more than any threshold */
 
 static const char slow_text[] = "it is slow";
 
@@ -49,6 +54,7 @@ static struct {
 	struct list recent, owing, servers, tickets, retries;
 	struct worker_end end;
 	struct series *degraded, *dropped;
+	char name[17];                    /* of this process, among those that share a Redis */
 } ledger;
 
 /* ---------- budgets ---------- */
@@ -128,10 +134,17 @@ static void open_window(struct ledger_entry *e)
 		e->until_ms = clock_ms() + e->window_s * 1000;
 }
 
-static int64_t used_of(const struct ledger_entry *e)
+/*
+ * While Redis cannot be asked each process has its share of what is left: what it counts for itself, the others are
+ * taken to count too.
+ */
+static int64_t used_of(const struct ledger_entry *e, int64_t nodes)
 {
-	int64_t used = e->known + e->flying + e->owed + e->held;
+	int64_t own = e->flying + e->owed + e->held, used;
 
+	if (own > 0)
+		own = own < USED_MAX / nodes ? own * nodes : USED_MAX;
+	used = e->known + own;
 	return used > 0 ? used : 0;
 }
 
@@ -205,6 +218,7 @@ static struct ledger_server *get_server(struct redis_target *t)
 	drop_unused_servers();
 	s = MEM_NEW(struct ledger_server);
 	s->target = redis_target_hold(t);
+	s->nodes.users = &s->users;
 	s->watch.changed = changed;
 	timer_init(&s->retry, pay_debts);
 	redis_watch_begin(&s->watch, ledger.worker, t);
@@ -337,7 +351,7 @@ static void judge_alone(struct token_ticket *t, const char *why)
 		struct token_budget *b = &t->budgets[i];
 
 		roll(b->entry);
-		b->used = used_of(b->entry);
+		b->used = used_of(b->entry, token_nodes_known(&t->server->nodes));
 		b->left_ms = b->entry->until_ms ? b->entry->until_ms - clock_ms() : -1;
 		if (refused_by == t->n && b->used >= b->threshold)
 			refused_by = i;
@@ -487,6 +501,7 @@ static void take_ticket(struct token_ticket *t)
 	} else {
 		loop_arm(worker_loop(ledger.worker), &t->limit, t->wait_ms);
 		check(t, false);
+		token_nodes_tell(&s->nodes, s->watch.link, str_of(ledger.name));
 	}
 }
 
@@ -743,6 +758,7 @@ void token_ledger_tend(struct worker *w)
 	list_init(&ledger.servers);
 	list_init(&ledger.tickets);
 	list_init(&ledger.retries);
+	snprintf(ledger.name, sizeof ledger.name, "%016llx", (unsigned long long)worker_random64(w));
 	ledger.worker = w;
 	worker_at_end(w, &ledger.end, free_ledger);
 	atomic_store_explicit(&ledger.owner, w, memory_order_release);

@@ -12,7 +12,9 @@
  *
  * The view of a budget in words: `known` is what Redis said last, `flying` charges that it was told and did not
  * confirm, `owed` charges that it could not be told, `held` reservations of requests that were admitted without it.
- * While Redis cannot be asked, or takes longer than requests may wait, their sum is judged by the same rules. What is
+ * While Redis cannot be asked, or takes longer than requests may wait, they are judged by the same rules: `known`, and
+ * the rest once for each process that was seen at this Redis (key sluice:nodes), so that all of them together keep to
+ * the limit. What is
  * owed is told once more when Redis is back; what fails then is dropped and counted. `known` is always replaced by what
  * Redis says.
  */

@@ -43,7 +43,8 @@ def token_limit(redis):
 # ---- asks of Redis ----
 
 class Listening:
-	"""What clients say to Redis, as it tells: scripts' own commands are none of it, and PING is the gateway's now and then."""
+	"""What clients say to Redis, as it tells: scripts' own commands are none of it, and PING and counting processes are the gateway's now
+	and then."""
 
 	def __init__(self, redis):
 		self.client, self.seen = redis.client(), []
@@ -53,7 +54,7 @@ class Listening:
 	def listen(self):
 		with contextlib.suppress(OSError, ValueError):
 			while line := self.client.read():
-				if " lua] " not in line and not line.endswith('"PING"'):
+				if " lua] " not in line and not line.endswith('"PING"') and '"sluice:nodes"' not in line:
 					self.seen.append(line)
 
 	def quiet(self):

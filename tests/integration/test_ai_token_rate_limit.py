@@ -546,6 +546,48 @@ def test_tok12_a_redis_that_never_was_is_no_reason_to_refuse(gw, model):
 	wait_until(lambda: gw.events("token_limit.degraded"), 10, "an event")
 
 
+def admitted(gw, base):
+	"""Requests until one is refused."""
+	n = 0
+	while (status := chat(gw, base, "Hi").status) == 200:
+		n += 1
+	assert status == 429
+	return n
+
+
+def test_tok12_each_process_has_its_share_while_redis_is_away(model):
+	"""Product contract, 6: the share of a node. They count each other at Redis, now and then."""
+	model.say("fine", usage=Usage(1, 0))
+	with RedisServer() as redis, Twins(model, redis, rule(threshold=1200, window=600)) as twins:
+		base = twins.route.base
+		def seen():
+			for one in twins.first, twins.second:
+				assert chat(one, base, "Hi").status == 200
+			time.sleep(0.5)    # each request costs a token
+			return redis.calls().get("zcard", 0) >= 4 and redis("ZCARD", "sluice:nodes") == 2
+		wait_until(seen, 60, "each has counted after both were there")
+		time.sleep(0.5)
+		left = 1200 - used(redis, twins.route)
+		redis.stop()
+		model.say("fine", usage=Usage(40, 20))
+		each = [admitted(one, base) for one in (twins.first, twins.second)]
+		assert all(abs(n - left / 120) <= 2 for n in each), (each, left)
+		# It is back: what it is told of both counts for both.
+		redis.start()
+		wait_until(lambda: used(redis, twins.route) >= 60 * sum(each), 20, "what each owes")
+
+
+def test_tok12_a_process_that_is_alone_has_all_of_it(model):
+	model.say("fine", usage=Usage(40, 20))
+	with RedisServer() as redis, Gateway() as gw:
+		gw.feature("ai.token_limit.wait_ms", WAIT_MS)
+		route = limited(gw, model, redis, rule(threshold=600, window=600))
+		assert chat(gw, route.base, "Hi").status == 200
+		wait_used(redis, route, 60)
+		redis.stop()
+		assert admitted(gw, route.base) == 9
+
+
 def test_tok12_it_shows_without_a_request(gw, model):
 	route = ai_route(gw, model)
 	gone = free_port()
