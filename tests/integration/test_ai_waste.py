@@ -203,6 +203,19 @@ def test_USE9_of_plain_services(gw, protocol, pieces):
 		assert len(up.hits) == 3
 
 
+def test_USE9_a_stop_does_not_wait_for_it():
+	with Gateway() as gw, Pair(gw) as pair:
+		live = pair.first.live()
+		with gw.connect() as connection:
+			connection.start("POST", f"{pair.base}/v1/chat/completions", {"Content-Type": "application/json"},
+				json.dumps({"model": "gpt-4", "messages": [{"role": "user", "content": "Hi"}]}).encode())
+			live.head(503, "application/json")
+			assert connection.read_response().status == 200
+		start = time.monotonic()
+		gw.stop()
+		assert live.closed.wait(20) and time.monotonic() - start < 30
+
+
 def test_USE9_a_burst_is_bounded(gw, pair):
 	"""More silent bodies at a time than are read beside: all requests are answered, and no connection stays."""
 	class Silent(Scripted):
