@@ -7,10 +7,12 @@
  * When their threads have ended the control loop is stopped, and only then are the workers freed: until then writes
  * wake them and signals stop them.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include "cli/cli.h"
 #include "cli/settings.h"
 #include "control/control.h"
@@ -321,8 +323,25 @@ static int run_command(int argc, char **argv)
 	return 2;
 }
 
+/*
+ * A standard stream that is closed would be the number of the next descriptor: log records would go into a socket or an
+ * eventfd. In its place stands what takes no byte and gives none, so that writing fails as before.
+ */
+static void fill_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_PATH | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
+	fill_standard_streams();
+
 	int code = run_command(argc, argv);
 
 	/* Half a schema must not look like a whole one. */
