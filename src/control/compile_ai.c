@@ -67,7 +67,7 @@ static struct backend backend_of(struct arena *a, const struct items *services)
 	return (struct backend){ SCENE_MULTI_SERVICE_BY_RATIO, { list, services->n } };
 }
 
-static struct route_base *decode_llm_api(struct compiler *c, const struct resource *r, struct problem *why)
+static struct route_base *decode_llm_api(struct compiler *c, struct resource *r, struct problem *why)
 {
 	struct arena scratch = { 0 };
 	struct llm_api_doc doc = { 0 };
@@ -78,7 +78,7 @@ static struct route_base *decode_llm_api(struct compiler *c, const struct resour
 	if (resource_decode(r, &scratch, &doc, why)) {
 		backend = backend_of(&scratch, &doc.services);
 		base = route_base_new(c, &(struct route_source){
-			.resource = r, .type = "LLMApi", .name = r->name, .gateway_id = doc.gatewayId,
+			.resource = r, .type = "LLMApi", .gateway_id = doc.gatewayId,
 			.domain_ids = &doc.domainIds, .backend = &backend, .match = MATCH_PREFIX,
 			.path_field = "basePath", .path = doc.basePath }, why);
 	}
@@ -93,7 +93,7 @@ static struct route_base *decode_llm_api(struct compiler *c, const struct resour
 	return base;
 }
 
-static struct route_base *decode_agent_api(struct compiler *c, const struct resource *r, struct problem *why)
+static struct route_base *decode_agent_api(struct compiler *c, struct resource *r, struct problem *why)
 {
 	static const enum chat_agent kinds[] = {
 		[AGENT_DASHSCOPE] = CHAT_AGENT_DASHSCOPE, [AGENT_DIFY] = CHAT_AGENT_DIFY,
@@ -112,7 +112,7 @@ static struct route_base *decode_agent_api(struct compiler *c, const struct reso
 		struct backend backend = { SCENE_MULTI_SERVICE_BY_RATIO, doc.services };
 
 		base = route_base_new(c, &(struct route_source){
-			.resource = r, .type = "AgentApi", .name = r->name, .gateway_id = doc.gatewayId,
+			.resource = r, .type = "AgentApi", .gateway_id = doc.gatewayId,
 			.domain_ids = &doc.domainIds, .backend = &backend, .match = MATCH_PREFIX,
 			.path_field = "basePath", .path = doc.basePath }, why);
 	}
@@ -129,7 +129,7 @@ static struct route_base *decode_agent_api(struct compiler *c, const struct reso
 
 bool ai_api_change(struct compiler *c, const struct change *change, struct problem *why)
 {
-	const struct resource *r = change->after ? change->after : change->before;
+	struct resource *r = change->after ? change->after : change->before;
 	struct route_base *base = NULL;
 
 	if (change->after) {

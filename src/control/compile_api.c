@@ -59,7 +59,7 @@ static bool has_parameter(struct str path)
 }
 
 static struct route_base *decode_operation(struct compiler *c, const struct resource *api,
-					   const struct resource *r, struct problem *why)
+					   struct resource *r, struct problem *why)
 {
 	struct arena scratch = { 0 };
 	struct api_doc parent = { 0 };
@@ -70,7 +70,7 @@ static struct route_base *decode_operation(struct compiler *c, const struct reso
 		const struct backend *inherited = parent.has_backend ? &parent.backend : NULL;
 
 		base = route_base_new(c, &(struct route_source){
-			.resource = r, .type = "Operation", .name = r->name, .gateway_id = parent.gatewayId,
+			.resource = r, .type = "Operation", .gateway_id = parent.gatewayId,
 			.domain_ids = &parent.domainIds, .backend = doc.has_backend ? &doc.backend : inherited,
 			.match = has_parameter(doc.path) ? MATCH_TEMPLATE : MATCH_EXACT, .path_field = "path",
 			.path = join(&scratch, parent.basePath, doc.path), .base_path = parent.basePath,
@@ -81,7 +81,7 @@ static struct route_base *decode_operation(struct compiler *c, const struct reso
 }
 
 /* The API's own prefix. *ok is false only when *why is filled; NULL with *ok: it has none. */
-static struct route_base *decode_api(struct compiler *c, const struct resource *api, bool *ok, struct problem *why)
+static struct route_base *decode_api(struct compiler *c, struct resource *api, bool *ok, struct problem *why)
 {
 	struct arena scratch = { 0 };
 	struct api_doc doc = { 0 };
@@ -90,7 +90,7 @@ static struct route_base *decode_api(struct compiler *c, const struct resource *
 	*ok = resource_decode(api, &scratch, &doc, why);
 	if (*ok && doc.has_backend) {
 		base = route_base_new(c, &(struct route_source){
-			.resource = api, .type = "Api", .name = api->name, .gateway_id = doc.gatewayId,
+			.resource = api, .type = "Api", .gateway_id = doc.gatewayId,
 			.domain_ids = &doc.domainIds, .backend = &doc.backend,
 			.match = MATCH_PREFIX, .path_field = "basePath", .path = doc.basePath }, why);
 		*ok = base != NULL;
@@ -133,7 +133,7 @@ struct operation_bases {
 	unsigned n;
 };
 
-static bool decode_operations(struct compiler *c, const struct api_state *api, const struct resource *r,
+static bool decode_operations(struct compiler *c, const struct api_state *api, struct resource *r,
 			      struct operation_bases *out, struct problem *why)
 {
 	unsigned count = 0;

@@ -77,7 +77,7 @@ static void destroy_gateway(struct part *p)
 {
 	struct gateway *g = CONTAINER(p, struct gateway, part);
 
-	traffic_close_series(&g->traffic);
+	series_drop(g->traffic);
 	policies_drop(g->policies);
 	arena_free(&g->arena);
 	mem_free(g);
@@ -139,7 +139,7 @@ static struct gateway *gateway_new(struct compiler *c, const struct gateway_stat
 	read_trust(c, g);
 	read_attempts(c, g);
 	g->key_generation = read_key_generation(c, g);
-	traffic_open_series(&g->traffic, g->name, STR(""));
+	g->traffic = traffic_series(g->name, STR(""));
 	g->policies = policies_compile(c, &(struct bearer){ LEVEL_GATEWAY, g->id, g->name, { NULL, 0 }, false });
 	return g;
 }

@@ -16,8 +16,9 @@ static void destroy_base(struct part *p)
 {
 	struct route_base *base = CONTAINER(p, struct route_base, part);
 
-	traffic_close_series(&base->content.traffic);
+	series_drop(base->content.traffic);
 	arena_free(&base->arena);
+	resource_drop(base->resource);
 	mem_free(base);
 }
 
@@ -34,13 +35,13 @@ static struct str label_of(const struct compiler *c, const struct route_source *
 	const struct resource *api = model_get(c->model, RESOURCE_API, json_text(s->resource->doc, "httpApiId"));
 
 	if (s->resource->kind != RESOURCE_OPERATION || !api)
-		return s->name;
-	return arena_printf(a, "%.*s/%.*s", STR_FMT(api->name), STR_FMT(s->name));
+		return s->resource->name;
+	return arena_printf(a, "%.*s/%.*s", STR_FMT(api->name), STR_FMT(s->resource->name));
 }
 
 static void open_series(const struct compiler *c, struct route_base *base, const struct route_source *s)
 {
-	traffic_open_series(&base->content.traffic, gateway_name(c, base->gateway_id), label_of(c, s, &base->arena));
+	base->content.traffic = traffic_series(gateway_name(c, base->gateway_id), label_of(c, s, &base->arena));
 	base->content.record = record_fragment(&base->arena, "route", base->content.name);
 }
 
@@ -135,7 +136,8 @@ static void read_methods(struct arena *a, const struct route_source *s, struct r
 {
 	const size_t n = s->conditions ? s->conditions->methods.n : 0;
 
-	r->other_methods = NEW_N(a, struct str, n + 1);
+	if (n || s->method.n)
+		r->other_methods = NEW_N(a, struct str, n + 1);
 	for (size_t i = 0; i < n; i++)
 		add_method(a, r, *ITEM(s->conditions->methods, struct str, i));
 	if (s->method.n)
@@ -178,7 +180,7 @@ static char key_kind(const struct route *r)
 
 static void read_domains(struct route_base *base, const struct items *ids)
 {
-	struct str *copies = NEW_N(&base->arena, struct str, ids->n);
+	struct str *copies = ids->n ? NEW_N(&base->arena, struct str, ids->n) : NULL;
 
 	for (size_t i = 0; i < ids->n; i++)
 		copies[i] = arena_copy(&base->arena, *ITEM(*ids, struct str, i));
@@ -207,10 +209,13 @@ struct route_base *route_base_new(struct compiler *c, const struct route_source 
 	base->part = (struct part){ 1, destroy_base };
 	a->is_small = true;
 	base->gateway_id = arena_copy(a, s->gateway_id);
-	r->id = arena_copy(a, s->resource->id);
-	r->name = arena_copy(a, s->name);
+	base->resource = s->resource;
+	resource_hold(base->resource);
+	r->id = base->resource->id;
+	r->name = base->resource->name;
 	r->resource_type = str_of(s->type);
-	r->api_id = arena_copy(a, s->api_id);
+	if (s->api_id.n)
+		r->api_id = arena_copy(a, s->api_id);
 	r->age = s->resource->age;
 	r->match = (enum match_type)s->match;
 	r->ignore_case = s->conditions && s->conditions->ignoreUriCase;
@@ -255,7 +260,7 @@ void route_want(struct compiler *c, struct route_state *r, struct route_base *ba
 	mark_dirty(&c->dirty_routes, &r->dirty);
 }
 
-static struct route_base *decode_route(struct compiler *c, const struct resource *r, struct problem *why)
+static struct route_base *decode_route(struct compiler *c, struct resource *r, struct problem *why)
 {
 	struct arena scratch = { 0 };
 	struct route_doc doc = { 0 };
@@ -263,7 +268,7 @@ static struct route_base *decode_route(struct compiler *c, const struct resource
 
 	if (resource_decode(r, &scratch, &doc, why))
 		base = route_base_new(c, &(struct route_source){
-			.resource = r, .type = "Route", .name = r->name, .gateway_id = doc.gatewayId,
+			.resource = r, .type = "Route", .gateway_id = doc.gatewayId,
 			.domain_ids = &doc.domainIds, .backend = doc.has_backend ? &doc.backend : NULL,
 			.match = match_of(doc.match.path.type), .path_field = "match.path.value",
 			.path = doc.match.path.value, .conditions = &doc.match }, why);

@@ -24,28 +24,15 @@ static const struct {
 	[SERVICE_FALLBACKS] = { METRIC_UPSTREAM_FALLBACKS, { NULL, 0 } },
 };
 
-static void drop(struct series *s)
+void series_drop(struct series *s)
 {
 	if (s)
 		metric_series_drop(s);
 }
 
-void traffic_open_series(struct traffic *t, struct str gateway, struct str route)
+struct series *traffic_series(struct str gateway, struct str route)
 {
-	const struct str labels[] = { gateway, route };
-
-	t->requests = metric_series(METRIC_REQUESTS, labels);
-	t->seconds = metric_series(METRIC_REQUEST_SECONDS, labels);
-	t->bytes_in = metric_series(METRIC_REQUEST_BYTES, labels);
-	t->bytes_out = metric_series(METRIC_RESPONSE_BYTES, labels);
-}
-
-void traffic_close_series(struct traffic *t)
-{
-	drop(t->requests);
-	drop(t->seconds);
-	drop(t->bytes_in);
-	drop(t->bytes_out);
+	return metric_series(METRIC_REQUESTS, (struct str[]){ gateway, route });
 }
 
 void service_open_series(struct service *s, struct str gateway)
@@ -69,11 +56,11 @@ void service_close_series(struct service *s)
 	struct series *const single[] = { s->requests, s->seconds, s->connects, s->panics, s->lane_misses };
 
 	for (unsigned i = 0; i < sizeof single / sizeof single[0]; i++)
-		drop(single[i]);
+		series_drop(single[i]);
 	for (unsigned i = 0; i < N_FAILURES; i++)
-		drop(s->failures[i]);
+		series_drop(s->failures[i]);
 	for (unsigned i = 0; i < SERVICE_COUNTS; i++)
-		drop(s->counts[i]);
+		series_drop(s->counts[i]);
 }
 
 void endpoint_open_series(struct endpoint_cell *cell, struct str gateway, struct str service, struct str text)
@@ -88,7 +75,7 @@ void endpoint_open_series(struct endpoint_cell *cell, struct str gateway, struct
 
 void endpoint_close_series(struct endpoint_cell *cell)
 {
-	drop(cell->healthy_series);
-	drop(cell->ejected_series);
-	drop(cell->active_series);
+	series_drop(cell->healthy_series);
+	series_drop(cell->ejected_series);
+	series_drop(cell->active_series);
 }

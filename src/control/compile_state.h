@@ -130,6 +130,7 @@ struct vhost_state {
 struct route_base {
 	struct part part;
 	struct arena arena;
+	struct resource *resource;        /* held: id and name are its */
 	struct route content;             /* all but part, policies, held; series are held by the base */
 	char kind;                        /* of its key; 0 = regex */
 	struct str key_path;
@@ -345,9 +346,9 @@ bool claims_settle(struct compiler *c);                                  /* whet
 /* compile_route.c: documents to route_base */
 MUST_USE bool route_change(struct compiler *c, const struct change *change, struct problem *why);
 struct route_source {
-	const struct resource *resource;
+	struct resource *resource;
 	const char *type;                 /* resource_type */
-	struct str name, gateway_id;
+	struct str gateway_id;
 	const struct items *domain_ids;
 	const struct backend *backend;    /* NULL = none */
 	int match;                        /* enum match_type */
@@ -452,8 +453,8 @@ void consumers_publish(const struct compiler *c, struct snapshot *s);    /* not 
 void consumers_free(struct consumers_state *all);
 
 /* compile_series.c */
-void traffic_open_series(struct traffic *t, struct str gateway, struct str route);
-void traffic_close_series(struct traffic *t);                            /* also when they were not opened */
+struct series *traffic_series(struct str gateway, struct str route);     /* route "": of those that match none */
+void series_drop(struct series *s);                                      /* NULL is fine */
 void service_open_series(struct service *s, struct str gateway);         /* by its name and the gateway's */
 void service_close_series(struct service *s);                            /* also when they were not opened */
 void endpoint_open_series(struct endpoint_cell *cell, struct str gateway, struct str service, struct str text);

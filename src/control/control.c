@@ -208,7 +208,7 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 	if (doc && secrets_unseal(&l->control->secrets, r, doc, &scratch, why)) {
 		if (upgrade(r, doc, &scratch))
 			note_upgraded(l, r);
-		r->doc = json_pack(&r->arena, doc);
+		resource_keep(r, doc);
 	}
 	arena_free(&scratch);
 	if (!r->doc) {
@@ -216,7 +216,6 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 		why->kind = PROBLEM_STORE;
 		return false;
 	}
-	r->name = json_text(r->doc, resource_name_field(resource_classes[kind]));
 	r->age = row->age;
 	r->version = row->version;
 	r->created_ms = row->created_ms;

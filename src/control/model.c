@@ -212,6 +212,10 @@ static void order_remove(struct order *o, const struct slot *s)
 	BUG_ON(at >= o->n || o->slots[at] != s);
 	memmove(o->slots + at, o->slots + at + 1, (o->n - at - 1) * sizeof(struct slot *));
 	o->n--;
+	if (o->cap > 256 && o->n < o->cap / 8) {
+		o->cap /= 4;
+		o->slots = mem_resize(o->slots, o->cap * sizeof(struct slot *));
+	}
 }
 
 /* ---------- names ---------- */

@@ -47,6 +47,28 @@ const char *resource_name_field(const struct resource_class *class)
 	return class->name_field ? class->name_field : "name";
 }
 
+/* Names of members, as the tables of fields spell them: documents need no copies. Below `depth` objects. */
+static void note_names(struct map *names, const struct field *f, unsigned depth)
+{
+	for (; f && f->type != FIELD_END; f++) {
+		if (f->name)
+			map_put(names, str_of(f->name), (void *)(uintptr_t)f->name);
+		if (depth)
+			note_names(names, f->fields, depth - 1);
+	}
+}
+
+void resource_keep(struct resource *r, const struct json *doc)
+{
+	enum { DEEPEST = 8 };
+	static struct map names;
+
+	for (unsigned i = 0; names.n == 0 && i < RESOURCE_COUNT; i++)
+		note_names(&names, resource_classes[i]->fields, DEEPEST);
+	r->doc = json_pack(&r->arena, doc, &names);
+	r->name = json_text(r->doc, resource_name_field(resource_classes[r->kind]));
+}
+
 bool resource_decode(const struct resource *r, struct arena *a, void *out, struct problem *why)
 {
 	return fields_decode(resource_classes[r->kind]->fields, r->doc, out, a, why);

@@ -78,6 +78,8 @@ extern const struct resource_class *const resource_classes[RESOURCE_COUNT];   /*
 const struct resource_class *resource_class_by_name(const char *name);        /* "service"; NULL when unknown */
 const struct resource_class *resource_class_by_attach_type(struct str type);  /* "Route"; NULL when unknown */
 const char *resource_name_field(const struct resource_class *class);
+/* Gives a new version its document, copied into its arena, and its name. Control thread only. */
+void resource_keep(struct resource *r, const struct json *doc);
 
 bool policy_is_attached(const struct model *m, struct str policy_id);
 /*

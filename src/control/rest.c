@@ -122,8 +122,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		d->doc = document_complete(class->fields, d->doc, g->scratch);   /* what was added, in its place */
 	}
 	/* The resource holds the result only, for it may live long. */
-	r->doc = json_pack(&r->arena, d->doc);
-	r->name = json_text(r->doc, resource_name_field(class));
+	resource_keep(r, d->doc);
 	return refs_check(d, why);
 }
 

@@ -17,7 +17,7 @@ enum { RED_ZONE = 0 };
 
 enum {
 	BLOCK_SIZE = 4096,
-	SMALL_SIZE = 320,                  /* of an arena that is_small, until it holds BLOCK_SIZE */
+	SMALL_SIZE = 256,                  /* of an arena that is_small, until it holds BLOCK_SIZE */
 	CACHED_BLOCKS = 512,               /* a burst of so many exchanges costs no call into the allocator */
 	GROWN_FROM = 64 * BLOCK_SIZE,      /* an arena this large takes its memory in larger pieces */
 	GROWN_SIZE = 16 * BLOCK_SIZE,

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/arena.h"
+#include "core/map.h"
 #include "core/problem.h"
 #include "core/str.h"
 
@@ -29,12 +30,12 @@ struct json {
 	union {
 		int64_t integer;           /* JSON_INT */
 		double real;               /* JSON_REAL */
+		struct json *last;         /* JSON_OBJECT, JSON_ARRAY: last member or item */
 	};
 	/* JSON_STRING: decoded, NUL-terminated; JSON_REAL: as it was read, if it was */
 	struct str string;
 	struct str name;                   /* when a member of an object: decoded name */
 	struct json *child;                /* first member or item */
-	struct json *last;                 /* last member or item */
 	struct json *next;                 /* next sibling */
 };
 
@@ -71,8 +72,12 @@ void json_put(struct arena *a, struct json *object, const char *name, struct jso
 void json_drop(struct json *object, const char *name);                   /* harmless when absent */
 void json_add(struct json *array, struct json *value);
 struct json *json_clone(struct arena *a, const struct json *v);          /* deep copy, owns all its text */
-/* The same in one piece of memory that is no larger than needed: for documents that are kept and never changed. */
-struct json *json_pack(struct arena *a, const struct json *v);
+/*
+ * The same in one piece of memory that is no larger than needed: for documents that are kept and never changed. Names
+ * of members that are keys of `names` (NULL: none) are not copied: its values are their texts, which must live as long
+ * as the tree.
+ */
+struct json *json_pack(struct arena *a, const struct json *v, const struct map *names);
 double json_number(const struct json *v);                                /* JSON_INT or JSON_REAL */
 bool json_equal(const struct json *a, const struct json *b);             /* members in any order */
 

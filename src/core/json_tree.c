@@ -130,13 +130,21 @@ void json_drop(struct json *object, const char *name)
 	object->n--;
 }
 
+/* Without what is below it. */
+static void copy_node(struct json *copy, const struct json *v)
+{
+	*copy = *v;
+	copy->child = copy->next = NULL;
+	copy->n = 0;
+	if (v->type == JSON_ARRAY || v->type == JSON_OBJECT)
+		copy->last = NULL;
+}
+
 struct json *json_clone(struct arena *a, const struct json *v)
 {
 	struct json *copy = NEW(a, struct json);
 
-	*copy = *v;
-	copy->child = copy->last = copy->next = NULL;
-	copy->n = 0;
+	copy_node(copy, v);
 	copy->name = v->name.p ? arena_copy(a, v->name) : v->name;
 	if (v->string.p)
 		copy->string = arena_copy(a, v->string);
@@ -150,50 +158,62 @@ static size_t packed_text(struct str s)
 	return s.p ? s.n + 1 : 0;
 }
 
-/* Bytes of all nodes, and of all texts with their NULs. */
-static void measure(const struct json *v, size_t *nodes, size_t *texts)
+/* Where a tree is packed to, and what has not to be. */
+struct packing {
+	const struct map *names;
+	struct json *nodes;
+	char *texts;
+};
+
+/* The key that `name` is equal to; NULL = none. Its value is its text. */
+static const char *known_name(const struct packing *p, struct str name)
 {
-	*nodes += sizeof *v;
-	*texts += packed_text(v->name) + packed_text(v->string);
-	for (const struct json *m = v->child; m; m = m->next)
-		measure(m, nodes, texts);
+	return p->names && name.p ? map_get(p->names, name) : NULL;
 }
 
-static struct str pack_text(char **texts, struct str s)
+/* Bytes of all nodes, and of all texts with their NULs. */
+static void measure(const struct packing *p, const struct json *v, size_t *nodes, size_t *texts)
 {
-	char *at = *texts;
+	*nodes += sizeof *v;
+	*texts += (known_name(p, v->name) ? 0 : packed_text(v->name)) + packed_text(v->string);
+	for (const struct json *m = v->child; m; m = m->next)
+		measure(p, m, nodes, texts);
+}
+
+static struct str pack_text(struct packing *p, struct str s)
+{
+	char *at = p->texts;
 
 	if (!s.p)
 		return s;
 	memcpy(at, s.p, s.n);
 	at[s.n] = '\0';
-	*texts = at + s.n + 1;
+	p->texts = at + s.n + 1;
 	return (struct str){ at, s.n };
 }
 
-static struct json *pack(struct json **nodes, char **texts, const struct json *v)
+static struct json *pack(struct packing *p, const struct json *v)
 {
-	struct json *copy = (*nodes)++;
+	struct json *copy = p->nodes++;
+	const char *known = known_name(p, v->name);
 
-	*copy = *v;
-	copy->child = copy->last = copy->next = NULL;
-	copy->n = 0;
-	copy->name = pack_text(texts, v->name);
-	copy->string = pack_text(texts, v->string);
+	copy_node(copy, v);
+	copy->name = known ? (struct str){ known, v->name.n } : pack_text(p, v->name);
+	copy->string = pack_text(p, v->string);
 	for (const struct json *m = v->child; m; m = m->next)
-		json_add(copy, pack(nodes, texts, m));
+		json_add(copy, pack(p, m));
 	return copy;
 }
 
-struct json *json_pack(struct arena *a, const struct json *v)
+struct json *json_pack(struct arena *a, const struct json *v, const struct map *names)
 {
+	struct packing p = { .names = names };
 	size_t nodes_size = 0, texts_size = 0;
 
-	measure(v, &nodes_size, &texts_size);
-	struct json *nodes = arena_take(a, nodes_size + texts_size);
-	char *texts = (char *)nodes + nodes_size;
-
-	return pack(&nodes, &texts, v);
+	measure(&p, v, &nodes_size, &texts_size);
+	p.nodes = arena_take(a, nodes_size + texts_size);
+	p.texts = (char *)p.nodes + nodes_size;
+	return pack(&p, v);
 }
 
 double json_number(const struct json *v)

@@ -1,6 +1,11 @@
 #include "core/map.h"
 #include "core/mem.h"
 
+enum {
+	SMALLEST = 8,
+	SHRINKS_FROM = 256,
+};
+
 static uint64_t hash_of(struct str key)
 {
 	uint64_t hash = str_hash(key);
@@ -19,12 +24,12 @@ static size_t find_slot(const struct map *m, struct str key, uint64_t hash)
 	return i;
 }
 
-static void grow(struct map *m)
+static void set_capacity(struct map *m, size_t cap)
 {
 	struct map_entry *old = m->entries;
 	size_t old_cap = m->cap;
 
-	m->cap = old_cap ? old_cap * 2 : 8;
+	m->cap = cap;
 	m->entries = mem_alloc(m->cap * sizeof(*m->entries));
 	for (size_t i = 0; i < old_cap; i++)
 		if (old[i].hash)
@@ -46,7 +51,7 @@ void *map_put(struct map *m, struct str key, void *value)
 	uint64_t hash = hash_of(key);
 
 	if (m->n >= m->cap - m->cap / 4)
-		grow(m);
+		set_capacity(m, m->cap ? m->cap * 2 : SMALLEST);
 	struct map_entry *e = &m->entries[find_slot(m, key, hash)];
 
 	if (e->hash) {
@@ -83,6 +88,9 @@ void *map_remove(struct map *m, struct str key)
 	}
 	m->entries[hole] = (struct map_entry){ 0 };
 	m->n--;
+	/* What was large once may be small for ever after. Half full afterwards, so that growing is not near. */
+	if (m->cap > SHRINKS_FROM && m->n < m->cap / 8)
+		set_capacity(m, m->cap / 4);
 	return removed;
 }
 

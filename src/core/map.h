@@ -1,6 +1,7 @@
 /*
  * map.h -- a hash map from byte strings to pointers, for one thread. Hashes are keyed per process, so peers cannot
- * choose collisions. Keys are not copied: their bytes must live as long as the entry.
+ * choose collisions. Keys are not copied: their bytes must live as long as the entry. The table grows and shrinks with
+ * what is in it.
  */
 #pragma once
 #include <stdbool.h>

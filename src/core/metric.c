@@ -1,7 +1,7 @@
 /*
- * Cells of many series share a chunk, in which every thread has a page of its own: series are dense, and threads never
- * write the same cache line. A page is made when its thread first adds to one of the chunk's series, so what is not
- * used costs no memory, however many threads there are:
+ * Cells of many series of one size share a chunk, in which every thread has a page of its own: series are dense, and
+ * threads never write the same cache line. A page is made when its thread first adds to one of the chunk's series, so
+ * what is not used costs no memory, however many threads there are; it goes with the last series of its chunk:
  *
  *      chunk ──► page of slot 0, page of slot 1, none yet, ..., page for threads without a slot and for metric_set
  *      series      ─ cells ──┐      same place ─┐
@@ -69,13 +69,34 @@ static const unsigned cells_of[] = {
 	[METRIC_TOKENS] = TOKEN_BOUNDS + 2,
 };
 enum { KINDS = sizeof(cells_of) / sizeof(cells_of[0]) };
-_Static_assert((size_t)HISTOGRAM_CELLS <= (size_t)PAGE_CELLS, "a histogram fits a page");
+
+/* Families that are counted together have one series: that of the first one, with the cells of all in this order. */
+static const struct {
+	enum metric_id id;
+	uint16_t at;
+} traffic[] = {
+	{ METRIC_REQUESTS, 0 },
+	{ METRIC_REQUEST_SECONDS, CLASSES },
+	{ METRIC_REQUEST_BYTES, CLASSES + HISTOGRAM_CELLS },
+	{ METRIC_RESPONSE_BYTES, CLASSES + HISTOGRAM_CELLS + 1 },
+};
+enum {
+	TRAFFIC_SECONDS = CLASSES,
+	TRAFFIC_IN = TRAFFIC_SECONDS + HISTOGRAM_CELLS,
+	TRAFFIC_OUT,
+	TRAFFIC_CELLS,
+	CELLS_MAX = TRAFFIC_CELLS,
+};
+_Static_assert((size_t)CELLS_MAX <= (size_t)PAGE_CELLS, "the largest series fits a page");
 _Static_assert((size_t)METRIC_COUNT <= UINT16_MAX && (size_t)PAGE_CELLS <= UINT16_MAX, "16 bits hold them");
 
 typedef _Atomic int64_t cell;
 
 struct chunk {
-	struct chunk *next;
+	struct list node;                          /* in with_room; alone while it is full */
+	unsigned cells;                            /* of each of its series */
+	unsigned n_free;
+	uint16_t *free;                            /* places that are; behind `pages` */
 	_Atomic(cell *) pages[];                   /* n_slots + 1 */
 };
 
@@ -94,19 +115,11 @@ struct series {
 	struct str key;                            /* in series_by_key */
 };
 
-/* Cells of an ended series, for the next one of that kind. */
-struct ended {
-	struct ended *next;
-	struct place place;
-};
-
 /* Of all below: who series are, not what they count. Held for one series at a time. */
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static unsigned n_slots;
-static struct chunk *chunks;                       /* the first one is being filled */
-static unsigned filled;                            /* its cells in use */
+static struct list with_room[CELLS_MAX + 1];       /* chunks, by the number of cells of a series */
 static atomic_size_t n_pages;
-static struct ended *ended[KINDS];
 static struct list series_of[METRIC_COUNT];
 static struct map series_by_key;
 
@@ -118,31 +131,19 @@ void metric_start(unsigned threads)
 	n_slots = threads;
 	for (unsigned id = 0; id < METRIC_COUNT; id++)
 		list_init(&series_of[id]);
+	for (unsigned cells = 0; cells <= CELLS_MAX; cells++)
+		list_init(&with_room[cells]);
 }
+
+static void end_series(struct series *s);
 
 void metric_stop(void)
 {
 	for (unsigned id = 0; n_slots && id < METRIC_COUNT; id++) {
 		LIST_EACH(node, &series_of[id])
-			mem_free(CONTAINER(node, struct series, node));
+			end_series(CONTAINER(node, struct series, node));
 	}
 	map_free(&series_by_key);
-	while (chunks) {
-		struct chunk *next = chunks->next;
-
-		for (size_t slot = 0; slot <= n_slots; slot++)
-			mem_free(chunks->pages[slot]);
-		mem_free(chunks);
-		chunks = next;
-	}
-	for (unsigned kind = 0; kind < KINDS; kind++)
-		while (ended[kind]) {
-			struct ended *e = ended[kind];
-
-			ended[kind] = e->next;
-			mem_free(e);
-		}
-	n_pages = 0;
 	n_slots = 0;
 	own_page = 0;
 }
@@ -193,49 +194,76 @@ static inline cell *own_cells(const struct series *s, size_t slot)
 	return page + s->place.at;
 }
 
-static void give_place(enum metric_kind kind, struct place place)
+static unsigned count_cells(unsigned id)
 {
-	struct ended *e = MEM_NEW(struct ended);
-
-	*e = (struct ended){ .next = ended[kind], .place = place };
-	ended[kind] = e;
+	return id == traffic[0].id ? TRAFFIC_CELLS : cells_of[families[id].kind];
 }
 
-/* A used one, zeroed again; false when there is none. */
-static bool take_ended(enum metric_kind kind, struct place *place)
+static unsigned count_places(const struct chunk *chunk)
 {
-	struct ended *e = ended[kind];
+	return PAGE_CELLS / chunk->cells;
+}
 
-	if (!e)
-		return false;
-	ended[kind] = e->next;
-	*place = e->place;
-	mem_free(e);
+static struct chunk *make_chunk(unsigned cells)
+{
+	size_t head = sizeof(struct chunk) + (n_slots + 1) * sizeof(((struct chunk *)NULL)->pages[0]);
+	struct chunk *chunk = mem_alloc(head + PAGE_CELLS / cells * sizeof(chunk->free[0]));
+
+	chunk->cells = cells;
+	chunk->free = (uint16_t *)((char *)chunk + head);
+	for (unsigned i = count_places(chunk); i > 0; i--)
+		chunk->free[chunk->n_free++] = (uint16_t)((i - 1) * cells);
+	list_append(&with_room[cells], &chunk->node);
+	return chunk;
+}
+
+static void free_chunk(struct chunk *chunk)
+{
 	for (size_t slot = 0; slot <= n_slots; slot++) {
-		cell *cells = find_cells(*place, slot);
+		cell *page = atomic_load_explicit(&chunk->pages[slot], memory_order_acquire);
 
-		for (unsigned i = 0; cells && i < cells_of[kind]; i++)
-			atomic_store_explicit(cells + i, 0, memory_order_relaxed);
+		if (page)
+			n_pages--;
+		mem_free(page);
 	}
-	return true;
+	list_remove(&chunk->node);
+	mem_free(chunk);
 }
 
-static struct place take_place(enum metric_kind kind)
+static struct place take_place(unsigned cells)
 {
-	struct place place;
+	struct list *room = &with_room[cells];
+	struct chunk *chunk = list_is_empty(room) ? make_chunk(cells) : CONTAINER(room->next, struct chunk, node);
+	struct place place = { chunk, chunk->free[--chunk->n_free] };
 
-	if (take_ended(kind, &place))
-		return place;
-	if (!chunks || filled + cells_of[kind] > PAGE_CELLS) {
-		struct chunk *chunk = mem_alloc(sizeof(*chunk) + (n_slots + 1) * sizeof(chunk->pages[0]));
+	if (chunk->n_free == 0)
+		list_remove(&chunk->node);
+	/* Another series may have been there before. */
+	for (size_t slot = 0; slot <= n_slots; slot++) {
+		cell *at = find_cells(place, slot);
 
-		chunk->next = chunks;
-		chunks = chunk;
-		filled = 0;
+		for (unsigned i = 0; at && i < cells; i++)
+			atomic_store_explicit(at + i, 0, memory_order_relaxed);
 	}
-	place = (struct place){ chunks, (uint16_t)filled };
-	filled += cells_of[kind];
 	return place;
+}
+
+static void give_place(struct place place)
+{
+	struct chunk *chunk = place.chunk;
+
+	if (chunk->n_free == 0)
+		list_append(&with_room[chunk->cells], &chunk->node);
+	chunk->free[chunk->n_free++] = place.at;
+	if (chunk->n_free == count_places(chunk))
+		free_chunk(chunk);
+}
+
+static void end_series(struct series *s)
+{
+	list_remove(&s->node);
+	give_place(s->place);
+	mem_free(s);
 }
 
 static void add_escaped(struct sbuf *out, struct str value)
@@ -286,17 +314,30 @@ static struct series *make_series(enum metric_id id, struct str key, size_t labe
 	s->id = (uint16_t)id;
 	s->key = (struct str){ bytes, key.n };
 	s->labels_at = (uint32_t)labels_at;
-	s->place = take_place(families[id].kind);
+	s->place = take_place(count_cells(id));
 	list_append(&series_of[id], &s->node);
 	map_put(&series_by_key, s->key, s);
 	return s;
 }
 
+/* Whose series the family is counted in, and from which of their cells on. */
+static enum metric_id find_lead(enum metric_id id, unsigned *at)
+{
+	*at = 0;
+	for (unsigned i = 0; i < sizeof(traffic) / sizeof(traffic[0]); i++)
+		if (traffic[i].id == id) {
+			*at = traffic[i].at;
+			return traffic[0].id;
+		}
+	return id;
+}
+
 struct series *metric_series(enum metric_id id, const struct str *values)
 {
 	struct sbuf key = { 0 };
+	unsigned at;
 
-	BUG_ON(n_slots == 0 || id >= METRIC_COUNT);
+	BUG_ON(n_slots == 0 || id >= METRIC_COUNT || find_lead(id, &at) != id);
 	sbuf_addf(&key, "%u ", (unsigned)id);
 	size_t labels_at = key.n;
 
@@ -318,9 +359,7 @@ void metric_series_drop(struct series *s)
 	BUG_ON(s->holds == 0);
 	if (--s->holds == 0) {
 		map_remove(&series_by_key, s->key);
-		list_remove(&s->node);
-		give_place(kind_of(s), s->place);
-		mem_free(s);
+		end_series(s);
 	}
 	pthread_mutex_unlock(&registry);
 }
@@ -359,7 +398,7 @@ void metric_set(struct series *s, int64_t v)
 	atomic_store_explicit(own_cells(s, n_slots), v, memory_order_relaxed);
 }
 
-void metric_observe_us(struct series *s, int64_t us)
+static inline unsigned find_bucket(int64_t us)
 {
 	/* By the number of its bits: the bucket of the least number that has as many. */
 	static const uint8_t first[] = {
@@ -370,6 +409,13 @@ void metric_observe_us(struct series *s, int64_t us)
 
 	while (bucket < BOUNDS && us > bounds[bucket].us)
 		bucket++;
+	return bucket;
+}
+
+void metric_observe_us(struct series *s, int64_t us)
+{
+	unsigned bucket = find_bucket(us);
+
 	if (LIKELY(own_page)) {
 		cell *cells = own_cells(s, own_page - 1);
 
@@ -379,6 +425,22 @@ void metric_observe_us(struct series *s, int64_t us)
 		add(s, bucket, 1);
 		add(s, CELL_SUM, us);
 	}
+}
+
+void metric_count_traffic(struct series *s, const struct metric_traffic *t)
+{
+	BUG_ON(own_page == 0);
+	cell *cells = own_cells(s, own_page - 1);
+
+	if (t->status >= 100 && t->status <= 599)
+		add_own(cells + (unsigned)t->status / 100 - 1, 1);
+	if (t->us >= 0) {
+		add_own(cells + TRAFFIC_SECONDS + find_bucket(t->us), 1);
+		add_own(cells + TRAFFIC_SECONDS + CELL_SUM, t->us);
+	}
+	if (t->in)
+		add_own(cells + TRAFFIC_IN, t->in);
+	add_own(cells + TRAFFIC_OUT, t->out);
 }
 
 void metric_observe(struct series *s, int64_t n)
@@ -415,13 +477,26 @@ int64_t metric_value(const struct series *s)
 	return sum;
 }
 
+/* What is printed: a family of a series. */
+struct shown {
+	const struct series *series;
+	unsigned id;                               /* enum metric_id */
+	unsigned at;                               /* its first cell */
+};
+
+static int64_t sum_shown(const struct shown *s, unsigned i)
+{
+	return sum_cell(s->series, s->at + i);
+}
+
 #define SAMPLE_BYTES 128                   /* of a sample besides its name and the labels of the series */
 
 /* name, suffix, and the labels with `last` (absent: none) behind them; returns where the number goes. */
-static char *open_sample(struct sbuf *out, const struct series *s, struct str suffix, struct str last)
+static char *open_sample(struct sbuf *out, const struct shown *s, struct str suffix, struct str last)
 {
 	const struct str name = str_of(families[s->id].name);
-	const struct str labels = { s->key.p + s->labels_at, s->key.n - s->labels_at };
+	const struct str key = s->series->key;
+	const struct str labels = { key.p + s->series->labels_at, key.n - s->series->labels_at };
 	char *p;
 
 	sbuf_reserve(out, name.n + labels.n + SAMPLE_BYTES);
@@ -466,7 +541,7 @@ static void print_time(struct sbuf *out, char *p, int64_t us)
 
 static const struct str nothing;
 
-static void print_classes(struct sbuf *out, const struct series *s)
+static void print_classes(struct sbuf *out, const struct shown *s)
 {
 	static const char *const classes[CLASSES] = {
 		"code_class=\"1xx\"", "code_class=\"2xx\"", "code_class=\"3xx\"", "code_class=\"4xx\"",
@@ -474,42 +549,42 @@ static void print_classes(struct sbuf *out, const struct series *s)
 	};
 
 	for (unsigned i = 0; i < CLASSES; i++)
-		print_number(out, open_sample(out, s, nothing, str_of(classes[i])), sum_cell(s, i));
+		print_number(out, open_sample(out, s, nothing, str_of(classes[i])), sum_shown(s, i));
 }
 
-static void print_value(struct sbuf *out, const struct series *s)
+static void print_value(struct sbuf *out, const struct shown *s)
 {
-	print_number(out, open_sample(out, s, nothing, nothing), sum_cell(s, 0));
+	print_number(out, open_sample(out, s, nothing, nothing), sum_shown(s, 0));
 }
 
-static void print_seconds(struct sbuf *out, const struct series *s)
+static void print_seconds(struct sbuf *out, const struct shown *s)
 {
-	print_time(out, open_sample(out, s, nothing, nothing), sum_cell(s, 0));
+	print_time(out, open_sample(out, s, nothing, nothing), sum_shown(s, 0));
 }
 
-static void print_histogram(struct sbuf *out, const struct series *s)
+static void print_histogram(struct sbuf *out, const struct shown *s)
 {
 	int64_t count = 0;
 
 	for (unsigned i = 0; i <= BOUNDS; i++) {
-		count += sum_cell(s, i);
+		count += sum_shown(s, i);
 		print_number(out, open_sample(out, s, STR("_bucket"), i < BOUNDS ? str_of(bounds[i].le)
 					      : STR("le=\"+Inf\"")), count);
 	}
-	print_time(out, open_sample(out, s, STR("_sum"), nothing), sum_cell(s, CELL_SUM));
+	print_time(out, open_sample(out, s, STR("_sum"), nothing), sum_shown(s, CELL_SUM));
 	print_number(out, open_sample(out, s, STR("_count"), nothing), count);
 }
 
-static void print_tokens(struct sbuf *out, const struct series *s)
+static void print_tokens(struct sbuf *out, const struct shown *s)
 {
 	int64_t count = 0;
 
 	for (unsigned i = 0; i <= TOKEN_BOUNDS; i++) {
-		count += sum_cell(s, i);
+		count += sum_shown(s, i);
 		print_number(out, open_sample(out, s, STR("_bucket"), i < TOKEN_BOUNDS ? str_of(token_bounds[i].le)
 					      : STR("le=\"+Inf\"")), count);
 	}
-	print_number(out, open_sample(out, s, STR("_sum"), nothing), sum_cell(s, TOKEN_SUM));
+	print_number(out, open_sample(out, s, STR("_sum"), nothing), sum_shown(s, TOKEN_SUM));
 	print_number(out, open_sample(out, s, STR("_count"), nothing), count);
 }
 
@@ -559,7 +634,7 @@ static const struct series *next_series(unsigned id, const struct series *s)
 
 void metric_write(struct sbuf *out)
 {
-	static void (*const print[KINDS])(struct sbuf *out, const struct series *s) = {
+	static void (*const print[KINDS])(struct sbuf *out, const struct shown *s) = {
 		[METRIC_COUNTER] = print_value,
 		[METRIC_GAUGE] = print_value,
 		[METRIC_HISTOGRAM] = print_histogram,
@@ -569,11 +644,13 @@ void metric_write(struct sbuf *out)
 	};
 
 	for (unsigned id = 0; id < METRIC_COUNT; id++) {
-		const struct series *s = next_series(id, NULL);
+		struct shown shown = { .id = id };
+		enum metric_id lead = find_lead(id, &shown.at);
 
-		if (s)
+		shown.series = next_series(lead, NULL);
+		if (shown.series)
 			print_head(out, &families[id]);
-		for (; s; s = next_series(id, s))
-			print[families[id].kind](out, s);
+		for (; shown.series; shown.series = next_series(lead, shown.series))
+			print[families[id].kind](out, &shown);
 	}
 }

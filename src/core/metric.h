@@ -37,6 +37,16 @@ struct series *metric_series(enum metric_id id, const struct str *values);
  * add to it any more; the same values begin at zero then. Control thread only.
  */
 void metric_series_drop(struct series *s);
+/*
+ * Of a series of METRIC_REQUESTS, which is one of METRIC_REQUEST_SECONDS, METRIC_REQUEST_BYTES and
+ * METRIC_RESPONSE_BYTES too: there is one for each route, and four would take far more memory. A thread with a slot.
+ */
+struct metric_traffic {
+	int status;                                /* what is not 100 .. 599 is not counted */
+	int64_t us;                                /* -1: nothing to observe */
+	int64_t in, out;                           /* bytes */
+};
+void metric_count_traffic(struct series *s, const struct metric_traffic *t);
 void metric_add(struct series *s, int64_t n);      /* counter, or gauge up/down; any thread */
 void metric_count_status(struct series *s, int status);    /* METRIC_BY_CLASS; ignores what is not 100 .. 599 */
 void metric_set(struct series *s, int64_t v);      /* gauge (set it or add to it), or SECONDS: one for the process */
@@ -45,5 +55,5 @@ void metric_observe(struct series *s, int64_t n);  /* TOKENS */
 int64_t metric_value(const struct series *s);      /* sum over threads, and over what it counts apart */
 void metric_write(struct sbuf *out);               /* Prometheus text format 0.0.4; control thread only */
 void metric_manual(struct sbuf *out);              /* Markdown rows: name, kind, labels, meaning; any time */
-size_t metric_bytes(void);                         /* of all cells that were ever written; for tests */
+size_t metric_bytes(void);                         /* of all pages of cells; for tests */
 void metric_stop(void);                            /* frees everything, when nobody adds any more */

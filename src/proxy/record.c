@@ -267,17 +267,13 @@ void exchange_record(struct exchange *x, enum stream_end how)
 {
 	int64_t now_us = clock_now_us();
 	int status = x->stream.head_sent ? x->res.status : 0;
-	const struct traffic *t = x->route ? &x->route->traffic : x->site ? &x->site->gateway->traffic : NULL;
+	struct series *traffic = x->route ? x->route->traffic : x->site ? x->site->gateway->traffic : NULL;
 
 	(void)how;
-	if (t && t->requests) {
-		metric_count_status(t->requests, status);
-		if (x->stream.received)
-			metric_add(t->bytes_in, (int64_t)x->stream.received);
-		metric_add(t->bytes_out, (int64_t)x->stream.sent);
-		if (!x->is_tunnel)
-			metric_observe_us(t->seconds, now_us - x->stream.start_us);
-	}
+	if (traffic)
+		metric_count_traffic(traffic, &(struct metric_traffic){
+			.status = status, .us = x->is_tunnel ? -1 : now_us - x->stream.start_us,
+			.in = (int64_t)x->stream.received, .out = (int64_t)x->stream.sent });
 	if (worker_settings(x->worker)->access_log)
 		write_record(x, status, now_us);
 }

@@ -126,13 +126,6 @@ struct target {                           /* one service a route sends to */
 	uint32_t weight;
 };
 
-/* What clients asked for, by gateway and route. */
-struct traffic {
-	struct series *requests;          /* METRIC_REQUESTS; NULL: nothing is counted */
-	struct series *seconds;           /* METRIC_REQUEST_SECONDS */
-	struct series *bytes_in, *bytes_out;   /* METRIC_REQUEST_BYTES, METRIC_RESPONSE_BYTES */
-};
-
 enum match_type { MATCH_EXACT, MATCH_PREFIX, MATCH_REGEX, MATCH_TEMPLATE };
 
 struct condition {                        /* on a header or a query parameter */
@@ -165,7 +158,7 @@ struct route {
 	unsigned n_targets;
 	uint32_t weight_sum;
 	struct policies *policies;        /* of level Route; for an operation its API's are merged in */
-	struct traffic traffic;
+	struct series *traffic;           /* METRIC_REQUESTS and what goes with it; NULL: nothing is counted */
 	struct part **held;
 	unsigned n_held;
 };
@@ -187,7 +180,7 @@ struct gateway {
 	size_t body_buffer_bytes;         /* of a request body that a policy wants whole */
 	size_t ai_body_bytes;             /* the same of requests to models and agents */
 	int64_t stream_idle_ms;           /* silence of a stream (events, gRPC, WebSocket); 0 = without limit */
-	struct traffic traffic;           /* of requests that match no route */
+	struct series *traffic;           /* METRIC_REQUESTS of requests that match no route */
 	struct arena arena;
 	struct part **held;
 	unsigned n_held;

@@ -40,6 +40,14 @@ static void forget_places(struct json *v)
 		forget_places(m);
 }
 
+static void empty(struct json *v)
+{
+	v->child = NULL;
+	v->n = 0;
+	if (v->type == JSON_ARRAY || v->type == JSON_OBJECT)
+		v->last = NULL;
+}
+
 /*
  * Walks both at once, the tree that is to be expected being made on the way: `to` is a copy of v without children.
  * Returns whether anything in v was changed; then `to` has no place.
@@ -54,8 +62,8 @@ static bool change_child(struct run *r, const struct json *box, const struct jso
 	bool is_changed = true;
 
 	*copy = *child;
-	copy->child = copy->last = copy->next = NULL;
-	copy->n = 0;
+	empty(copy);
+	copy->next = NULL;
 	if (what == 0) {
 		edits_drop(&r->edits, box, child);
 		return true;
@@ -120,8 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		edits_init(&r.edits, &r.arena, r.text);
 		to = json_new(&r.arena, v->type);
 		*to = *v;
-		to->child = to->last = NULL;
-		to->n = 0;
+		empty(to);
 		change(&r, v, to);
 		r.result = edits_apply(&r.edits, &r.arena);
 		found = read_text(&r, r.result);

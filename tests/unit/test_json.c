@@ -220,8 +220,31 @@ static void writes_what_it_read(void **state)
 	assert_string_equal(written(parse("{\"a\":[1,{}],\"b\":[]}"), json_write_pretty),
 		"{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}");
 	assert_string_equal(written(json_clone(&arena, v), json_write), text);
-	assert_string_equal(written(json_pack(&arena, v), json_write), text);
-	assert_true(json_equal(json_pack(&arena, v), v));
+	assert_string_equal(written(json_pack(&arena, v, NULL), json_write), text);
+	assert_true(json_equal(json_pack(&arena, v, NULL), v));
+}
+
+/* What is kept for long has the names of known members once for all documents. */
+static void packs_without_copies_of_known_names(void **state)
+{
+	static const char known[] = "weight";
+	const char *text = "{\"weight\":-7,\"other\":{\"weight\":[1.50,true]},\"list\":[{\"weight\":\"w\"}]}";
+	struct arena kept = { .is_small = true };
+	struct map names = { 0 };
+
+	(void)state;
+	map_put(&names, STR("weight"), (void *)(uintptr_t)known);
+	struct json *v = json_pack(&kept, parse(text), &names);
+
+	assert_string_equal(written(v, json_write), text);
+	assert_ptr_equal(json_get(v, "weight")->name.p, known);
+	assert_ptr_equal(json_get(json_get(v, "other"), "weight")->name.p, known);
+	assert_ptr_equal(json_get(v, "list")->child->child->name.p, known);
+	assert_ptr_not_equal(json_get(v, "other")->name.p, known);
+	assert_int_equal(json_get(v, "weight")->integer, -7);
+	assert_ptr_equal(v->last, json_get(v, "list"));
+	arena_free(&kept);
+	map_free(&names);
 }
 
 static void writes_numbers_shortest(void **state)
@@ -467,6 +490,7 @@ int main(void)
 		cmocka_unit_test_teardown(bounds_depth, stop),
 		cmocka_unit_test_teardown(scans_strings_of_all_lengths, stop),
 		cmocka_unit_test_teardown(writes_what_it_read, stop),
+		cmocka_unit_test_teardown(packs_without_copies_of_known_names, stop),
 		cmocka_unit_test_teardown(writes_numbers_shortest, stop),
 		cmocka_unit_test_teardown(quotes_any_bytes, stop),
 		cmocka_unit_test_teardown(canonical_form_is_by_value, stop),

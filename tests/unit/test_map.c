@@ -87,11 +87,35 @@ static void test_agrees_with_a_table(void **state)
 	map_free(&m);
 }
 
+/* A map that was large gives its table back, and is the same map. */
+static void test_shrinks_when_it_empties(void **state)
+{
+	enum { MANY = 5000 };
+	static char names[MANY][8];
+	struct map m = { 0 };
+	size_t largest;
+
+	(void)state;
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(names[i], sizeof(names[i]), "n%u", i);
+		map_put(&m, str_of(names[i]), names[i]);
+	}
+	largest = m.cap;
+	for (unsigned i = 0; i < MANY - 10; i++)
+		assert_ptr_equal(map_remove(&m, str_of(names[i])), names[i]);
+	assert_true(m.cap <= largest / 16);
+	assert_int_equal(m.n, 10);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_ptr_equal(map_get(&m, str_of(names[i])), i < MANY - 10 ? NULL : names[i]);
+	map_free(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_puts_replaces_removes),
 		cmocka_unit_test(test_agrees_with_a_table),
+		cmocka_unit_test(test_shrinks_when_it_empties),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -169,7 +169,8 @@ static void test_series_are_made_by_any_thread(void **state)
 static void test_writes_classes(void **state)
 {
 	const struct str labels[] = { STR("gw"), STR("r") };
-	struct series *s = metric_series(METRIC_REQUESTS, labels), *bare = metric_series(METRIC_API_REQUESTS, NULL);
+	struct series *s = metric_series(METRIC_UPSTREAM_REQUESTS, labels);
+	struct series *bare = metric_series(METRIC_API_REQUESTS, NULL);
 	static const int statuses[] = { 99, 100, 200, 299, 404, 599, 600, 0, -1 };
 
 	(void)state;
@@ -177,13 +178,13 @@ static void test_writes_classes(void **state)
 		metric_count_status(s, statuses[i]);
 	metric_count_status(bare, 500);
 	assert_int_equal(metric_value(s), 5);
-	assert_written("# HELP sluice_requests_total Requests answered, by route and status class.\n"
-		       "# TYPE sluice_requests_total counter\n"
-		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"1xx\"} 1\n"
-		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"2xx\"} 2\n"
-		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"3xx\"} 0\n"
-		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"4xx\"} 1\n"
-		       "sluice_requests_total{gateway=\"gw\",route=\"r\",code_class=\"5xx\"} 1\n"
+	assert_written("# HELP sluice_upstream_requests_total Attempts answered by upstreams, by status class.\n"
+		       "# TYPE sluice_upstream_requests_total counter\n"
+		       "sluice_upstream_requests_total{gateway=\"gw\",service=\"r\",code_class=\"1xx\"} 1\n"
+		       "sluice_upstream_requests_total{gateway=\"gw\",service=\"r\",code_class=\"2xx\"} 2\n"
+		       "sluice_upstream_requests_total{gateway=\"gw\",service=\"r\",code_class=\"3xx\"} 0\n"
+		       "sluice_upstream_requests_total{gateway=\"gw\",service=\"r\",code_class=\"4xx\"} 1\n"
+		       "sluice_upstream_requests_total{gateway=\"gw\",service=\"r\",code_class=\"5xx\"} 1\n"
 		       "# HELP sluice_api_requests_total Control API calls, by status class.\n"
 		       "# TYPE sluice_api_requests_total counter\n"
 		       "sluice_api_requests_total{code_class=\"1xx\"} 0\n"
@@ -215,11 +216,85 @@ static void test_labelled_histogram_has_le_last(void **state)
 	struct sbuf out = { 0 };
 
 	(void)state;
-	metric_observe_us(metric_series(METRIC_REQUEST_SECONDS, labels), 1000);
+	metric_observe_us(metric_series(METRIC_UPSTREAM_SECONDS, labels), 1000);
 	metric_write(&out);
-	assert_non_null(strstr(out.p, "_seconds_bucket{gateway=\"gw\",route=\"r\",le=\"0.001\"} 1\n"));
-	assert_non_null(strstr(out.p, "_seconds_count{gateway=\"gw\",route=\"r\"} 1\n"));
+	assert_non_null(strstr(out.p, "_seconds_bucket{gateway=\"gw\",service=\"r\",le=\"0.001\"} 1\n"));
+	assert_non_null(strstr(out.p, "_seconds_count{gateway=\"gw\",service=\"r\"} 1\n"));
 	sbuf_free(&out);
+}
+
+/* Four families, one series: each is printed in its place, with its own cells. */
+static void test_traffic_is_counted_together(void **state)
+{
+	const struct str first[] = { STR("gw"), STR("a") }, second[] = { STR("gw"), STR("b") };
+	struct series *a = metric_series(METRIC_REQUESTS, first), *b = metric_series(METRIC_REQUESTS, second);
+	struct sbuf out = { 0 };
+
+	(void)state;
+	metric_thread(0);
+	metric_count_traffic(a, &(struct metric_traffic){ .status = 204, .us = 700, .in = 11, .out = 13 });
+	metric_count_traffic(a, &(struct metric_traffic){ .status = 503, .us = 60000001, .in = 100, .out = 200 });
+	metric_thread(1);
+	metric_count_traffic(a, &(struct metric_traffic){ .status = 101, .us = -1, .in = 1000, .out = 2000 });
+	metric_count_traffic(b, &(struct metric_traffic){ .status = 0, .us = 0, .out = 5 });
+	assert_int_equal(metric_value(a), 3);
+	metric_write(&out);
+	static const char *const expected[] = {
+		"# TYPE sluice_requests_total counter\n"
+		"sluice_requests_total{gateway=\"gw\",route=\"a\",code_class=\"1xx\"} 1\n"
+		"sluice_requests_total{gateway=\"gw\",route=\"a\",code_class=\"2xx\"} 1\n"
+		"sluice_requests_total{gateway=\"gw\",route=\"a\",code_class=\"3xx\"} 0\n"
+		"sluice_requests_total{gateway=\"gw\",route=\"a\",code_class=\"4xx\"} 0\n"
+		"sluice_requests_total{gateway=\"gw\",route=\"a\",code_class=\"5xx\"} 1\n"
+		"sluice_requests_total{gateway=\"gw\",route=\"b\",code_class=\"1xx\"} 0\n",
+		"# TYPE sluice_request_duration_seconds histogram\n"
+		"sluice_request_duration_seconds_bucket{gateway=\"gw\",route=\"a\",le=\"0.0005\"} 0\n"
+		"sluice_request_duration_seconds_bucket{gateway=\"gw\",route=\"a\",le=\"0.001\"} 1\n",
+		"sluice_request_duration_seconds_bucket{gateway=\"gw\",route=\"a\",le=\"60\"} 1\n"
+		"sluice_request_duration_seconds_bucket{gateway=\"gw\",route=\"a\",le=\"+Inf\"} 2\n"
+		"sluice_request_duration_seconds_sum{gateway=\"gw\",route=\"a\"} 60.000701\n"
+		"sluice_request_duration_seconds_count{gateway=\"gw\",route=\"a\"} 2\n",
+		"sluice_request_duration_seconds_count{gateway=\"gw\",route=\"b\"} 1\n",
+		"# TYPE sluice_request_bytes_total counter\n"
+		"sluice_request_bytes_total{gateway=\"gw\",route=\"a\"} 1111\n"
+		"sluice_request_bytes_total{gateway=\"gw\",route=\"b\"} 0\n",
+		"# TYPE sluice_response_bytes_total counter\n"
+		"sluice_response_bytes_total{gateway=\"gw\",route=\"a\"} 2213\n"
+		"sluice_response_bytes_total{gateway=\"gw\",route=\"b\"} 5\n",
+	};
+	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
+		assert_non_null(strstr(out.p, expected[i]));
+	sbuf_free(&out);
+}
+
+/* Series that come and go leave no pages, and what comes in their place begins at zero. */
+static void test_cells_go_with_their_series(void **state)
+{
+	enum { MANY = 1000 };
+	struct series *all[MANY];
+	size_t before = metric_bytes();
+
+	(void)state;
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < MANY; i++) {
+			char name[16];
+			size_t n = (size_t)snprintf(name, sizeof(name), "%u", i);
+			const struct str labels[] = { STR("gw"), { name, n } };
+
+			metric_thread(i % THREADS);
+			all[i] = metric_series(METRIC_REQUESTS, labels);
+			assert_int_equal(metric_value(all[i]), 0);
+			metric_count_traffic(all[i], &(struct metric_traffic){ .status = 200, .out = 1 });
+		}
+		assert_true(metric_bytes() >= before + MANY * 25 * 8);
+		for (unsigned i = round % 2; i < MANY; i += 2)
+			metric_series_drop(all[i]);
+		for (unsigned i = 1 - round % 2; i < MANY; i += 2) {
+			assert_int_equal(metric_value(all[i]), 1);
+			metric_series_drop(all[i]);
+		}
+		assert_int_equal(metric_bytes(), before);
+	}
 }
 
 static void test_dropped_series_ends_with_its_last_hold(void **state)
@@ -287,7 +362,7 @@ static void test_ended_series_leave_no_memory_behind(void **state)
 	for (unsigned i = 0; i < 20000; i++) {
 		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b"), STR("c") };
 		struct series *counter = metric_series(METRIC_UPSTREAM_FAILURES, labels);
-		struct series *histogram = metric_series(METRIC_REQUEST_SECONDS, labels);
+		struct series *histogram = metric_series(METRIC_UPSTREAM_SECONDS, labels);
 
 		if (i == 10)
 			bytes = metric_bytes();
@@ -312,7 +387,7 @@ static void test_many_series_have_cells_of_their_own(void **state)
 	for (unsigned i = 0; i < SERIES; i++) {
 		struct str labels[] = { { name, (size_t)snprintf(name, sizeof(name), "%u", i) }, STR("b"), STR("c") };
 
-		series[i] = metric_series(i % 2 ? METRIC_REQUEST_SECONDS : METRIC_UPSTREAM_FAILURES, labels);
+		series[i] = metric_series(i % 2 ? METRIC_UPSTREAM_SECONDS : METRIC_UPSTREAM_FAILURES, labels);
 	}
 	for (unsigned i = 0; i < SERIES; i++) {
 		if (i % 2)
@@ -325,7 +400,7 @@ static void test_many_series_have_cells_of_their_own(void **state)
 }
 
 struct adder {
-	struct series *counter, *histogram;
+	struct series *counter, *histogram, *traffic;
 	int slot;                          /* -1: none */
 };
 
@@ -338,6 +413,8 @@ static void *add_often(void *arg)
 	for (unsigned i = 0; i < TIMES; i++) {
 		metric_add(a->counter, 1);
 		metric_observe_us(a->histogram, i);
+		if (a->slot >= 0)
+			metric_count_traffic(a->traffic, &(struct metric_traffic){ .status = 200, .us = i, .out = 1 });
 	}
 	return NULL;
 }
@@ -348,10 +425,11 @@ static void test_no_addition_is_lost(void **state)
 	pthread_t threads[THREADS + 2];
 	struct series *counter = metric_series(METRIC_CONNECTIONS_TOTAL, NULL);
 	struct series *histogram = metric_series(METRIC_SNAPSHOT_SECONDS, NULL);
+	struct series *traffic = metric_series(METRIC_REQUESTS, (struct str[]){ STR("gw"), STR("r") });
 
 	(void)state;
 	for (int i = 0; i < THREADS + 2; i++) {
-		adders[i] = (struct adder){ counter, histogram, i < THREADS ? i : -1 };
+		adders[i] = (struct adder){ counter, histogram, traffic, i < THREADS ? i : -1 };
 		threads[i] = thread_start("adder", add_often, &adders[i]);
 	}
 	for (unsigned i = 0; i < 50; i++) {
@@ -364,6 +442,7 @@ static void test_no_addition_is_lost(void **state)
 		pthread_join(threads[i], NULL);
 	assert_int_equal(metric_value(counter), (THREADS + 2) * TIMES);
 	assert_int_equal(metric_value(histogram), (THREADS + 2) * TIMES);
+	assert_int_equal(metric_value(traffic), THREADS * TIMES);
 }
 
 int main(void)
@@ -381,6 +460,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dropped_series_ends_with_its_last_hold, start, stop),
 		cmocka_unit_test_setup_teardown(test_ended_series_leave_no_memory_behind, start, stop),
 		cmocka_unit_test_setup_teardown(test_many_series_have_cells_of_their_own, start, stop),
+		cmocka_unit_test_setup_teardown(test_traffic_is_counted_together, start, stop),
+		cmocka_unit_test_setup_teardown(test_cells_go_with_their_series, start, stop),
 		cmocka_unit_test_setup_teardown(test_no_addition_is_lost, start, stop),
 	};
 
