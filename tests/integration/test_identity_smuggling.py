@@ -1,10 +1,13 @@
 """Who somebody is, told by the client itself: in any case, with underscores, twice, behind the body. Upstreams that make variables of fields, as
 CGI does, read X_Forwarded_User as X-Forwarded-User: the gateway here lets names with underscores pass, which is the worst case."""
+import threading
+
 import pytest
 from consumer_kit import Signer, allow, bearer, consumer, key, keys
 from gw import Gateway, numbers
 from oidc_kit import App, Provider
 from policy_kit import headers, op
+from scripted import Scripted
 from side_services import SideService, plain
 from test_trailers import chunked, trailers_at
 
@@ -126,3 +129,29 @@ def test_what_the_route_writes_is_not_said_behind_the_body(gw, backend):
 		op("Request", "Add", "X-More", "1")), to=gw.route(path, backend))
 	assert behind(gw, path, [("X-Tenant", "root"), ("x_admin", "root"), ("X-More", "2"), ("X-Sum", "1")]) == 200
 	assert trailers_at(backend) == [("X-More", "2"), ("X-Sum", "1")]
+
+
+def test_AUT6_claims_that_come_long_after_the_policies_ran(gw):
+	"""The request is at the upstream already when the client says more."""
+	path, signer, began, got = f"/late-{next(numbers)}", Signer(), threading.Event(), []
+
+	def serve(connection):
+		head = connection.take_until(b"\r\n\r\n")
+		began.set()
+		got.append(head + connection.take_until(b"\r\n0\r\n") + connection.take_until(b"\r\n\r\n"))
+		connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+	with Scripted(serve) as upstream:
+		route = gw.route(path, upstream.port)
+		gw.attach("Authentication", {"authenticationType": "jwt-auth"}, to=route)
+		uid = f"u-{next(numbers)}"
+		who = consumer(gw, jwt={"secretType": "Symmetry", "jwks": signer.jwks, "jwtPayloadConfig": {"payloadKeyValue": uid},
+			"claimsToHeadersConfigs": [{"claim": "role", "header": "X-Claimed-Role"}]})
+		allow(gw, who, route)
+		with gw.connect() as connection:
+			connection.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+				f"Authorization: Bearer {signer.sign({'uid': uid})}\r\n\r\n1\r\na\r\n".encode())
+			assert began.wait(20)
+			connection.send(chunked([("X-Claimed-Role", "root"), ("X-Sum", "1")]))
+			assert connection.read_response("POST").status == 200
+	assert b"X-Sum: 1" in got[0] and b"root" not in got[0]
