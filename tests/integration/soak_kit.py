@@ -214,9 +214,9 @@ class Everything:
 			("body", lambda: gw.request("POST", "/b/1", body=[b"abc"] * 100, chunked=True).status == 200),
 			("page", self.page),
 		]
-		if self.has_waf:
-			listed.append(("attack", status("/waf/size/1?q=%27%20or%201%3D1%20--%20", 403, fields=AGENT)))
-			listed.append(("attack", status("/waf/size/1?q=%3Cscript%3Ealert(1)%3C/script%3E", 403, fields=AGENT)))
+		if self.has_waf:    # 503: the machine left it no CPU for 5 s
+			listed.append(("attack", status("/waf/size/1?q=%27%20or%201%3D1%20--%20", 403, 503, fields=AGENT)))
+			listed.append(("attack", status("/waf/size/1?q=%3Cscript%3Ealert(1)%3C/script%3E", 403, 503, fields=AGENT)))
 		return itertools.cycle(listed)
 
 	def page(self):
