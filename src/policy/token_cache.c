@@ -57,7 +57,9 @@ void token_cache_put(const struct token_id *id, struct str subject, int64_t expi
 	int64_t left_ms = TOKEN_CACHE_MS;
 	struct token_entry *e, *oldest;
 
-	if (expires_s != INT64_MAX && expires_s - now_s < TOKEN_CACHE_MS / 1000)
+	if (expires_s < now_s)
+		return;                          /* however long ago: no number of milliseconds may tell it */
+	if (expires_s - now_s < TOKEN_CACHE_MS / 1000)
 		left_ms = expires_s * 1000 - clock_wall_ms();
 	if (left_ms <= 0 || subject.n > TOKEN_SUBJECT_MAX)
 		return;

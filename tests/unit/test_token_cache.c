@@ -60,7 +60,8 @@ static void test_no_longer_than_it_says(void **state)
 	const struct {
 		int64_t expires_s, good_ms;
 	} rows[] = { { NOW_S + 10, 10000 }, { NOW_S + 60, 60000 }, { NOW_S + 61, 60000 }, { INT64_MAX, 60000 },
-		     { INT64_MAX / 4, 60000 }, { NOW_S, 0 }, { NOW_S - 30, 0 }, { -5, 0 }, { -(INT64_MAX / 4), 0 } };
+		     { INT64_MAX / 4, 60000 }, { NOW_S, 0 }, { NOW_S - 30, 0 }, { -5, 0 }, { -(INT64_MAX / 4), 0 },
+		     { INT64_MIN, 0 } };
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
