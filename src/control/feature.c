@@ -45,6 +45,10 @@ const struct feature features[] = {
 		"gives no answer always does." },
 	{ "ai.cache.share_consumers", FEATURE_BOOL, 0, 0, NULL, "false", false, true,
 		"Whether consumers share the answers that AiCache keeps; else each has its own." },
+	{ "ai.cache.coalesce_ms", FEATURE_INT, 0, 600000, NULL, "0", false, true,
+		"How long equal questions that AiCache has no answer to wait on a worker for the first of them, whose "
+		"answer they get; then each asks for itself. 0: they do not wait. Not for streams, nor in semantic "
+		"mode." },
 	{ "ai.token_limit.reserve", FEATURE_WORD, 0, 0, "on|off", "\"on\"", false, true,
 		"Whether AiTokenRateLimit counts the estimated tokens of a prompt from the admission on; the rest "
 		"follows with the answer. Off: requests count when they are over." },

@@ -15,6 +15,7 @@
 #include "core/mem.h"
 #include "policy/ai_cache_semantic.h"
 #include "policy/cache_entry.h"
+#include "policy/cache_flight.h"
 #include "policy/cache_key.h"
 #include "policy/cache_pending.h"
 #include "policy/redis_link.h"
@@ -106,6 +107,7 @@ static void end_cell(void *memory)
 struct plan {
 	struct part part;
 	bool shares_consumers;
+	int64_t coalesce_ms;              /* how long equal questions wait for the first of them; 0 = not */
 	struct part *semantic;            /* NULL in exact mode */
 };
 
@@ -125,6 +127,7 @@ static struct part *bind(const void *vconf, void *cell, const struct attach_targ
 	(void)cell;
 	plan->part = (struct part){ 1, destroy_plan };
 	plan->shares_consumers = t->setting(t, "ai.cache.share_consumers")->boolean;
+	plan->coalesce_ms = t->setting(t, "ai.cache.coalesce_ms")->integer;
 	if (conf->cacheMode == CACHE_SEMANTIC)
 		plan->semantic = semantic_bind(&conf->vectorConfig, &conf->embeddingConfig, t);
 	return &plan->part;
@@ -145,6 +148,7 @@ struct state {
 	struct cache_question question;
 	struct redis_ask *exact;
 	struct semantic_ask *similar;     /* NULL: was not asked */
+	struct cache_flight flight;
 	int64_t age_s;
 	bool may_keep;                    /* the answer, if it is one that is kept */
 	bool is_kept;                     /* or never will be */
@@ -192,7 +196,15 @@ static enum verdict hit(struct exchange *x, const struct step *s, const struct c
 
 /* ---------- misses ---------- */
 
-static enum verdict miss(struct exchange *x, const struct step *s)
+static enum verdict look_again(struct exchange *x, const struct step *s);
+
+/* For another one that asks the same. Streams flow as they come: nobody waits for one, and they wait for nobody. */
+static bool may_wait(const struct step *s, const struct chat *c)
+{
+	return plan_of(s)->coalesce_ms > 0 && !semantic(s) && !c->is_stream && !cache_asks_for_more(c);
+}
+
+static enum verdict ask_anew(struct exchange *x, const struct step *s)
 {
 	struct state *state = exchange_state(x, s);
 	struct chat *c = exchange_chat(x);
@@ -205,6 +217,16 @@ static enum verdict miss(struct exchange *x, const struct step *s)
 	c->wants_text = true;
 	c->wants_usage = true;
 	return next();
+}
+
+static enum verdict miss(struct exchange *x, const struct step *s)
+{
+	struct state *state = exchange_state(x, s);
+
+	if (may_wait(s, exchange_chat(x)) &&
+	    cache_flight_join(&state->flight, x, state->question.key, plan_of(s)->coalesce_ms))
+		return await(x, &state->flight.entry.wait, look_again);
+	return ask_anew(x, s);
 }
 
 static enum verdict skip(struct exchange *x, const struct step *s)
@@ -447,26 +469,33 @@ static bool takes_bypass(struct message *req)
 	return is_on;
 }
 
+/* On its way to Redis, or there? */
+static enum verdict look_again(struct exchange *x, const struct step *s)
+{
+	struct state *state = exchange_state(x, s);
+	const struct ai_cache *conf = s->conf;
+	struct str value = cache_pending_get(exchange_arena(x), state->question.key);
+	const struct str words[] = { STR("GET"), state->question.key };
+	struct cache_entry e;
+
+	if (value.p && read_entry(x, value, &e) && !is_old(s, &e))
+		return hit(x, s, &e);
+	state->exact = redis_ask(x, &conf->redisConfig, 2, words, 1);
+	return await(x, &state->exact->wait, looked);
+}
+
 static enum verdict look_up(struct exchange *x, const struct step *s)
 {
 	struct state *state = exchange_state(x, s);
 	const struct ai_cache *conf = s->conf;
 	struct cache_question *q = &state->question;
-	struct str words[] = { STR("GET"), { NULL, 0 } };
-	struct str value;
-	struct cache_entry e;
 
 	cache_ask(q, exchange_chat(x), (enum cache_strategy)conf->cacheKeyStrategy,
 		  &(struct cache_scope){ s->policy_id, s->resource_id, plan_of(s)->shares_consumers },
 		  semantic(s) != NULL);
 	if (has_directive(exchange_request(x), STR("no-cache")))
-		return miss(x, s);
-	value = cache_pending_get(exchange_arena(x), q->key);
-	if (value.p && read_entry(x, value, &e) && !is_old(s, &e))
-		return hit(x, s, &e);
-	words[1] = q->key;
-	state->exact = redis_ask(x, &conf->redisConfig, 2, words, 1);
-	return await(x, &state->exact->wait, looked);
+		return ask_anew(x, s);
+	return look_again(x, s);
 }
 
 static enum verdict begin(struct exchange *x, const struct step *s)
@@ -502,6 +531,14 @@ static void add_status(struct exchange *x, const struct step *s, const struct ch
 		message_set(res, STR("X-Cache-Similarity"), arena_printf(a, "%.4f", state->similar->similarity));
 }
 
+/* Who waits for this answer finds it now, or never. */
+static void land(struct exchange *x, const struct step *s)
+{
+	struct state *state = exchange_state(x, s);
+
+	cache_flight_land(&state->flight);
+}
+
 static enum verdict answer(struct exchange *x, const struct step *s)
 {
 	const struct chat *c = exchange_chat(x);
@@ -511,6 +548,7 @@ static enum verdict answer(struct exchange *x, const struct step *s)
 	add_status(x, s, c);
 	if (exchange_is_upstream_response(x) && !c->is_answer_stream)
 		keep_answer(x, s);
+	land(x, s);
 	return next();
 }
 
@@ -523,11 +561,9 @@ static void settle(struct exchange *x, const struct step *s)
 		keep_answer(x, s);
 }
 
-/* Its being there has the step remembered until the end. */
 static void done(struct exchange *x, const struct step *s)
 {
-	(void)x;
-	(void)s;
+	land(x, s);
 }
 
 static enum verdict explain(struct exchange *x, const struct step *s)
