@@ -10,6 +10,7 @@
  *     --connections N       64         --seconds S   2        --warmup S     0.3
  *     --requests N          stop after N instead, without warm-up
  *     --path FORMAT         /b/1024; one %u takes 0..routes-1 in turn                  --routes N     1
+ *     --raw FILE            these requests in turn instead: for each a line with its length, and its bytes
  *     --rate R              requests a second, all connections together; 0 = as fast as answers come
  *     --close               a new connection for each request
  *     --idle                one request on each connection, then print "idle" and hold them until standard input ends
@@ -65,15 +66,16 @@ struct client {
 
 struct upstream {
 	struct peer peer;
-	char part[8192];                 /* of a request that came in parts */
+	char part[65536];                /* of a head that came in parts, with what came behind it */
 	size_t part_n;
+	uint64_t body_left, size;        /* of the request under way; bytes to answer with */
 };
 
 static struct {
 	unsigned port, upstream, connections, routes;
 	double seconds, warmup, rate;
 	uint64_t requests;
-	const char *path;
+	const char *path, *raw;
 	bool close, idle, forever;
 	int pids[PIDS_MAX], n_pids;
 } options = { .connections = 64, .routes = 1, .seconds = 2, .warmup = 0.3, .path = "/b/1024" };
@@ -373,13 +375,54 @@ static struct text answer_of(uint64_t size)
 	return answers[n_answers++].text;
 }
 
-/* Answers the request whose head is there. */
-static bool answer(struct upstream *u, const char *head, size_t n)
+/* The value of "Content-Length:" in a head. */
+static uint64_t length_of(const char *head, size_t n)
 {
-	const char *line_end = memchr(head, '\n', n);
-	const char *mark = memmem(head, (size_t)(line_end - head), "/b/", 3);
+	const char *end = head + n;
 
-	return send_text(&u->peer, answer_of(mark ? strtoull(mark + 3, NULL, 10) : 0));
+	for (const char *p = memchr(head, '\n', n); p && ++p < end; p = memchr(p, '\n', (size_t)(end - p)))
+		if (end - p > 15 && strncasecmp(p, "content-length:", 15) == 0)
+			return strtoull(p + 15, NULL, 10);
+	return 0;
+}
+
+/* Of n bytes the first head_n are a head. Answers when the body is there. */
+static bool take_request(struct upstream *u, const char *p, size_t n, size_t head_n)
+{
+	const char *line_end = memchr(p, '\n', head_n);
+	const char *mark = memmem(p, (size_t)(line_end - p), "/b/", 3);
+	uint64_t body = length_of(p, head_n), came = n - head_n;
+
+	u->size = mark ? strtoull(mark + 3, NULL, 10) : 0;
+	u->body_left = body > came ? body - came : 0;
+	return u->body_left > 0 || send_text(&u->peer, answer_of(u->size));
+}
+
+static bool take_body(struct upstream *u, size_t n)
+{
+	u->body_left -= n < u->body_left ? n : u->body_left;
+	return u->body_left > 0 || send_text(&u->peer, answer_of(u->size));
+}
+
+/* What was received. A head that is there whole is not copied. */
+static bool take_from_gateway(struct upstream *u, const char *p, size_t n)
+{
+	const char *mark;
+
+	if (u->body_left > 0)
+		return take_body(u, n);
+	if (u->part_n == 0 && (mark = memmem(p, n, "\r\n\r\n", 4)))
+		return take_request(u, p, n, (size_t)(mark + 4 - p));
+	if (u->part_n + n > sizeof u->part)
+		return false;
+	memcpy(u->part + u->part_n, p, n);
+	u->part_n += n;
+	mark = memmem(u->part, u->part_n, "\r\n\r\n", 4);
+	if (!mark)
+		return true;
+	n = u->part_n;
+	u->part_n = 0;
+	return take_request(u, u->part, n, (size_t)(mark + 4 - u->part));
 }
 
 static void run_upstream(struct upstream *u, uint32_t events)
@@ -393,22 +436,8 @@ static void run_upstream(struct upstream *u, uint32_t events)
 		return;
 	if (n <= 0)
 		goto gone;
-	if (u->part_n == 0 && n > 4 && memcmp(buffer + n - 4, "\r\n\r\n", 4) == 0) {
-		if (!answer(u, buffer, (size_t)n))
-			goto gone;
+	if (take_from_gateway(u, buffer, (size_t)n))
 		return;
-	}
-	if (u->part_n + (size_t)n > sizeof u->part)
-		goto gone;
-	memcpy(u->part + u->part_n, buffer, (size_t)n);
-	u->part_n += (size_t)n;
-	if (memmem(u->part, u->part_n, "\r\n\r\n", 4)) {
-		n = (ssize_t)u->part_n;
-		u->part_n = 0;
-		if (!answer(u, u->part, (size_t)n))
-			goto gone;
-	}
-	return;
 gone:
 	close(u->peer.fd);
 	free(u);
@@ -444,14 +473,40 @@ static void listen_upstream(struct peer *listener)
 
 /* ---------- the run ---------- */
 
+static void read_requests(void)
+{
+	FILE *f = fopen(options.raw, "rb");
+	char line[32];
+
+	options.routes = 0;
+	while (f && fgets(line, sizeof line, f)) {
+		struct text t = { NULL, strtoull(line, NULL, 10) };
+
+		requests = realloc(requests, (options.routes + 1) * sizeof *requests);
+		t.p = malloc(t.n + 1);
+		if (!requests || !t.p || fread(t.p, 1, t.n, f) != t.n)
+			stop(options.raw);
+		requests[options.routes++] = t;
+	}
+	if (!f || options.routes == 0)
+		stop(options.raw);
+	fclose(f);
+}
+
 static void make_requests(void)
 {
 	char path[512];
 
-	requests = calloc(options.routes, sizeof *requests);
 	clients = calloc(options.connections, sizeof *clients);
-	if (!requests || !clients || options.connections > CONNECTIONS_MAX)
+	if (!clients || options.connections > CONNECTIONS_MAX)
 		stop("too many connections");
+	if (options.raw) {
+		read_requests();
+		return;
+	}
+	requests = calloc(options.routes, sizeof *requests);
+	if (!requests)
+		stop("calloc");
 	for (unsigned i = 0; i < options.routes; i++) {
 		const char *mark = strstr(options.path, "%u");
 		char *p = malloc(1024);
@@ -624,7 +679,7 @@ static void read_options(int argc, char **argv)
 		{ "seconds", 1, 0, 's' },
 		{ "warmup", 1, 0, 'w' }, { "requests", 1, 0, 'n' }, { "path", 1, 0, 'P' }, { "routes", 1, 0, 'r' },
 		{ "rate", 1, 0, 'R' }, { "close", 0, 0, 'C' }, { "idle", 0, 0, 'i' }, { "forever", 0, 0, 'f' },
-		{ "cpu", 1, 0, 'g' }, { 0, 0, 0, 0 },
+		{ "cpu", 1, 0, 'g' }, { "raw", 1, 0, 'x' }, { 0, 0, 0, 0 },
 	};
 	int o;
 
@@ -637,6 +692,7 @@ static void read_options(int argc, char **argv)
 		case 'w': options.warmup = strtod(optarg, NULL); break;
 		case 'n': options.requests = strtoull(optarg, NULL, 10); break;
 		case 'P': options.path = optarg; break;
+		case 'x': options.raw = optarg; break;
 		case 'r': options.routes = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'R': options.rate = strtod(optarg, NULL); break;
 		case 'C': options.close = true; break;
