@@ -125,6 +125,14 @@ def test_methods_have_case(gw, rest, method):
 	gw.delete(gw.create("Route", "/api/v1/routes", "routeId", body))
 
 
+@pytest.mark.parametrize("method", ["*", "ANY", "CONNECT"])
+def test_methods_that_no_request_has(gw, rest, method):
+	"""They would be accepted and match nothing."""
+	body = {"name": "none", "gatewayId": gw.default.id, "match": {"path": {"type": "Exact", "value": "/none"}, "methods": ["GET", method]}}
+	status, answer, _ = gw.api("POST", "/api/v1/routes", body)
+	assert status == 400 and "match.methods[1]: would never match" in answer["errorMessage"]
+
+
 def test_methods(place, find):
 	place("write", "/m", methods=["POST", "PUT"])
 	place("read", "/m", methods=["GET"])
