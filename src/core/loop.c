@@ -36,7 +36,7 @@ struct loop {
 	int64_t start_us;                          /* the present turn's events were collected */
 	int64_t probe_us;                          /* something was put at the end of the queue; 0 = nothing is there */
 	int64_t queue_us;                          /* how long the last one took to come out */
-	int64_t lag_us, slept_us;
+	int64_t turn_us, lag_us, slept_us;
 	_Alignas(64) atomic_int state;             /* written by other threads */
 	struct inbox posts;
 	_Alignas(64) struct epoll_event events[EVENTS];
@@ -104,9 +104,10 @@ static int choose_wait_ms(struct loop *l, int max_wait_ms)
 /* `end_us`: the turn before was over; n: events of this one. */
 static void measure(struct loop *l, int64_t end_us, int n)
 {
-	int64_t turn_us = end_us - l->start_us, queue_us = l->probe_us ? end_us - l->probe_us : l->queue_us;
+	int64_t queue_us = l->probe_us ? end_us - l->probe_us : l->queue_us;
 
-	l->lag_us = turn_us > queue_us ? turn_us : queue_us;
+	l->turn_us = end_us - l->start_us;
+	l->lag_us = l->turn_us > queue_us ? l->turn_us : queue_us;
 	l->start_us = clock_us();
 	l->slept_us = l->start_us - end_us;
 	if (n < EVENTS) {
@@ -198,6 +199,11 @@ void loop_run(struct loop *l, void (*turn)(void *arg), void *arg)
 int64_t loop_lag_us(const struct loop *l)
 {
 	return l->lag_us;
+}
+
+int64_t loop_turn_us(const struct loop *l)
+{
+	return l->turn_us;
 }
 
 int64_t loop_slept_us(const struct loop *l)

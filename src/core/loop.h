@@ -47,6 +47,7 @@ uint64_t loop_turn(const struct loop *l);
  * that one turn cannot take. For the owner's `turn`.
  */
 int64_t loop_lag_us(const struct loop *l);
+int64_t loop_turn_us(const struct loop *l);     /* the last turn that was over, from its events to the next wait */
 int64_t loop_slept_us(const struct loop *l);          /* of the wait before that: 0 = there was work at once */
 void loop_stop(struct loop *l);                       /* own thread only */
 void loop_wake(struct loop *l);                       /* any thread: ends the wait of the loop */

@@ -13,7 +13,7 @@ enum {
 	CLOSED_PER_TURN = 16,
 };
 
-static struct series *requests[OVERLOAD_COUNT], *shed[SHED_COUNT];
+static struct series *requests[OVERLOAD_COUNT], *shed[SHED_COUNT], *turns;
 
 void overload_metrics(void)
 {
@@ -28,11 +28,17 @@ void overload_metrics(void)
 		requests[i] = metric_series(METRIC_OVERLOAD_REQUESTS, &(struct str){ reasons[i], strlen(reasons[i]) });
 	for (unsigned i = 0; i < SHED_COUNT; i++)
 		shed[i] = metric_series(METRIC_OVERLOAD_CONNECTIONS, &(struct str){ whats[i], strlen(whats[i]) });
+	turns = metric_series(METRIC_LOOP_TURN_SECONDS, NULL);
 }
 
 void overload_init(struct overload *o, int64_t lag_ms)
 {
 	*o = (struct overload){ .limit_us = lag_ms * 1000 };
+}
+
+void overload_count_turn(int64_t turn_us)
+{
+	metric_observe_us(turns, turn_us);
 }
 
 bool overload_turn(struct overload *o, int64_t now_us, int64_t lag_us, int64_t slept_us)

@@ -24,6 +24,7 @@ struct overload {
 
 void overload_metrics(void);                      /* control thread, before workers start */
 void overload_init(struct overload *o, int64_t lag_ms);
+void overload_count_turn(int64_t turn_us);         /* once a turn: how long the one before was */
 /* At the top of each turn. lag and slept as loop.h tells them. True when it begins or ends: worth a record. */
 bool overload_turn(struct overload *o, int64_t now_us, int64_t lag_us, int64_t slept_us);
 /* Closes who holds most while the memory budget is spent. On the worker's thread, at the top of a turn. */

@@ -240,6 +240,7 @@ static void watch_load(struct worker *w)
 {
 	int64_t lag_us = loop_lag_us(w->loop);
 
+	overload_count_turn(loop_turn_us(w->loop));
 	if (overload_turn(&w->overload, clock_us(), lag_us, loop_slept_us(w->loop))) {
 		if (w->overload.is_lagging)
 			log_warn("overload.lag", F_INT("worker", w->index), F_INT("lagUs", lag_us));
