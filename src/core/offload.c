@@ -1,9 +1,13 @@
 #include "core/offload.h"
+#include <errno.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/thread.h"
+
+#define STOP_US 3600000000                /* what is waited for at the end is not put off */
 
 /* Pools that have threads; never taken while a pool's own lock is held. */
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
@@ -44,29 +48,94 @@ static void work_on(struct offload *o, struct offload_job *j)
 	pthread_mutex_unlock(&o->lock);
 }
 
+/* The lock is held. */
+static void collect(struct offload *o)
+{
+	for (struct inbox_item *item = inbox_take(&o->submitted), *following; item; item = following) {
+		struct offload_job *j = CONTAINER(CONTAINER(item, struct post, item), struct offload_job, post);
+
+		following = item->next;
+		list_append(&o->queue, &j->node);
+	}
+}
+
+/* The lock is held. */
+static struct offload_job *take_job(struct offload *o)
+{
+	struct offload_job *j;
+
+	collect(o);
+	if (list_is_empty(&o->queue))
+		return NULL;
+	j = CONTAINER(o->queue.next, struct offload_job, node);
+	list_remove(&j->node);
+	list_append(&o->running, &j->node);
+	atomic_fetch_sub_explicit(&o->n_waiting, 1, memory_order_relaxed);
+	return j;
+}
+
+static void call(struct offload *o)
+{
+	BUG_ON(sem_post(&o->work) != 0 && errno != EOVERFLOW);
+}
+
+static bool set_class(pthread_t thread, int class)
+{
+	static const struct sched_param none = { 0 };
+
+	return pthread_setschedparam(thread, class, &none) == 0;
+}
+
+static bool is_hurried(const struct offload *o)
+{
+	int64_t until_us = atomic_load_explicit(&o->hurried_until_us, memory_order_relaxed);
+
+	return until_us && clock_now_us() < until_us;
+}
+
+/* Before a job. Its class may have been changed by offload_hurry(), so that is what is looked at. */
+static void choose_class(const struct offload *o)
+{
+	int wanted = is_hurried(o) ? SCHED_OTHER : SCHED_IDLE;
+
+	if (o->may_yield && sched_getscheduler(0) != wanted)
+		set_class(pthread_self(), wanted);
+}
+
+/* Of the calling thread; where it is not allowed it stays as it is. */
+static void lower_priority(const struct offload *o)
+{
+	if (o->nice > 0)
+		setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, (id_t)gettid()) + o->nice);
+}
+
 static void *serve(void *arg)
 {
 	struct offload *o = arg;
 
-	/* Of a thread, here: where it is not allowed it stays as it is. */
-	if (o->nice > 0)
-		setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, (id_t)gettid()) + o->nice);
-	pthread_mutex_lock(&o->lock);
-	for (;;) {
-		while (list_is_empty(&o->queue) && !o->is_stopping)
-			pthread_cond_wait(&o->work, &o->lock);
-		if (list_is_empty(&o->queue))
-			break;
-		struct offload_job *j = CONTAINER(o->queue.next, struct offload_job, node);
+	lower_priority(o);
+	while (!atomic_load_explicit(&o->is_stopping, memory_order_acquire)) {
+		struct offload_job *j;
 
-		list_remove(&j->node);
-		o->n_queued--;
-		list_append(&o->running, &j->node);
-		pthread_mutex_unlock(&o->lock);
-		work_on(o, j);
+		if (sem_wait(&o->work) != 0)
+			continue;
+		choose_class(o);
 		pthread_mutex_lock(&o->lock);
+		j = take_job(o);
+		pthread_mutex_unlock(&o->lock);
+		if (j)
+			work_on(o, j);
 	}
-	pthread_mutex_unlock(&o->lock);
+	return NULL;
+}
+
+/* A thread that ends afterwards: who cannot leave the class has to stay in it. */
+static void *try_class(void *arg)
+{
+	struct offload *o = arg;
+
+	lower_priority(o);
+	o->may_yield = set_class(pthread_self(), SCHED_IDLE) && set_class(pthread_self(), SCHED_OTHER);
 	return NULL;
 }
 
@@ -79,62 +148,61 @@ static unsigned choose_threads(const struct offload *o)
 	return n < OFFLOAD_THREADS_MAX ? n : OFFLOAD_THREADS_MAX;
 }
 
-/* Both locks are held. */
+/* The registry is locked. */
 static void start(struct offload *o)
 {
 	unsigned wanted = choose_threads(o);
 
 	list_init(&o->queue);
 	list_init(&o->running);
-	o->is_stopping = false;
+	BUG_ON(sem_init(&o->work, 0, 0) != 0);
+	atomic_store(&o->is_stopping, false);
+	atomic_store(&o->hurried_until_us, 0);
+	o->may_yield = false;
+	if (o->yields)
+		pthread_join(thread_start(o->name, try_class, o), NULL);
 	for (o->n_threads = 0; o->n_threads < wanted; o->n_threads++)
 		o->ids[o->n_threads] = thread_start(o->name, serve, o);
 	o->next = started;
 	started = o;
+	atomic_store_explicit(&o->is_started, true, memory_order_release);
 }
 
 static void start_once(struct offload *o)
 {
 	pthread_mutex_lock(&registry);
-	pthread_mutex_lock(&o->lock);
-	if (o->n_threads == 0)
+	if (!atomic_load(&o->is_started))
 		start(o);
-	pthread_mutex_unlock(&o->lock);
 	pthread_mutex_unlock(&registry);
-}
-
-/* The lock is held. */
-static bool enqueue(struct offload *o, struct offload_job *j)
-{
-	if (o->is_stopping || o->n_queued >= o->queue_max)
-		return false;
-	list_append(&o->queue, &j->node);
-	o->n_queued++;
-	pthread_cond_signal(&o->work);
-	return true;
 }
 
 bool offload_submit(struct offload *o, struct offload_job *j, struct loop *l)
 {
-	bool taken = false, has_threads;
-
 	if (l == ending)
 		return false;
+	if (!atomic_load_explicit(&o->is_started, memory_order_acquire))
+		start_once(o);
+	if (atomic_load_explicit(&o->is_stopping, memory_order_relaxed))
+		return false;
+	if (atomic_fetch_add_explicit(&o->n_waiting, 1, memory_order_relaxed) >= o->queue_max) {
+		atomic_fetch_sub_explicit(&o->n_waiting, 1, memory_order_relaxed);
+		return false;
+	}
 	list_init(&j->node);
 	j->loop = l;
 	atomic_store_explicit(&j->is_cancelled, false, memory_order_relaxed);
-	pthread_mutex_lock(&o->lock);
-	has_threads = o->n_threads > 0;
-	if (has_threads)
-		taken = enqueue(o, j);
-	pthread_mutex_unlock(&o->lock);
-	if (has_threads)
-		return taken;
-	start_once(o);
-	pthread_mutex_lock(&o->lock);
-	taken = enqueue(o, j);
-	pthread_mutex_unlock(&o->lock);
-	return taken;
+	inbox_put(&o->submitted, &j->post.item);
+	call(o);
+	return true;
+}
+
+void offload_hurry(struct offload *o, int64_t us)
+{
+	if (!o->may_yield)
+		return;
+	atomic_store_explicit(&o->hurried_until_us, clock_now_us() + us, memory_order_relaxed);
+	for (unsigned i = 0; i < o->n_threads; i++)
+		set_class(o->ids[i], us > 0 ? SCHED_OTHER : SCHED_IDLE);
 }
 
 void offload_cancel(struct offload_job *j)
@@ -150,13 +218,14 @@ bool offload_is_cancelled(const struct offload_job *j)
 /* The lock is held. */
 static void drop_queued(struct offload *o, const struct loop *l)
 {
+	collect(o);
 	LIST_EACH(node, &o->queue) {
 		struct offload_job *j = CONTAINER(node, struct offload_job, node);
 
 		if (l && j->loop != l)
 			continue;
 		list_remove(&j->node);
-		o->n_queued--;
+		atomic_fetch_sub_explicit(&o->n_waiting, 1, memory_order_relaxed);
 		give_back(j, OFFLOAD_DROPPED);
 	}
 }
@@ -175,6 +244,7 @@ static bool runs_for(const struct offload *o, const struct loop *l)
 
 static void settle(struct offload *o, const struct loop *l)
 {
+	offload_hurry(o, STOP_US);
 	pthread_mutex_lock(&o->lock);
 	drop_queued(o, l);
 	while (runs_for(o, l))
@@ -193,16 +263,18 @@ void offload_settle(struct loop *l)
 
 static void stop(struct offload *o)
 {
+	atomic_store_explicit(&o->is_stopping, true, memory_order_release);
 	pthread_mutex_lock(&o->lock);
-	o->is_stopping = true;
 	drop_queued(o, NULL);
-	pthread_cond_broadcast(&o->work);
 	pthread_mutex_unlock(&o->lock);
+	offload_hurry(o, STOP_US);
+	for (unsigned i = 0; i < o->n_threads; i++)
+		call(o);
 	for (unsigned i = 0; i < o->n_threads; i++)
 		pthread_join(o->ids[i], NULL);
-	pthread_mutex_lock(&o->lock);
+	sem_destroy(&o->work);
 	o->n_threads = 0;
-	pthread_mutex_unlock(&o->lock);
+	atomic_store(&o->is_started, false);
 }
 
 void offload_stop_all(void)

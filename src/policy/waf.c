@@ -282,7 +282,7 @@ static enum kind kind_of_type(struct str type)
 {
 	type.n = str_find(type, ';');
 	type = str_trim(type);
-	if (str_equal_nocase(type, STR("multipart/form-data")))
+	if (type.n > 10 && str_equal_nocase((struct str){ type.p, 10 }, STR("multipart/")))
 		return KIND_MULTIPART;
 	if (str_equal_nocase(type, STR("application/x-www-form-urlencoded")) || ends_with(type, STR("/json")) ||
 	    ends_with(type, STR("+json")) || ends_with(type, STR("/xml")) || ends_with(type, STR("+xml")))

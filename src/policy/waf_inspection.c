@@ -10,14 +10,16 @@
 
 #define QUEUE_US 5000000                  /* a job that waits longer is not run */
 #define LOOK_MS 10                        /* between looks at a job that takes long, at least */
+#define LOOK_MOST_MS 100
+#define STARVED_US 100000                 /* a job that has run so long with a tenth of the processor or less ... */
+#define HURRY_US 1000000                  /* ... has the pool hurry for so long */
 #define LOGGING 5
 #define BIT(phase) (1u << (phase))
 #define PARSED_BYTES_A_US 50              /* of a body: CPU beyond the budget for what is no rule's fault */
 #define TRANSACTION_BYTES 65536           /* what the library takes for a small request */
 
-/* Below the loops: they serve others while these compute. */
-static struct offload pool = { .name = "waf", .nice = 5, .queue_max = 1024, .lock = PTHREAD_MUTEX_INITIALIZER,
-			       .work = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+/* Rules take the processor from nobody, as long as they get on at all. */
+static struct offload pool = OFFLOAD_POOL("waf", 0, 1024, .nice = 5, .yields = true);
 
 /* ---------- on a thread of the pool ---------- */
 
@@ -36,22 +38,39 @@ static struct str body_of(const struct inspection *in)
 }
 
 /* The library does not count them. What the rules would say of so much takes too long to find out. */
-static bool has_long_fields(const struct inspection *in)
+static bool has_long_fields(const struct inspection *in, struct str body)
 {
-	struct str body = body_of(in);
-
 	return in->fields_max && body.n > in->fields_max && in->multipart.n &&
 	       waf_multipart_fields(in->multipart, body) > in->fields_max;
 }
 
-static bool run_body(struct inspection *in)
+static void deny_body(struct inspection *in, int status)
 {
-	if (!has_long_fields(in))
-		return waf_request_body(in->transaction, body_of(in));
 	in->report.phase = in->report.blocked_in = 2;
 	in->report.is_blocked = true;
-	in->report.status = 413;
-	return true;
+	in->report.status = status;
+}
+
+static bool run_body(struct inspection *in)
+{
+	struct sbuf form = { 0 };
+	struct str body = body_of(in);
+	bool is_done = true;
+
+	if (in->fields_max && in->multipart.n && waf_multipart_is_ambiguous(in->multipart, body)) {
+		deny_body(in, 400);
+		return true;
+	}
+	if (in->becomes_form) {
+		waf_multipart_form_body(&form, in->multipart, body);
+		body = sbuf_str(&form);
+	}
+	if (has_long_fields(in, body))
+		deny_body(in, 413);
+	else
+		is_done = waf_request_body(in->transaction, body);
+	sbuf_free(&form);
+	return is_done;
 }
 
 static bool run_phase(struct inspection *in, unsigned phase)
@@ -86,6 +105,7 @@ static void run(struct offload_job *j)
 	pthread_getcpuclockid(pthread_self(), &clock);
 	began_us = read_clock_us(clock);
 	atomic_store_explicit(&in->began_us, began_us, memory_order_relaxed);
+	atomic_store_explicit(&in->ran_from_us, clock_now_us(), memory_order_relaxed);
 	atomic_store_explicit(&in->thread_clock, clock, memory_order_release);
 	for (unsigned phase = 1; phase < LOGGING; phase++)
 		if ((in->phases & BIT(phase)) && !in->has_failed && !in->report.is_blocked)
@@ -135,31 +155,48 @@ static void over(struct offload_job *j)
 		     in->has_failed ? INSPECTION_FAILED : INSPECTION_DONE);
 }
 
+static void look_later(struct inspection *in, int64_t us)
+{
+	int64_t ms = us / 1000 < LOOK_MOST_MS ? us / 1000 : LOOK_MOST_MS;
+
+	loop_arm(worker_loop(in->worker), &in->clock, ms > LOOK_MS ? ms : LOOK_MS);
+}
+
+/* CPU of the job so far; -1: it still waits for its turn. Has the pool hurry when the job does not get on. */
+static int64_t look_at_job(struct inspection *in, int64_t now_us)
+{
+	int clock = atomic_load_explicit(&in->thread_clock, memory_order_acquire);
+	int64_t cpu_us, ran_us;
+
+	if (!clock)
+		return -1;
+	cpu_us = read_clock_us(clock) - atomic_load_explicit(&in->began_us, memory_order_relaxed);
+	ran_us = now_us - atomic_load_explicit(&in->ran_from_us, memory_order_relaxed);
+	if (ran_us >= STARVED_US && cpu_us < ran_us / 10)
+		offload_hurry(&pool, HURRY_US);
+	return cpu_us;
+}
+
 /* The job takes long: is it still waiting for its turn, does it compute, or is the machine busy with others? */
 static void look(struct timer *t)
 {
 	struct inspection *in = CONTAINER(t, struct inspection, clock);
-	int clock = atomic_load_explicit(&in->thread_clock, memory_order_acquire);
-	int64_t left_us = in->budget_us - in->used_us;
+	int64_t now_us = clock_now_us(), cpu_us, left_us;
 
 	if (atomic_load_explicit(&in->has_ended, memory_order_acquire))
 		return;
-	if (clock)
-		left_us -= read_clock_us(clock) - atomic_load_explicit(&in->began_us, memory_order_relaxed);
-	else
-		left_us = in->queued_us + QUEUE_US - clock_now_us();
+	cpu_us = look_at_job(in, now_us);
+	left_us = cpu_us >= 0 ? in->budget_us - in->used_us - cpu_us : in->queued_us + QUEUE_US - now_us;
 	if (left_us > 0) {
-		loop_arm(worker_loop(in->worker), t, left_us / 1000 > LOOK_MS ? left_us / 1000 : LOOK_MS);
+		look_later(in, left_us);
 		return;
 	}
 	offload_cancel(&in->job);
-	tell(in, clock ? INSPECTION_LATE : INSPECTION_FULL);
+	tell(in, cpu_us >= 0 ? INSPECTION_LATE : INSPECTION_FULL);
 }
 
 static bool submit(struct inspection *in, unsigned phases)
 {
-	int64_t left_us = in->budget_us - in->used_us;
-
 	in->phases = phases;
 	in->job.run = run;
 	in->job.over = over;
@@ -176,7 +213,7 @@ static bool submit(struct inspection *in, unsigned phases)
 		return false;
 	}
 	if (!in->is_closed)
-		loop_arm(worker_loop(in->worker), &in->clock, left_us / 1000 > LOOK_MS ? left_us / 1000 : LOOK_MS);
+		look_later(in, in->budget_us - in->used_us);
 	return true;
 }
 
@@ -251,6 +288,24 @@ static void add_host(struct inspection *in, const struct message *req)
 		fields[in->request.n++] = (struct waf_field){ STR("Host"), arena_copy(&in->arena, req->authority) };
 }
 
+/* A body of parts that is no form is read as one. */
+static void call_form(struct inspection *in)
+{
+	struct waf_field *fields = (struct waf_field *)(uintptr_t)in->request.fields;
+
+	for (unsigned i = 0; i < in->request.n; i++) {
+		struct str type;
+
+		if (!str_equal_nocase(fields[i].name, STR("Content-Type")))
+			continue;
+		type = waf_multipart_form_type(&in->arena, fields[i].value);
+		if (!type.p)
+			continue;
+		fields[i].value = type;
+		in->becomes_form = true;
+	}
+}
+
 /* As it came, so that what is normalised away is seen; never of another form than path and query. */
 static const char *copy_target(struct inspection *in, const struct message *req)
 {
@@ -277,6 +332,7 @@ bool inspection_request(struct inspection *in, struct exchange *x, bool is_whole
 	};
 	in->request.fields = copy_fields(in, req, &in->request.n);
 	add_host(in, req);
+	call_form(in);
 	return submit(in, is_whole ? BIT(1) | BIT(2) : BIT(1));
 }
 
@@ -291,7 +347,7 @@ bool inspection_body(struct inspection *in, struct exchange *x, struct str stand
 	if (exchange_request_body(x).n > 0)
 		in->body = retain_hold(exchange_retained(x));
 	/* The library copies it and takes it apart into as much again. Length must be no way past the rules. */
-	hold_bytes(in, 2 * exchange_request_body(x).n);
+	hold_bytes(in, (in->becomes_form ? 3 : 2) * exchange_request_body(x).n);
 	in->budget_us += (int64_t)exchange_request_body(x).n / PARSED_BYTES_A_US;
 	return submit(in, BIT(2));
 }

@@ -42,12 +42,14 @@ struct inspection {
 	int64_t job_us;                   /* by the last one */
 	atomic_int thread_clock;          /* clockid_t of the thread that runs it; 0 = none yet */
 	atomic_llong began_us;            /* of that clock */
+	atomic_llong ran_from_us;         /* clock_now_us() when the job began */
 	atomic_bool has_ended;            /* the job; `over` will follow */
 	struct waf_request request;
 	struct waf_response response;
 	struct retained *body;            /* of the request, held */
 	struct str stand_in;              /* what is looked at instead of it; absent: itself */
 	struct str multipart;             /* its content type, where it is one of parts */
+	bool becomes_form;                /* it is read as that of a form, though it is called otherwise */
 	struct str page;                  /* beginning of the response's */
 	size_t held_bytes;                /* counted for the worker's budget */
 	struct arena arena;

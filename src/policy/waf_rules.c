@@ -50,6 +50,10 @@ static const char before_rules[] =
 		"\"id:9590004,phase:1,t:none,t:lowercase,deny,status:415,log,"
 		"msg:'The request body is compressed',severity:2,chain\"\n"
 	"	SecRule REQBODY_PROCESSOR \"@rx .\" \"t:none\"\n"
+	/* Related and mixed parts are read as those of forms and called so here; the rest cannot be read. */
+	"SecRule REQUEST_HEADERS:Content-Type \"@rx ^multipart/(?!form-data(?:[ ;]|$))\" "
+		"\"id:9590008,phase:1,t:none,t:lowercase,deny,status:415,log,"
+		"msg:'The kind of multipart body cannot be read',severity:2\"\n"
 	"SecRule REQBODY_ERROR \"!@eq 0\" "
 		"\"id:9590005,phase:2,t:none,deny,status:400,log,msg:'The request body cannot be read',severity:2\"\n"
 	"SecRule MULTIPART_STRICT_ERROR \"!@eq 0\" "

@@ -200,6 +200,80 @@ static void test_a_loop_that_ends_gets_everything_back(void **state)
 	loop_free(second);
 }
 
+static void note_class(struct offload_job *j)
+{
+	struct sum *s = CONTAINER(j, struct sum, job);
+
+	s->result = (uint64_t)sched_getscheduler(0);
+}
+
+static uint64_t class_of_job(struct offload *pool)
+{
+	static struct sum one;
+
+	prepare(&one, 0);
+	one.job.run = note_class;
+	assert_true(offload_submit(pool, &one.job, loop));
+	run_until(n_over + 1);
+	return one.result;
+}
+
+static void *leave_class(void *arg)
+{
+	static const struct sched_param none = { 0 };
+
+	*(bool *)arg = pthread_setschedparam(pthread_self(), SCHED_IDLE, &none) == 0 &&
+		       pthread_setschedparam(pthread_self(), SCHED_OTHER, &none) == 0;
+	return NULL;
+}
+
+/* The lowest class there is, where the process can leave it again: for as long as the pool has to hurry. */
+static void test_a_pool_yields_unless_it_is_hurried(void **state)
+{
+	static struct offload yielding = OFFLOAD_POOL("yielding", 1, 9, .yields = true);
+	static struct offload plain = OFFLOAD_POOL("plain", 1, 9, .nice = 5);
+	bool can_leave;
+	pthread_t thread;
+
+	(void)state;
+	pthread_create(&thread, NULL, leave_class, &can_leave);
+	pthread_join(thread, NULL);
+	assert_int_equal(class_of_job(&plain), SCHED_OTHER);
+	assert_int_equal(class_of_job(&yielding), can_leave ? SCHED_IDLE : SCHED_OTHER);
+	offload_hurry(&yielding, 60000000);
+	offload_hurry(&plain, 60000000);
+	assert_int_equal(class_of_job(&yielding), SCHED_OTHER);
+	assert_int_equal(class_of_job(&plain), SCHED_OTHER);
+	offload_hurry(&yielding, 0);
+	assert_int_equal(class_of_job(&yielding), can_leave ? SCHED_IDLE : SCHED_OTHER);
+}
+
+static void note_both(struct offload_job *j)
+{
+	struct sum *s = CONTAINER(j, struct sum, job);
+
+	atomic_fetch_add(s->running, 1);
+	while (sched_getscheduler(0) != SCHED_OTHER)
+		usleep(1000);
+}
+
+/* A test that hangs here fails by its time limit. */
+static void test_a_job_under_way_is_hurried_too(void **state)
+{
+	static struct offload pool = OFFLOAD_POOL("under-way", 1, 9, .yields = true);
+	static struct sum one;
+	atomic_int running = 0;
+
+	(void)state;
+	prepare(&one, 0);
+	one.job.run = note_both;
+	one.running = &running;
+	assert_true(offload_submit(&pool, &one.job, loop));
+	wait_for(&running, 1);
+	offload_hurry(&pool, 60000000);
+	run_until(1);
+}
+
 static void test_stops_and_starts_again(void **state)
 {
 	static struct offload pool = OFFLOAD_POOL("again", 2, 9);
@@ -223,6 +297,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_full_queue_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_late_and_cancelled_jobs_do_not_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_loop_that_ends_gets_everything_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_pool_yields_unless_it_is_hurried, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_job_under_way_is_hurried_too, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stops_and_starts_again, setup, teardown),
 	};
 

@@ -151,6 +151,72 @@ static void exclusions_have_a_form(void **state)
 		assert_false(waf_exclusion_check(str_of(bad[i]), &why));
 }
 
+static void check_form(const char *type, const char *body, const char *wanted)
+{
+	struct sbuf out = { 0 };
+
+	waf_multipart_form_body(&out, str_of(type), str_of(body));
+	assert_int_equal(out.n, strlen(wanted));
+	assert_memory_equal(out.p, wanted, out.n);
+	sbuf_free(&out);
+}
+
+#define MIXED "multipart/mixed; boundary=x"
+#define NAMED "Content-Disposition: form-data; name=\"part\""
+
+static void parts_become_fields_and_files(void **state)
+{
+	(void)state;
+	check_form(MIXED, "--x\r\n\r\na\r\n--x--\r\n", "--x\r\n" NAMED "\r\n\r\na\r\n--x--\r\n");
+	check_form(MIXED, "--x\r\nContent-Type: Application/JSON; a=b\r\n\r\n{}\r\n--x--\r\n",
+		   "--x\r\nContent-Type: Application/JSON; a=b\r\n" NAMED "\r\n\r\n{}\r\n--x--\r\n");
+	check_form(MIXED, "--x\r\nContent-Type: image/png\r\n\r\na\r\n--x--\r\n",
+		   "--x\r\nContent-Type: image/png\r\n" NAMED "; filename=\"part\"\r\n\r\na\r\n--x--\r\n");
+	check_form(MIXED, "--x\r\ncontent-disposition: attachment; filename=a\r\n\r\na\r\n--x--\r\n",
+		   "--x\r\n" NAMED "; filename=a\r\n\r\na\r\n--x--\r\n");
+	check_form(MIXED, "--x\r\nContent-Disposition: inline;name=q\r\n\r\na\r\n--x\r\n\r\nb\r\n--x--\r\n",
+		   "--x\r\nContent-Disposition: form-data;name=q\r\n\r\na\r\n--x\r\n" NAMED "\r\n\r\nb\r\n--x--\r\n");
+}
+
+static void odd_parts_stay_odd(void **state)
+{
+	(void)state;
+	check_form("multipart/mixed", "--x\r\n\r\na\r\n--x--\r\n", "--x\r\n\r\na\r\n--x--\r\n");
+	check_form(MIXED, "", "");
+	check_form(MIXED, "no parts", "no parts");
+	check_form(MIXED, "a --x\r\n\r\nb", "a --x\r\n\r\nb");
+	check_form(MIXED, "--x", "--x");
+	check_form(MIXED, "--x--", "--x--");
+	check_form(MIXED, "--x\r\n", "--x\r\n");
+	check_form(MIXED, "--x\r\nContent-Disposition", "--x\r\nContent-Disposition" NAMED "\r\n");
+}
+
+static void other_kinds_have_other_names(void **state)
+{
+	struct arena a = { 0 };
+
+	(void)state;
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("Multipart/Mixed ; boundary=x")),
+			      STR("multipart/form-data; boundary=x")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/related;type=\"text/xml\"; boundary=\"x\"")),
+			      STR("multipart/form-data; boundary=x")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/mixed; boundary=\"x y\"")),
+			      STR("multipart/form-data; boundary=\"x y\"")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/mixed; boundary=\"----=_Part_0.1\"; a=b")),
+			      STR("multipart/form-data; boundary=----=_Part_0.1; a=b")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/related; boundary=x; type=application/json")),
+			      STR("multipart/form-data; boundary=x")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/related; boundary=x; type=\"${jndi:a}\"")),
+			      STR("multipart/form-data; boundary=x; type=\"${jndi:a}\"")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/related; type=\"a")),
+			      STR("multipart/form-data; type=\"a")));
+	assert_true(str_equal(waf_multipart_form_type(&a, STR("multipart/related")), STR("multipart/form-data")));
+	assert_null(waf_multipart_form_type(&a, STR("multipart/form-data; boundary=x")).p);
+	assert_null(waf_multipart_form_type(&a, STR("multipart/mixed2")).p);
+	assert_null(waf_multipart_form_type(&a, STR("text/plain")).p);
+	arena_free(&a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -161,6 +227,9 @@ int main(void)
 		cmocka_unit_test(sums_have_no_points),
 		cmocka_unit_test(files_are_no_fields),
 		cmocka_unit_test(odd_bodies_count_whole),
+		cmocka_unit_test(parts_become_fields_and_files),
+		cmocka_unit_test(odd_parts_stay_odd),
+		cmocka_unit_test(other_kinds_have_other_names),
 		cmocka_unit_test(exclusions_have_a_form),
 	};
 
