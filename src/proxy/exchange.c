@@ -175,8 +175,10 @@ static void put_hex(char out[16], uint64_t v)
 
 struct str exchange_given_id(const struct exchange *x)
 {
-	struct str given = message_value(&x->stream.req, HEADER_X_REQUEST_ID);
-	bool sane = given.n > 0 && given.n <= 128;
+	const struct header *line = message_find(&x->stream.req, HEADER_X_REQUEST_ID);
+	struct str given = line ? line->value : (struct str){ NULL, 0 };
+	/* Of two the service might log the other one. */
+	bool sane = given.n > 0 && given.n <= 128 && !message_find_next(&x->stream.req, line);
 
 	for (size_t i = 0; sane && i < given.n; i++) {
 		char ch = given.p[i];

@@ -422,7 +422,7 @@ static void interim(struct call *c)
 	stream_send_interim(&x->stream, &c->res);
 }
 
-static enum reason_id reason_of(enum call_failure what)
+static enum reason_id reason_of(const struct call *c, enum call_failure what)
 {
 	switch (what) {
 	case CALL_CONNECT:
@@ -436,7 +436,8 @@ static enum reason_id reason_of(enum call_failure what)
 	case CALL_TRUNCATED:
 		break;
 	}
-	return REASON_UPSTREAM_TRUNCATED;
+	/* Chunks or trailers that are none: nobody closed anything. */
+	return c->fault ? REASON_UPSTREAM_MALFORMED : REASON_UPSTREAM_TRUNCATED;
 }
 
 void exchange_fail_upstream(struct exchange *x, enum reason_id reason)
@@ -486,19 +487,22 @@ void exchange_report_try(struct exchange *x, enum call_failure what)
 	if (c->tls_failure)
 		setting_count(x->endpoint->tls_counts, TLS_REFUSED);
 	log_warn("upstream.failed", F_STR("service", x->service->name), F_STR("endpoint", x->endpoint->text),
-		 F_TEXT("reason", reasons[reason_of(what)].tag), F_INT("errno", c->error),
-		 F_TEXT("fault", what == CALL_MALFORMED ? h1_fault_tag(c->fault) : ""),
+		 F_TEXT("reason", reasons[reason_of(c, what)].tag), F_INT("errno", c->error),
+		 F_TEXT("fault", c->fault ? h1_fault_tag(c->fault) : ""),
 		 F_STR("requestId", x->request_id));
 }
 
 void exchange_fail_try(struct exchange *x, enum call_failure what)
 {
+	const enum reason_id reason = reason_of(&x->call, what);
+
 	exchange_end_try(x);
 	exchange_report_try(x, what);
+	x->call.fault = H1_FAULT_NONE;    /* another try has its own */
 	if (UNLIKELY(x->attempt != NULL) && attempt_goes_on(x, what))
 		return;
 	exchange_end_call(x);
-	exchange_fail_upstream(x, reason_of(what));
+	exchange_fail_upstream(x, reason);
 }
 
 /*

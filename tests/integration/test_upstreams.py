@@ -6,6 +6,7 @@ import pytest
 from backends import Backend
 from gw import Gateway, free_port
 from scale import FULL
+from scripted import Scripted, read_request
 from wire import Closed, Connection, pattern, wait_until
 
 
@@ -52,6 +53,21 @@ def test_silent_host_is_503_after_the_connect_timeout(gw):
 		assert 0.25 < time.monotonic() - start < 9
 		for filler in fillers:
 			filler.close()
+
+
+@pytest.mark.parametrize("body, fault", [(b"zz\r\nok\r\n", "chunk"), (b"0\r\nContent-Length: 9\r\n\r\n", "trailer")])
+def test_chunks_that_are_none_break_the_protocol(gw, body, fault):
+	"""The upstream closed nothing: its bytes are what is wrong."""
+	def answer(connection):
+		read_request(connection)
+		connection.socket.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+		connection.socket.recv(1)    # until the gateway closes
+
+	with Scripted(answer) as upstream:
+		gw.route(f"/no-{fault}", upstream.port)
+		check_error(gw.get(f"/no-{fault}"), 502)
+	assert gw.wait_record(path=f"/no-{fault}")["flag"] == "UP"
+	assert fault in gw.events("upstream.failed")[-1]["fault"]
 
 
 @pytest.mark.parametrize("path", ["/closed", "/reset"])
