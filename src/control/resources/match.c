@@ -48,10 +48,10 @@ bool format_request_method(struct str s, struct problem *why)
 	if (!format_method(s, why))
 		return false;
 	if (str_equal(s, STR("*")) || str_equal(s, STR("ANY")))
-		return problem(why, "", "would never match, for no request has it as its method; "
+		return problem(why, "", "would never match, for it is no method; "
 			       "a route takes all methods when methods is left out");
 	if (str_equal(s, STR("CONNECT")))
-		return problem(why, "", "would never match: CONNECT is refused, and WebSockets over HTTP/2 count as GET");
+			       "a route without methods takes all");
 	for (size_t i = 0; i < s.n && i < sizeof upper; i++)
 		upper[i] = (char)(s.p[i] >= 'a' && s.p[i] <= 'z' ? s.p[i] - 'a' + 'A' : s.p[i]);
 	if (s.n > sizeof upper || method_lookup(s) != METHOD_OTHER || method_lookup(text) == METHOD_OTHER)
