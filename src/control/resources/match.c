@@ -51,7 +51,7 @@ bool format_request_method(struct str s, struct problem *why)
 		return problem(why, "", "would never match, for it is no method; "
 			       "a route takes all methods when methods is left out");
 	if (str_equal(s, STR("CONNECT")))
-			       "a route without methods takes all");
+		return problem(why, "", "would never match: CONNECT is refused; WebSockets over HTTP/2 count as GET");
 	for (size_t i = 0; i < s.n && i < sizeof upper; i++)
 		upper[i] = (char)(s.p[i] >= 'a' && s.p[i] <= 'z' ? s.p[i] - 'a' + 'A' : s.p[i]);
 	if (s.n > sizeof upper || method_lookup(s) != METHOD_OTHER || method_lookup(text) == METHOD_OTHER)
