@@ -76,9 +76,9 @@ def gw(data):
 
 
 def test_memory_of_a_route(data):
-	"""R6. The goal is 4 KB; with the series of each route in the metrics it is 4.6."""
+	"""R6: less than 4 KB, with the series of each route in the metrics. Among few, what is made once has more weight."""
 	print(f"{data['each']:.2f} KB for each of {ROUTES} routes")
-	assert data["each"] < (5 if FULL else 6)
+	assert data["each"] < (4 if FULL else 5)
 
 
 def test_start(data):
@@ -201,8 +201,7 @@ def test_many_names_over_tls(gw, data):
 
 
 def test_memory_comes_back(gw, data):
-	"""R6: when the routes are gone, so is what they took, but for tables that keep their size: about a kilobyte for each at their peak. A second
-	round takes nothing more."""
+	"""R6: when the routes are gone, so is what they took, within a tenth of what was held before. A second round takes nothing more."""
 	site = gw.gateway()
 	service = gw.service(free_port(), site)
 	many = 500 if not FULL else ROUTES
@@ -214,5 +213,5 @@ def test_memory_comes_back(gw, data):
 		left.append(settled_rss(gw))
 	print(f"{left[0] / 1024:.1f} MB, {most / 1024:.1f} with {many} more routes, {left[1] / 1024:.1f} without them, {left[2] / 1024:.1f} the next time")
 	slack = 0 if FULL else 4096
-	assert left[1] < left[0] * 1.05 + 1.5 * many + slack, left
+	assert left[1] < left[0] * 1.1 + slack, left
 	assert left[2] < left[1] * 1.05 + slack, left
