@@ -1,8 +1,10 @@
 #include "policy/password_check.h"
+#include <stdatomic.h>
 #include "core/cidr.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/offload.h"
+#include "core/thread.h"
 #include "proxy/policy.h"
 #include "proxy/worker.h"
 
@@ -29,8 +31,9 @@ struct password_check {
 	char password[PASSWORD_BYTES_MAX], hash[PASSWORD_HASH_MAX];
 };
 
-/* Each worker has at most PASSWORD_AT_ONCE in it. */
+/* What is in it is in no lane's order any more: each worker has its share of the threads there, and one more. */
 static struct offload pool = OFFLOAD_POOL("passwords", 0, 4096, .nice = 5);
+static atomic_uint n_workers;             /* that check passwords */
 
 /* Of this worker. */
 static _Thread_local struct {
@@ -44,6 +47,17 @@ static void start_own(void)
 		return;
 	list_init(&own.pending);
 	list_init(&own.lanes);
+	atomic_fetch_add_explicit(&n_workers, 1, memory_order_relaxed);
+}
+
+/* The pool has a thread for each CPU but one. */
+static unsigned most_at_once(void)
+{
+	unsigned threads = thread_cpus() > 1 ? thread_cpus() - 1 : 1;
+
+	if (threads > OFFLOAD_THREADS_MAX)
+		threads = OFFLOAD_THREADS_MAX;
+	return threads / atomic_load_explicit(&n_workers, memory_order_relaxed) + 1;
 }
 
 static void compare(struct offload_job *j)
@@ -191,7 +205,9 @@ static void over(struct offload_job *j);
 
 static void start_some(void)
 {
-	while (own.n_running < PASSWORD_AT_ONCE && !list_is_empty(&own.lanes)) {
+	const unsigned most = most_at_once();
+
+	while (own.n_running < most && !list_is_empty(&own.lanes)) {
 		struct lane *l = CONTAINER(own.lanes.next, struct lane, node);
 		struct password_check *c = CONTAINER(l->checks.next, struct password_check, of_lane);
 

@@ -20,7 +20,6 @@
 
 #define PASSWORD_LANE_MAX 8               /* checks of one user that wait, on one worker */
 #define PASSWORD_QUEUE_MAX 64             /* of all users: what threads get done before they are too old */
-#define PASSWORD_AT_ONCE 4                /* of one worker in the pool: the others are the lanes' to order */
 #define PASSWORD_WAIT_MS 5000             /* of a request */
 #define PASSWORD_GOOD_MS 60000            /* how long a result holds */
 #define PASSWORD_BAD_MS 10000
