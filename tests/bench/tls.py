@@ -30,7 +30,7 @@ class SecureSluice:
 
 	def __init__(self, upstream, pair):
 		self.gw = sluice.Gateway(program=peers.PROGRAM, prefix=["taskset", "-c", "0"], workers=1, access_log=False,
-			requests_per_connection=0)
+			requests_per_connection=0, idle_timeout_ms=600_000)    # none may go while idle ones are counted
 		self.gw.ask("POST", "/api/v1/certificates", {"name": "bench", "certificate": pair.cert, "privateKey": pair.key})
 		site = self.gw.gateway(protocol="HTTPS", certList=[{"secretName": "bench"}])
 		self.gw.route("/", self.gw.service(upstream, site), site=site)
@@ -54,7 +54,7 @@ class SecureNginx(Nginx):
 			f"ssl_certificate_key {self.pair.key_file}; ssl_protocols TLSv1.2 TLSv1.3; location / {{ proxy_pass http://up; "
 			"proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; "
 			"proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme; }")
-		return super().configuration().replace(listen, secure)
+		return super().configuration().replace(listen, secure).replace("keepalive_timeout 75s", "keepalive_timeout 600s")
 
 
 def cpu_seconds(gateway):
