@@ -313,6 +313,8 @@ static int run_command(int argc, char **argv)
 		return cli_check(argc - 2, argv + 2);
 	if (strcmp(command, "policy") == 0)
 		return cli_policy(argc - 2, argv + 2);
+	if (strcmp(command, "status") == 0)
+		return cli_status(argv + 2);
 	if (strcmp(command, "trace") == 0)
 		return cli_trace(argv + 2);
 	if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0)

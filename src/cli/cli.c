@@ -23,6 +23,8 @@ static const struct command {
 	{ "policy manual", "[CLASS]", "every field of one class, or of all (Markdown)", NULL },
 	{ "policy effective", "--route ROUTE | --llm-api API | ... [FLAGS]",
 	  "what really acts on a route, in order, and what became of the rest", effective_flags },
+	{ "status", "[--all] [FLAGS]", "is it ready, and which gateways, consumers and attachments do not do what they "
+	  "shall, with reason and last error; exit status 1 when there are any", status_flags },
 	{ "trace", "[METHOD] URL [FLAGS]", "what would become of a request: listener, route, what each policy says, "
 	  "where it would go; nothing is sent", trace_flags },
 	{ "version", "", "print the version", NULL },

@@ -20,6 +20,7 @@ int cli_check(int argc, char **argv);             /* files */
 int cli_policy(int argc, char **argv);            /* classes | schema | example | manual [CLASS] | effective FLAGS */
 /* Commands that ask a running gateway: args end with NULL. */
 int cli_effective(char *const *args);
+int cli_status(char *const *args);                /* also CLI_REFUSED when something does not do what it shall */
 int cli_trace(char *const *args);
 
 /* The demo: an echo backend on a loopback port of its own, on a thread that ends with the process. 0 = no port. */

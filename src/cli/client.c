@@ -59,7 +59,7 @@ bool client_find(struct client *c, const char *collection, const char *id_field,
 	return true;
 }
 
-static int end(struct client *c, int status)
+int client_end(struct client *c, int status)
 {
 	if (c->remote)
 		remote_close(c->remote);
@@ -76,16 +76,16 @@ int client_usage(struct client *c, const char *command)
 {
 	complain(&c->why);
 	fprintf(stderr, "See `sluice %s --help`.\n", command);
-	return end(c, CLI_USAGE);
+	return client_end(c, CLI_USAGE);
 }
 
 int client_fail(struct client *c)
 {
 	complain(&c->why);
-	return end(c, c->status);
+	return client_end(c, c->status);
 }
 
 int client_close(struct client *c)
 {
-	return end(c, CLI_OK);
+	return client_end(c, CLI_OK);
 }

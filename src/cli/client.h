@@ -12,7 +12,7 @@
 #include "cli/remote.h"
 #include "core/arena.h"
 
-extern const struct flag effective_flags[], trace_flags[];
+extern const struct flag effective_flags[], status_flags[], trace_flags[];
 
 struct client {
 	struct arena arena;
@@ -32,4 +32,5 @@ MUST_USE bool client_find(struct client *c, const char *collection, const char *
 /* Ends of a command: say on standard error what is wrong, free everything, give the exit status. */
 int client_usage(struct client *c, const char *command);
 int client_fail(struct client *c);
-int client_close(struct client *c);               /* CLI_OK */
+int client_end(struct client *c, int status);     /* answered: says nothing */
+int client_close(struct client *c);               /* the same with CLI_OK */

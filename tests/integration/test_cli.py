@@ -56,11 +56,11 @@ def test_help_lists_the_commands(arguments):
 	done = sluice(*arguments)
 	assert done.returncode == 0
 	for command in ("run", "check", "policy classes", "policy schema", "policy example", "policy manual", "policy effective",
-			"trace", "version", "help"):
+			"status", "trace", "version", "help"):
 		assert re.search(rf"^  {command}( |$)", done.stdout, re.M), command
 
 
-@pytest.mark.parametrize("command", ["run", "check", "policy", "trace", "version"])
+@pytest.mark.parametrize("command", ["run", "check", "policy", "status", "trace", "version"])
 def test_each_command_has_a_help(command):
 	for arguments in ([command, "--help"], [command, "-h"], ["help", command]):
 		done = sluice(*arguments)
