@@ -233,6 +233,12 @@ void exchange_hide(struct exchange *x)
 	x->hidden[LEVEL_GATEWAY] = x->hidden[LEVEL_DOMAIN] | x->site->domain_policies->hides;
 }
 
+/* OPTIONS * asks about the server itself (RFC 9110 9.3.7): no route is meant, and nothing behind it is asked. */
+static bool is_about_server(const struct message *req)
+{
+	return req->method == METHOD_OPTIONS && str_equal(req->path, STR("*"));
+}
+
 void exchange_find_route(struct exchange *x, const struct binding *b, const struct router_listener *listener)
 {
 	struct message *req = &x->stream.req;
@@ -246,7 +252,8 @@ void exchange_find_route(struct exchange *x, const struct binding *b, const stru
 		exchange_hide(x);
 		return;
 	}
-	x->route = router_match_telling(x->view->snapshot, x->site, req, preflight_method(req), listener);
+	if (LIKELY(!is_about_server(req)))
+		x->route = router_match_telling(x->view->snapshot, x->site, req, preflight_method(req), listener);
 	exchange_hide(x);
 }
 
@@ -257,12 +264,6 @@ static void match(struct exchange *x)
 	/* The listener is followed to the binding of the current view, which the exchange pinned a moment ago. */
 	if (l->binding)
 		exchange_find_route(x, l->binding, NULL);
-}
-
-/* OPTIONS * asks about the server itself (RFC 9110 9.3.7): no route is meant, and nothing behind it is asked. */
-static bool is_about_server(const struct message *req)
-{
-	return req->method == METHOD_OPTIONS && str_equal(req->path, STR("*"));
 }
 
 /* Before anything is looked up for it. */
@@ -305,12 +306,6 @@ static void begin(struct stream *s, char *data, size_t n, bool end)
 		return;
 	if (UNLIKELY(x->site->gateway->strips_tag))
 		message_remove_id(req, HEADER_X_MSE_TAG);
-	if (is_about_server(req)) {
-		reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
-		message_add(&x->res, STR("Allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
-		exchange_begin_response(x);
-		return;
-	}
 	pipeline_start(x, LEG_REQUEST);
 	if (x->call_open || x->phase > EXCHANGE_UPSTREAM || (x->body && x->body->is_reading))
 		return;
@@ -411,6 +406,17 @@ enum verdict reply_close(struct exchange *x)
 	x->must_close = true;
 	x->is_local = true;
 	return REPLY;
+}
+
+void exchange_answer_unrouted(struct exchange *x)
+{
+	if (!is_about_server(&x->stream.req)) {
+		exchange_reply_reason(x, 404, REASON_NO_ROUTE, "ErrNotFound");
+		return;
+	}
+	reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
+	message_add(&x->res, STR("Allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+	exchange_begin_response(x);
 }
 
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code)

@@ -179,6 +179,8 @@ void exchange_begin_response(struct exchange *x);                 /* x->res is t
 void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502, 503, 504 by reason */
 /* Our own answer for a reason of proxy/ (no route, no endpoint, ...): runs the response leg. */
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code);
+/* Of a request that no route takes, when the policies let it pass: 404, or 200 to OPTIONS *. */
+void exchange_answer_unrouted(struct exchange *x);
 /* request leg is through: pick, service leg, attempt */
 void exchange_dispatch(struct exchange *x);
 bool exchange_find_service(struct exchange *x);                   /* target and service of the route; false: none */

@@ -58,9 +58,8 @@ bool exchange_find_service(struct exchange *x)
 void exchange_dispatch(struct exchange *x)
 {
 	if (!x->route) {
-		if (pipeline_ask_claim(x))
-			return;
-		exchange_reply_reason(x, 404, REASON_NO_ROUTE, "ErrNotFound");
+		if (!pipeline_ask_claim(x))
+			exchange_answer_unrouted(x);
 		return;
 	}
 	x->phase = EXCHANGE_UPSTREAM;

@@ -3,6 +3,7 @@ import hashlib
 import re
 
 import pytest
+from policy_kit import ip_list
 from wire import pattern, wait_until
 
 MEGABYTE = 1 << 20
@@ -403,6 +404,17 @@ def test_options_about_the_server_itself(site, backend):
 		answer = connection.read_response()
 	assert answer.status == 200
 	assert "OPTIONS" in answer.header("Allow")
+	assert backend.requests() == []
+
+
+def test_options_about_the_server_itself_meets_the_policies(gw, backend):
+	site = gw.gateway()
+	gw.route("/", backend, site=site)
+	gw.attach("IpAccessControl", ip_list("Black", "127.0.0.1", "Gateway"), to=site)
+	assert gw.get("/size/1", site=site).status == 403
+	with gw.connect(site=site) as connection:
+		connection.send(b"OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		assert connection.read_response().status == 403
 	assert backend.requests() == []
 
 
