@@ -7,7 +7,7 @@ file(STRINGS ${CMAKE_SOURCE_DIR}/cmake/warnings.txt warnings)
 add_library(sluice_flags INTERFACE)
 target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE SLUICE_VERSION="${PROJECT_VERSION}")
 target_compile_options(sluice_flags INTERFACE ${warnings}
-	-fno-strict-aliasing -fno-delete-null-pointer-checks -fno-strict-overflow
+	-fno-strict-aliasing -fno-delete-null-pointer-checks
 	-fno-common -fPIE -g)
 target_link_options(sluice_flags INTERFACE -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,nodlopen,--as-needed)
 target_link_libraries(sluice_flags INTERFACE m pthread)
@@ -41,6 +41,10 @@ else()
 	if(SLUICE_SANITIZE OR SLUICE_FUZZ)
 		target_compile_options(sluice_flags INTERFACE -O1)
 	endif()
+endif()
+# Overflow wraps, but where a sanitizer is to report it: it says nothing of what is defined.
+if(NOT SLUICE_SANITIZE)
+	target_compile_options(sluice_flags INTERFACE -fno-strict-overflow)
 endif()
 if(SLUICE_SANITIZE)
 	target_compile_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
