@@ -428,8 +428,13 @@ static void h1_set_idle(struct call *call)
 
 static void h1_move(struct call *call)
 {
-	call->connection->call = call;
-	call->connection->body.arena = call->arena;
+	struct client_connection *c = call->connection;
+
+	c->call = call;
+	/* A part of the trailers may lie in the memory of the owner before: they are judged on, and forgotten. */
+	c->body.arena = NULL;
+	c->body.lines = NULL;
+	c->body.trailers = NULL;
 }
 
 static const struct call_class h1_call_class = {
@@ -441,6 +446,7 @@ void call_start(struct call *call, bool fresh)
 	call->request_done = call->response_started = call->paused = false;
 	call->sent = call->received = 0;
 	call->error = 0;
+	call->fault = H1_FAULT_NONE;
 	call->connected_us = 0;
 	call->upgrade = (struct str){ NULL, 0 };
 	call->is_refused = false;

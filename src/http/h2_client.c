@@ -590,8 +590,16 @@ static void set_idle(struct call *call)
 static void move(struct call *call)
 {
 	struct h2_call *s = call->carrier;
+	struct h2_upstream *u = s->connection;
+	struct message *m;
 
 	s->call = call;
+	if (u->reading != s)
+		return;
+	/* A block of trailers has begun in the memory of the owner before: what was read of it is forgotten. */
+	m = NEW(call->arena, struct message);
+	m->arena = call->arena;
+	h2_head_begin(&u->base.head, m, true);
 }
 
 const struct call_class h2_call_class = {

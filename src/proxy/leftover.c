@@ -98,6 +98,9 @@ static void end_all(struct worker_end *e)
 /* The rest of the request would have to be sent first, or there is more to read than it is worth. */
 static bool is_worth_reading(const struct call *c, bool is_wanted)
 {
+	/* Without either it has failed: nothing more comes. */
+	if (!c->connection && !c->carrier)
+		return false;
 	if (!c->request_done || c->trailers || leftovers.n >= LEFTOVERS_MAX || budget_is_tight())
 		return false;
 	if (c->res.framing == FRAMING_LENGTH)

@@ -553,7 +553,7 @@ def test_after_a_broken_connection_comes_a_new_one():
 
 
 class Refusing(Scripted):
-	"""Answers 503 in these pieces, a millisecond apart, None = a reset; every fourth (`good`) request gets 200."""
+	"""Answers 503 in these pieces, a millisecond apart, None = a reset, an Event is waited for; every fourth (`good`) request gets 200."""
 
 	def __init__(self, *pieces, good=4):
 		super().__init__(self.talk)
@@ -570,6 +570,9 @@ class Refusing(Scripted):
 				if piece is None:
 					connection.reset()
 					return
+				if isinstance(piece, threading.Event):
+					piece.wait(5)
+					continue
 				connection.send(piece)
 				time.sleep(0.001)
 		self.ended += 1
@@ -620,6 +623,18 @@ def test_what_is_bad_behind_the_head_of_a_dropped_answer(gw, head, rest):
 	with Refusing(head.replace(b"503 No", b"200 OK") + rest) as server:
 		path, _, _ = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx")))
 		assert gw.get(path).status == 502 and server.hits == 1, "of an answer that is wanted it does"
+
+
+def test_trailers_of_a_dropped_answer_outlive_its_request(gw):
+	"""They have begun when the next try is decided, and go on when the request and its memory are gone."""
+	is_over = threading.Event()
+	head = b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n"
+	with Refusing(head + b"0\r\nX-Late: a", is_over, b"b" * 3000, b"c\r\n\r\n") as server:
+		path, _, _ = place(gw, gw.service(server.port), ("Retry", retry(3, "5xx")))
+		assert gw.get(path).body == b"good"
+		is_over.set()
+		for _ in range(10):
+			assert gw.get(path).body == b"good"
 
 
 @pytest.mark.parametrize("limit", [0, 0.15])

@@ -77,6 +77,13 @@ struct overload *worker_overload(struct worker *w)
 	return NULL;
 }
 
+void worker_at_end(struct worker *w, struct worker_end *e, void (*run)(struct worker_end *e))
+{
+	(void)w;
+	(void)e;
+	(void)run;
+}
+
 uint64_t worker_random64(struct worker *w)
 {
 	return w->random++;
