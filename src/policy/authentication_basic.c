@@ -5,7 +5,8 @@
  *                                                                   └──► pause ──► refuse
  *
  * What fails, fails after the same time, whether the user is unknown, disabled or the password wrong: an unknown user's
- * password is held against a hash that nothing matches, and no refusal is answered before FAILURE_DELAY_MS.
+ * password is held against a hash that nothing matches, and no refusal is answered before FAILURE_DELAY_MS. Only in a
+ * flood of guesses may the turns of the checks tell a name that exists from one that does not.
  */
 #include "core/clock.h"
 #include "core/crypto.h"

@@ -18,7 +18,7 @@ bool jwk_is_usable(const struct json *jwk, bool inline_set, struct arena *a);
 MUST_USE bool jwks_check(struct str text, struct problem *why);
 /*
  * RFC 7518 3.2: a shared secret is at least as long as what it makes: 32 bytes (HS256), 48 or 64 where its `alg` says
- * HS384 or HS512. Asked where a set is given to us; sets that are kept from before go on.
+ * HS384 or HS512. Asked wherever inline sets are read: one that was stored before this was asked is in force no more.
  */
 MUST_USE bool jwks_check_secrets(struct str text, struct problem *why);
 /*

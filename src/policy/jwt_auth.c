@@ -335,11 +335,20 @@ static bool needs_token(struct exchange *x, const struct jwt_auth *conf)
  * Needs no token. One that is there was not verified: with tokenPass false it goes no further either, lest the upstream
  * take it for one that was. What only stands in the same place (another scheme) stays.
  */
+/* Not a key, say, that another policy or the service asks for in the same place. */
+static bool is_token(struct exchange *x, struct str text)
+{
+	struct jwt unused;
+
+	return jwt_parse(exchange_arena(x), text, &unused) == JWT_OK;
+}
+
 static enum verdict exempt(struct exchange *x, const struct jwt_auth *conf)
 {
 	struct str token;
+	enum token_found found = token_find(exchange_request(x), &conf->place, &token);
 
-	if (!conf->tokenPass && token_find(exchange_request(x), &conf->place, &token) != TOKEN_NONE)
+	if (!conf->tokenPass && (found == TOKEN_SEVERAL || (found == TOKEN_ONE && is_token(x, token))))
 		token_remove(exchange_request(x), &conf->place);
 	return next();
 }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #define BOUNDARY_MAX 256
+#define PARTS_MAX 1000                    /* that are made readable: as many as there may be arguments */
 
 static size_t find_text(struct str s, const char *what, size_t n)
 {
@@ -251,8 +252,9 @@ bool waf_multipart_is_ambiguous(struct str type, struct str body)
 	struct str boundary = { text, read_boundary(type, text) };
 	size_t at = boundary.n ? find_boundary(body, 0, boundary) : body.n;
 
-	for (; at < body.n; at = find_boundary(body, at + boundary.n, boundary)) {
-		struct str rest = skip(body, at), line = first_line(rest);
+	for (size_t next; at < body.n; at = next) {
+		next = find_boundary(body, at + boundary.n, boundary);
+		struct str rest = { body.p + at, next - at }, line = first_line(rest);
 		unsigned n = 0;
 
 		for (rest = skip(rest, line.n); rest.n > 0; rest = skip(rest, line.n)) {
@@ -273,16 +275,15 @@ void waf_multipart_form_body(struct sbuf *out, struct str type, struct str body)
 	struct str boundary = { text, read_boundary(type, text) };
 	size_t done = 0, at = boundary.n ? find_boundary(body, 0, boundary) : body.n;
 
-	while (at < body.n) {
-		struct str line = first_line(skip(body, at)), rest;
+	for (unsigned n = 0; at < body.n && n < PARTS_MAX; n++) {
+		struct str line = first_line(skip(body, at));
 
 		sbuf_add(out, (struct str){ body.p + done, at + line.n - done });
 		done = at + line.n;
-		rest = skip(body, done);
-		if (rest.n == 0 || begins_with(skip(line, boundary.n), STR("--")))
+		if (done == body.n || begins_with(skip(line, boundary.n), STR("--")))
 			break;
-		done += put_head(out, rest);
 		at = find_boundary(body, done, boundary);
+		done += put_head(out, (struct str){ body.p + done, at - done });
 	}
 	sbuf_add(out, skip(body, done));
 }

@@ -577,10 +577,12 @@ def test_JWT10_what_is_exempt_is_left_alone(gw, backend, issuer):
 	assert gw.echo(f"{base}/free/echo", {"Authorization": "Basic eDp5"})["fields"]["authorization"] == ["Basic eDp5"]
 
 
+UNSEEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
+
 @pytest.mark.parametrize("place, fields, query, left", [
-	({}, {"Authorization": "Bearer T"}, "", {}), ({}, [("Authorization", "Bearer T"), ("Authorization", "Bearer U")], "", {}),
-	({"tokenPosition": "cookie", "tokenName": "tok"}, {"Cookie": "a=b; tok=T"}, "", {"cookie": ["a=b"]}),
-	({"tokenPosition": "query", "tokenName": "tok"}, {}, "?a=1&tok=T", {}),
+	({}, {"Authorization": f"Bearer {UNSEEN}"}, "", {}), ({}, [("Authorization", f"Bearer {UNSEEN}"), ("Authorization", "Bearer U")], "", {}),
+	({"tokenPosition": "cookie", "tokenName": "tok"}, {"Cookie": f"a=b; tok={UNSEEN}"}, "", {"cookie": ["a=b"]}),
+	({"tokenPosition": "query", "tokenName": "tok"}, {}, f"?a=1&tok={UNSEEN}", {}),
 ], ids=["header", "two headers", "cookie", "query"])
 def test_JWT10_a_token_that_was_not_verified_goes_no_further(gw, backend, issuer, place, fields, query, left):
 	"""tokenPass false holds for requests that need no token as well: the upstream might believe what nobody has looked at."""
@@ -595,6 +597,13 @@ def test_JWT10_a_token_that_was_not_verified_goes_no_further(gw, backend, issuer
 		else:
 			assert record.target == f"{base}/free{'?a=1' if query else ''}"
 			assert {name: record.all(name) for name in ("authorization", "cookie") if record.all(name)} == left
+
+
+def test_JWT10_what_is_no_token_is_left_to_others(gw, backend, issuer):
+	base = guarded(gw, backend, issuer, tokenPass=False)
+	gw.change_policy(guarded.attachment, jwt_auth(issuer, tokenPass=False, whiteOrBlack="White", authResources=[{"path": base, "matchType": "PRE"}]))
+	assert gw.get(f"{base}/free", {"Authorization": "Bearer a-key-of-somebody"}).status == 200
+	assert backend.last().all("Authorization") == ["Bearer a-key-of-somebody"]
 
 
 def dict_items(fields):

@@ -4,6 +4,7 @@
  * themselves run in tests/integration/test_waf.py.
  */
 #include <stdio.h>
+#include "core/mem.h"
 #include "policy/waf_engine.h"
 #include "policy/waf_multipart.h"
 #include "policy/waf_rules.h"
@@ -217,9 +218,28 @@ static void other_kinds_have_other_names(void **state)
 	arena_free(&a);
 }
 
+/* Nothing but boundaries: work that grows with the square of the body takes minutes here, days for the longest body. */
+static void boundaries_without_end(void **state)
+{
+	const size_t n_parts = 100000, part_bytes = 4;
+	char *text = mem_alloc(n_parts * part_bytes);
+	struct str body = { text, n_parts * part_bytes };
+	struct sbuf out = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < n_parts; i++)
+		memcpy(text + i * part_bytes, "--x\n", part_bytes);
+	assert_false(waf_multipart_is_ambiguous(str_of(MIXED), body));
+	waf_multipart_form_body(&out, str_of(MIXED), body);
+	assert_true(out.n < body.n + 1000 * 64);
+	sbuf_free(&out);
+	mem_free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(boundaries_without_end),
 		cmocka_unit_test(a_line_says_which_rule_and_where),
 		cmocka_unit_test(libinjection_says_where_in_its_data),
 		cmocka_unit_test(clients_cannot_make_up_lines),
