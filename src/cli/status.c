@@ -149,7 +149,7 @@ static void show(struct survey *s, struct str ready)
 			row->mark = s->ill[k] ? MARK_BAD : MARK_NONE;
 		}
 		table_print(&counts, &s->client.printer, "");
-		printf(s->table.n ? "\n" : "\nAll is well.\n");
+		printf(s->table.n || !str_equal(ready, STR("ready")) ? "\n" : "\nAll is well.\n");
 	}
 	if (s->table.n)
 		table_print(&s->table, &s->client.printer, "");
