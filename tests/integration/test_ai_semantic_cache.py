@@ -543,9 +543,9 @@ def test_dashvector_keeps_and_finds(cache):
 	with DashVector() as vectors:
 		api = cache.api(host=f"{vectors.url}/", key="dash-secret", table="my-collection")
 		cache.ask(api, FIRST, "miss")
+		wait_until(lambda: len(vectors.docs) == 1, PATIENCE_S, "the document")
 		answer = cache.ask(api, SIMILAR)
 		assert answer.header("X-Cache-Similarity") == "0.9200"
-		wait_until(lambda: len(vectors.docs) == 1, PATIENCE_S, "the document")
 		assert [asked.path for asked in vectors.asked][0] == "/v1/collections/my-collection/query"
 		assert {asked.headers["dashvector-auth-token"] for asked in vectors.asked} == {"dash-secret"}
 		assert vectors.docs[0]["fields"]["query"] == FIRST
