@@ -17,7 +17,7 @@ const struct flag status_flags[] = {
 static const struct kind {
 	const char *title, *list, *id_field, *name_field;
 } kinds[] = {
-	{ "Gateway", "/api/v1/gateways", "gatewayId", "name" },
+	{ "Gateway", "/api/v1/gateways", "gatewayId", "gateway" },
 	{ "Consumer", "/api/v1/consumers", "consumerId", "name" },
 	{ "Attachment", "/api/v1/policy-attachments", "policyAttachmentId", "className" },
 };
