@@ -13,12 +13,33 @@ struct birth {
 	char name[16];                             /* what the kernel keeps of it */
 };
 
+/* False: not known. */
+static bool read_usable(cpu_set_t *set)
+{
+	CPU_ZERO(set);
+	/* Of the main thread, which is never pinned. A machine with more CPUs than a cpu_set_t holds counts as one. */
+	if (sched_getaffinity(getpid(), sizeof(*set), set) == 0 && CPU_COUNT(set) > 0)
+		return true;
+	CPU_SET(0, set);
+	return false;
+}
+
+/* Who starts a thread may be pinned, and would hand that on. */
+static void leave_pin(void)
+{
+	cpu_set_t usable;
+
+	if (read_usable(&usable))
+		pthread_setaffinity_np(pthread_self(), sizeof(usable), &usable);
+}
+
 static void *live(void *arg)
 {
 	struct birth birth = *(struct birth *)arg;
 
 	mem_free(arg);
 	pthread_setname_np(pthread_self(), birth.name);
+	leave_pin();
 	void *result = birth.run(birth.arg);
 
 	arena_drop_cache();
@@ -51,14 +72,6 @@ pthread_t thread_start(const char *name, void *(*run)(void *), void *arg)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	BUG_ON(failed);
 	return thread;
-}
-
-static void read_usable(cpu_set_t *set)
-{
-	CPU_ZERO(set);
-	/* Of the main thread, which is never pinned. A machine with more CPUs than a cpu_set_t holds counts as one. */
-	if (sched_getaffinity(getpid(), sizeof(*set), set) != 0 || CPU_COUNT(set) == 0)
-		CPU_SET(0, set);
 }
 
 void thread_pin(int cpu)

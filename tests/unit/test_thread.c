@@ -55,6 +55,34 @@ static void test_starts_named_and_deaf(void **state)
 	assert_true(thread_cpus() >= 1);
 }
 
+static void *count_cpus(void *arg)
+{
+	cpu_set_t set;
+
+	pthread_getaffinity_np(pthread_self(), sizeof(set), &set);
+	*(int *)arg = CPU_COUNT(&set);
+	return NULL;
+}
+
+static void *start_pinned(void *arg)
+{
+	thread_pin(0);
+	pthread_join(thread_start("child", count_cpus, arg), NULL);
+	return NULL;
+}
+
+/* Fails where there are several CPUs only. */
+static void test_a_pin_is_not_handed_on(void **state)
+{
+	cpu_set_t set;
+	int cpus = 0;
+
+	(void)state;
+	pthread_getaffinity_np(pthread_self(), sizeof(set), &set);
+	pthread_join(thread_start("parent", start_pinned, &cpus), NULL);
+	assert_int_equal(cpus, CPU_COUNT(&set));
+}
+
 struct letter {
 	struct inbox_item item;
 	unsigned sender, number;
@@ -136,6 +164,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_starts_named_and_deaf),
+		cmocka_unit_test(test_a_pin_is_not_handed_on),
 		cmocka_unit_test(test_takes_oldest_first),
 		cmocka_unit_test(test_many_producers),
 	};
