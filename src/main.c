@@ -181,6 +181,7 @@ static struct control *open_control(struct problem *why)
 		.host_names = s->adminHosts.items,
 		.n_host_names = (unsigned)s->adminHosts.n,
 		.features = s->gatewayFeatures,
+		.keeps_underscores = s->keepUnderscores,
 		.compiler = { .workers = program.n_workers, .mailboxes = program.boxes, .wake_worker = wake_worker },
 	};
 

@@ -147,6 +147,7 @@ bool api_trace(struct api_call *call, struct problem *why)
 	if (!body || !api_check_query(call, nothing, why) ||
 	    !fields_decode(trace_fields, body, &doc, call->arena, why))
 		return false;
+	doc.keeps_underscores = call->control->keeps_underscores;
 	answer = trace_request(call->control->compiler, &doc, str_of(call->request_id), call->arena, why);
 	if (answer)
 		api_answer(call, 200, answer);

@@ -98,6 +98,7 @@ struct control *control_new(const struct control_settings *s, struct problem *wh
 
 	list_init(&c->batch);
 	list_init(&c->answers);
+	c->keeps_underscores = s->keeps_underscores;
 	c->data_dir = copy_text(&c->arena, s->data_dir);
 	c->cluster = copy_text(&c->arena, s->cluster ? s->cluster : "local");
 	c->node = copy_text(&c->arena, s->node ? s->node : "local");
@@ -228,6 +229,16 @@ static bool load_row(void *arg, const struct store_row *row, struct problem *why
 	return true;
 }
 
+static void warn_if_deaf(const struct control *c, const struct resource *r)
+{
+	const struct resource_class *class = resource_classes[r->kind];
+	struct problem why;
+
+	if (!c->keeps_underscores && class->arrives && !class->arrives(r->doc, &why))
+		log_warn("control.never_matches", F_STR("resource", r->id), F_TEXT("field", why.field),
+			F_TEXT("why", why.text));
+}
+
 /* Resources that were created before what they point at exists do not occur: age order is an order to compile in. */
 static void put_into_force(struct loading *l)
 {
@@ -243,6 +254,7 @@ static void put_into_force(struct loading *l)
 		struct change change = { .after = l->list[i] };
 
 		list_init(&change.node);
+		warn_if_deaf(l->control, l->list[i]);
 		if (!compile_change(l->control->compiler, &change, &why))
 			log_error("control.not_in_force", F_STR("resource", l->list[i]->id),
 				F_TEXT("field", why.field), F_TEXT("why", why.text));

@@ -27,6 +27,7 @@ struct control_settings {
 	const char *cluster, *node;       /* NULL = "local", "local" */
 	const struct str *host_names;     /* more names the Host header may have, without port */
 	unsigned n_host_names;
+	bool keeps_underscores;           /* of requests, where names of fields have them: as the listeners are set */
 	const struct json *
 		features; /* object name → value: defaults of gateway-features for all gateways; may be NULL */
 	struct compiler_settings compiler;   /* workers, mailboxes, wake; cluster is filled in from above */

@@ -37,6 +37,7 @@ struct control {
 	char *data_dir, *cluster, *node, *store_url;
 	struct str *hosts;                /* names the Host header may have, lower case */
 	unsigned n_hosts;
+	bool keeps_underscores;
 	bool any_ip_host;                 /* listens on a wildcard address: every IP literal is one of ours */
 	struct series *api_requests, *store_up, *degraded;
 	struct arena arena;               /* lives as long as the control plane */

@@ -65,6 +65,11 @@ struct resource_class {
 	 */
 	bool (*created)(struct write *w, struct resource *r, struct problem *why);
 	bool (*replaced)(struct write *w, struct resource *before, struct resource *r, struct problem *why);
+	/*
+	 * Whether requests can bring what it looks for while fields with "_" in their names are dropped; no part of
+	 * check(), for what is stored stays valid when that setting changes.
+	 */
+	bool (*arrives)(const struct json *doc, struct problem *why);
 	/* Before it is deleted: false refuses. */
 	bool (*deleting)(struct write *w, struct resource *r, struct problem *why);
 	/* Whether `user`, which points at r, goes with r instead of keeping it from being deleted. */

@@ -83,6 +83,17 @@ struct drafting {
 	struct arena *scratch;
 };
 
+/* What was so before may stay so: the setting may have changed since, and the log says it at every start. */
+static bool check_arrives(const struct draft *d, struct problem *why)
+{
+	const struct resource_class *class = d->class;
+	struct problem was = { 0 };
+
+	if (d->write->control->keeps_underscores || !class->arrives || class->arrives(d->doc, why))
+		return true;
+	return d->before && !class->arrives(d->before->doc, &was) && strcmp(was.text, why->text) == 0;
+}
+
 /* From the body to a checked, completed document in r's arena. */
 static bool draft_document(struct drafting *g, struct resource *r, struct problem *why)
 {
@@ -114,7 +125,7 @@ static bool draft_document(struct drafting *g, struct resource *r, struct proble
 		*why = moved;
 		return false;
 	}
-	if (!check_name(d, json_text(d->doc, resource_name_field(class)), why))
+	if (!check_arrives(d, why) || !check_name(d, json_text(d->doc, resource_name_field(class)), why))
 		return false;
 	if (class->complete) {
 		if (!class->complete(d, why))

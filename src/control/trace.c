@@ -230,6 +230,20 @@ static struct str write_head(const struct question *q)
 	return head;
 }
 
+/* Known before anything is judged: a step that misses the field is easier to understand. */
+static void note_dropped(struct question *q)
+{
+	const struct trace_doc *doc = q->doc;
+
+	for (size_t i = 0; i < doc->headers.n && !doc->keeps_underscores; i++) {
+		struct str name = ITEM(doc->headers, struct trace_header, i)->name;
+
+		if (str_find(name, '_') < name.n)
+			note(q, arena_printf(q->arena, "%.*s is dropped, for its name has \"_\" and the setting "
+				"keepUnderscores is off", STR_FMT(name)));
+	}
+}
+
 /* ---------- what is told ---------- */
 
 static void put(const struct question *q, struct json *in, const char *name, struct str value)
@@ -469,6 +483,8 @@ struct json *trace_request(const struct compiler *c, const struct trace_doc *doc
 	request.head = write_head(&q);
 	request.binding = q.binding;
 	request.is_tls = q.binding->is_tls;
+	request.keeps_underscores = doc->keeps_underscores;
+	note_dropped(&q);
 	BUG_ON(!ip_parse(doc->clientIp, &request.peer));
 	d = dry_run_new(a, &request, why);
 	return d ? tell(&q, d) : NULL;

@@ -12,6 +12,7 @@ struct trace_doc {
 	struct str method, url;
 	struct items headers;             /* struct trace_header */
 	struct str clientIp, listener, serviceId;
+	bool keeps_underscores;           /* of the listeners, not of the question */
 };
 extern const struct field trace_fields[];
 

@@ -216,12 +216,14 @@ static void answer_reason(struct dry_run *d, int status, enum reason_id reason, 
 static bool open_exchange(struct dry_run *d, const struct dry_request *r)
 {
 	struct exchange *x = &d->x;
+	struct h1_limits limits = h1_default_limits;
 	enum h1_fault fault;
 
+	limits.keep_underscores = r->keeps_underscores;
 	x->dry = d;
 	x->stream.arena = &x->arena;
 	x->stream.req.arena = &x->arena;
-	fault = h1_parse_request(&x->stream.req, r->head, &h1_default_limits);
+	fault = h1_parse_request(&x->stream.req, r->head, &limits);
 	x->host = x->stream.req.authority;
 	if (fault != H1_FAULT_NONE) {
 		d->is_answered = d->is_refused = true;

@@ -42,7 +42,7 @@ struct dry_request {
 	struct str head;                  /* as on the wire, HTTP/1.1, empty line included; strictly judged */
 	struct ip peer;
 	uint16_t peer_port;
-	bool is_tls;
+	bool is_tls, keeps_underscores;
 	struct str request_id;
 	struct str service_id;            /* the target to follow; absent = the one with the largest share */
 	const struct binding *binding;

@@ -58,7 +58,7 @@ class Signer:
 	"""Signs tokens with a shared secret; `jwks` is the text that lets others verify them."""
 
 	def __init__(self, secret=None, kid=None):
-		self.secret = (secret or f"a secret of 32 bytes and more {next(numbers)}").encode()
+		self.secret = (secret or f"a secret of 32 bytes and more, number {next(numbers)}").encode()
 		self.kid = kid
 		jwk = {"kty": "oct", "k": b64(self.secret), "alg": "HS256", **({"kid": kid} if kid else {})}
 		self.jwks = json.dumps({"keys": [jwk]})

@@ -432,6 +432,23 @@ static bool complete(struct draft *d, struct problem *why)
 	return true;
 }
 
+static bool check_place(const struct json *place, const char *kind, const char *name, const char *field,
+			struct problem *why)
+{
+	return !str_equal_nocase(json_text(place, kind), STR("Header")) ||
+	       check_arrives(json_text(place, name), field, why);
+}
+
+static bool arrives(const struct json *doc, struct problem *why)
+{
+	const struct json *all = json_get(doc, "identities");
+
+	return check_place(json_get(json_get(all, "apiKey"), "source"), "source", "value",
+			   "identities.apiKey.source.value", why) &&
+	       check_place(json_get(json_get(all, "jwt"), "jwtTokenConfig"), "position", "key",
+			   "identities.jwt.jwtTokenConfig.key", why);
+}
+
 /* Documents of before keys were kept as digests. */
 static bool upgrade(struct json *doc, struct arena *a)
 {
@@ -479,5 +496,5 @@ const struct resource_class consumer_class = {
 	.id_field = "consumerId", .id_prefix = "csm-", .path = "/api/v1/consumers",
 	.has_unique_name = true, .fields = fields, .size = sizeof(struct consumer_doc),
 	.doc = "A client with credentials.", .adapt = take_off, .check = check, .complete = complete,
-	.upgrade = upgrade, .owns = owns, .render = render, .read_only = read_only,
+	.arrives = arrives, .upgrade = upgrade, .owns = owns, .render = render, .read_only = read_only,
 };

@@ -26,7 +26,8 @@ static const struct field path_fields[] = {
 };
 static const struct field header_fields[] = {
 	TEXT(struct match_condition, name, REQUIRED, RANGE(1, 256), FORMAT(format_header_name),
-		EXAMPLE("\"x-version\""), DOC("Header name, in any case.")),
+		EXAMPLE("\"x-version\""),
+		DOC("Header name, in any case; with \"_\" only where the setting keepUnderscores is on.")),
 	CHOICE(struct match_condition, type, value_types, REQUIRED, DOC("How the value is compared.")),
 	TEXT(struct match_condition, value, REQUIRED, EMPTY_OK, RANGE(0, 4096), FORMAT(format_line),
 		EXAMPLE("\"v2\""), DOC("Value.")),

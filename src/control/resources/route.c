@@ -47,9 +47,23 @@ static bool complete(struct draft *d, struct problem *why)
 	return false;
 }
 
+static bool arrives(const struct json *doc, struct problem *why)
+{
+	const struct json *headers = json_get(json_get(doc, "match"), "headers");
+	unsigned i = 0;
+	char at[48];
+
+	for (const struct json *v = headers ? headers->child : NULL; v; v = v->next) {
+		snprintf(at, sizeof at, "match.headers[%u].name", i++);
+		if (!check_arrives(json_text(v, "name"), at, why))
+			return false;
+	}
+	return true;
+}
+
 const struct resource_class route_class = {
 	.kind = RESOURCE_ROUTE, .name = "route", .noun = "Route", .plural = "Routes", .attach_type = "Route",
 	.id_field = "routeId", .id_prefix = "route-", .path = "/api/v1/routes", .scope = { "gatewayId" },
 	.has_unique_name = true, .fields = fields, .size = sizeof(struct route_doc),
-	.doc = "Requests that match go to a backend.", .check = check, .complete = complete,
+	.doc = "Requests that match go to a backend.", .check = check, .complete = complete, .arrives = arrives,
 };

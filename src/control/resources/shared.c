@@ -93,6 +93,15 @@ bool format_base_path(struct str s, struct problem *why)
 	return ok;
 }
 
+bool check_arrives(struct str header, const char *field, struct problem *why)
+{
+	if (str_find(header, '_') == header.n)
+		return true;
+	return problem(why, field, "\"%.*s\" never arrives: fields of requests with \"_\" in their names are dropped; "
+		       "use another name, or start the gateway with the setting keepUnderscores",
+		       (int)(header.n < 80 ? header.n : 80), header.p);
+}
+
 bool format_description(struct str s, struct problem *why)
 {
 	size_t n = str_code_points(s);

@@ -24,6 +24,9 @@ void adapt_tls_version(struct json *object, const char *member, struct arena *a)
 void adapt_lower(struct json *object, const char *member, struct arena *a);
 void adapt_lower_text(struct json *v, struct arena *a);        /* harmless when it is no text */
 
+/* Whether a request can have the field while names with "_" are dropped. */
+MUST_USE bool check_arrives(struct str header, const char *field, struct problem *why);
+
 /* The member "status" of an answer. */
 void put_status(struct arena *a, struct json *item, const struct status *s);
 
