@@ -185,41 +185,6 @@ static void remove_credentials(struct exchange *x)
 		req->query = clean_query(x, habits);
 }
 
-/* Beside those that header_is_forwarded() knows: what proxies and CDNs in front of us write. */
-static bool tells_address(struct str name)
-{
-	static const struct str names[] = {
-		{ "via", 3 }, { "x-forwarded-server", 18 }, { "x-forwarded-prefix", 18 }, { "x-forwarded-scheme", 18 },
-		{ "x-original-forwarded-for", 24 }, { "x-client-ip", 11 }, { "x-cluster-client-ip", 19 },
-		{ "true-client-ip", 14 }, { "cf-connecting-ip", 16 },
-	};
-
-	for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (str_equal_nocase(name, names[i]))
-			return true;
-	return false;
-}
-
-/*
- * A provider is asked in the name of whoever runs the gateway: where the clients are is not its business. Where a
- * policy edited such fields they are meant.
- */
-static void remove_addresses(struct exchange *x)
-{
-	struct message *req = &x->stream.req;
-
-	if (x->has_forwarded)
-		return;
-	for (unsigned i = 0; i < req->n; i++) {
-		const struct header *h = &req->headers[i];
-		bool is_address = header_is_forwarded(h->id) ? h->id != HEADER_X_REQUEST_ID :
-				  h->id == HEADER_FORWARDED || (h->id == HEADER_OTHER && tells_address(h->name));
-
-		if (is_address && !h->dropped)
-			message_remove_as(req, h->id, h->name);
-	}
-}
-
 static void bear(struct exchange *x, struct str key)
 {
 	message_add(&x->stream.req, STR("Authorization"), arena_printf(&x->arena, "Bearer %.*s", STR_FMT(key)));
@@ -273,8 +238,9 @@ void chat_address(struct chat *c, const struct chat_service *to)
 		return;
 	}
 	remove_credentials(c->x);
+	/* It is asked in the name of whoever runs the gateway: where the clients are is not its business. */
 	if (to->n_keys > 0 || to->n_apps > 0)
-		remove_addresses(c->x);
+		exchange_hide_addresses(c->x);
 	address_path(c, to);
 	put_credential(c, to);
 	put_fields(c);

@@ -59,6 +59,8 @@ bool chat_shape_copy(struct exchange *x, const struct service *to, struct messag
 		restore_request(c);
 	else
 		copy_rows(&x->stream.req);
+	/* Copies have none, and what is taken off here stays with the request. */
+	x->stream.req.trailers = NULL;
 	chat_address(c, to->ai);
 	*req = x->stream.req;
 	x->stream.req = sent;

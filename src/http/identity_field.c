@@ -1,4 +1,5 @@
 #include "http/identity_field.h"
+#include "http/address_field.h"
 
 static char fold(char c)
 {
@@ -60,7 +61,7 @@ void identity_trailers_strip(const struct message *req)
 		struct header *h = &trailers->headers[i];
 
 		if (identity_field_is(h->name) || field_begins_as(h->name, STR("x-sluice-")) ||
-		    is_guarded(req, h->name))
+		    is_guarded(req, h->name) || (req->hides_addresses && address_field_is(h->name)))
 			h->dropped = true;
 	}
 }

@@ -24,5 +24,8 @@ struct guarded_name {
  * there or still come. `name` lives as long as the request.
  */
 void identity_guard(struct message *req, struct str name);
-/* Takes identity, guarded names and what is the gateway's own (X-Sluice-*) off the trailers of the request. */
+/*
+ * Takes identity, guarded names and what is the gateway's own (X-Sluice-*) off the trailers of the request; addresses
+ * too, when it hides them.
+ */
 void identity_trailers_strip(const struct message *req);

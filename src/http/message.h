@@ -66,6 +66,7 @@ struct message {
 	bool has_upgrade;                 /* asks for an upgrade (Connection: upgrade and an Upgrade field) */
 	bool wants_trailers;              /* TE: trailers */
 	bool length_known;                /* content_length was announced, even where no body follows (HEAD, 304) */
+	bool hides_addresses;             /* of a request: address_fields_remove() */
 	enum framing framing;
 	uint64_t content_length;          /* when FRAMING_LENGTH */
 	/*

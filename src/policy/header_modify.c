@@ -8,6 +8,7 @@
  */
 #include "policy/cors.h"
 #include "policy/formats.h"
+#include "http/address_field.h"
 #include "http/identity_field.h"
 #include "policy/header_edit.h"
 #include "proxy/policy.h"
@@ -27,6 +28,7 @@ struct header_op {
 struct edit {
 	struct header_change change;
 	bool is_reference;
+	bool is_address;                  /* of a request's field about the client's address */
 	struct str value;
 	struct property property;
 };
@@ -125,6 +127,7 @@ static struct edit make_edit(const struct header_op *op)
 		.change = { (enum header_action)op->opType, header_lookup(op->key), op->key },
 		.is_reference = op->policyValueGenerateMode == MODE_REFERENCE &&
 			op->opType != HEADER_ACTION_REMOVE,
+		.is_address = op->directionType == DIRECTION_REQUEST && address_field_is(op->key),
 		.value = str_trim(op->value),
 	};
 
@@ -157,8 +160,11 @@ static void apply(struct exchange *x, const struct step *s, struct message *m, c
 		const struct edit *e = &edits->edits[i];
 		struct str value = e->is_reference ? property_value(x, &e->property) : e->value;
 
-		if (value.n || e->change.action == HEADER_ACTION_REMOVE)
-			header_edit(m, &e->change, value);
+		if (value.n == 0 && e->change.action != HEADER_ACTION_REMOVE)
+			continue;
+		header_edit(m, &e->change, value);
+		if (UNLIKELY(e->is_address))
+			header_edit(exchange_written_addresses(x), &e->change, value);
 	}
 	if (edits->n)
 		policy_count(s, APPLIED);

@@ -104,6 +104,7 @@ struct exchange {
 	struct str member;                /* exchange_keep_member(); absent = none */
 	unsigned chosen_target;           /* exchange_choose_target(), from 1; 0 = none */
 	struct message *own_cookies;      /* own_cookie.h; NULL: it has none */
+	struct message *written_addresses;   /* exchange_written_addresses(); NULL: none was */
 	struct token_facts *token;        /* exchange_set_token(); NULL: none was verified */
 	struct str host, path, query;     /* as the client asked, whatever rewrites follow */
 	/* policies */

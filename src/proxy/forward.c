@@ -4,6 +4,7 @@
  * X-Forwarded-* of a peer that nobody declared trusted are not believed: its For list is passed on with the peer
  * appended (the peer entry is ours and true), Proto, Host and Port are overwritten.
  */
+#include "http/address_field.h"
 #include "proxy/exchange.h"
 #include "proxy/worker.h"
 
@@ -141,6 +142,29 @@ bool header_is_forwarded(enum header_id id)
 		return true;
 	default:
 		return false;
+	}
+}
+
+struct message *exchange_written_addresses(struct exchange *x)
+{
+	if (!x->written_addresses) {
+		x->written_addresses = NEW(&x->arena, struct message);
+		x->written_addresses->arena = &x->arena;
+	}
+	return x->written_addresses;
+}
+
+void exchange_hide_addresses(struct exchange *x)
+{
+	const struct message *written = x->written_addresses;
+	struct message *req = &x->stream.req;
+
+	address_fields_remove(req);
+	for (unsigned i = 0; written && i < written->n; i++) {
+		const struct header *h = &written->headers[i];
+
+		if (!h->dropped)
+			message_add_as(req, (enum header_id)h->id, h->name, h->value);
 	}
 }
 

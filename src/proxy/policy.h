@@ -541,6 +541,14 @@ enum fixed_path exchange_fixed_path(const struct exchange *x, size_t *n);
 /* X-Forwarded-*, X-Real-IP and X-Request-Id are in the request from here on, so that edits of them hold. */
 void exchange_write_forwarded(struct exchange *x);
 bool header_is_forwarded(enum header_id id);              /* one of these */
+/*
+ * Fields about addresses (http/address_field.h) as the operator wrote them, without what the client or the gateway says
+ * there: a policy that edits such a field of the request makes the same edit here. Where the client's address is not
+ * told, these are what is left. Empty at first; policies that write none cost nothing.
+ */
+struct message *exchange_written_addresses(struct exchange *x);
+/* Takes the client's address out of the request: fields about addresses are those that the operator wrote. */
+void exchange_hide_addresses(struct exchange *x);
 void exchange_keep_flag(struct exchange *x, const char *flag);    /* access-record flag, a REASON's */
 const char *exchange_flag(const struct exchange *x);              /* what exchange_keep_flag left, "" before it */
 bool exchange_is_upstream_response(const struct exchange *x);     /* response leg: false for our own replies */
