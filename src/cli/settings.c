@@ -155,6 +155,7 @@ bool file_read(const char *path, struct arena *a, struct str *out, struct proble
 	FILE *f = fopen(path, "re");
 	size_t cap = 65536, n = 0;
 	char *text = arena_take(a, cap);
+	int error = 0;
 
 	if (!f)
 		return problem(why, path, "cannot be read: %s", strerror(errno));
@@ -167,11 +168,15 @@ bool file_read(const char *path, struct arena *a, struct str *out, struct proble
 			cap *= 2;
 		}
 		n += fread(text + n, 1, cap - n, f);
+		error = ferror(f) ? errno : 0;
 	}
-	bool failed = ferror(f);
 	fclose(f);
-	if (failed || n > 64u << 20)
-		return problem(why, path, failed ? "cannot be read: %s" : "is larger than 64 MiB", strerror(EIO));
+	if (error == EISDIR)
+		return problem(why, path, "is a directory; name the file in it that is meant, or each of them");
+	if (error)
+		return problem(why, path, "cannot be read: %s", strerror(error));
+	if (n > 64u << 20)
+		return problem(why, path, "is larger than 64 MiB");
 	*out = (struct str){ text, n };
 	return true;
 }

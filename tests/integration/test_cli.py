@@ -267,6 +267,13 @@ def test_check_of_a_missing_file(tmp_path):
 	assert code == 1 and said == f"{tmp_path}/none:1: -: cannot be read: No such file or directory\n"
 
 
+def test_check_of_a_directory(tmp_path):
+	"""It was an "Input/output error"."""
+	(tmp_path / "a.yaml").write_text("workers: 1\n")
+	assert check(tmp_path) == (1, f"{tmp_path}:1: -: is a directory; name the file in it that is meant, or each of them\n")
+	assert f"{tmp_path}: is a directory" in refusal("run", "--config", tmp_path)
+
+
 # ---- policy ----
 
 def test_there_are_29_classes_and_it_is_said_which_act():
