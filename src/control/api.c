@@ -93,23 +93,52 @@ struct str api_query(const struct api_call *call, const char *name)
 	return raw.p ? uri_decode(call->arena, raw, true) : raw;
 }
 
+/* value: absent where it says nothing */
+static bool refuse_pair(struct str name, struct str value, const char *what, struct problem *why)
+{
+	char at[64], said[90] = "";
+
+	snprintf(at, sizeof at, "%.*s", (int)(name.n < 60 ? name.n : 60), name.p);
+	if (value.p)
+		snprintf(said, sizeof said, "\"%.*s\" ", (int)(value.n < 80 ? value.n : 80), value.p);
+	return problem(why, at, "%s%s", said, what);
+}
+
+/* Of two values nobody could say which is meant; one that does not decode would be as if it were not there. */
+bool api_check_pair(const struct api_call *call, struct str pair, struct str rest, struct problem *why)
+{
+	struct str name = { pair.p, str_find(pair, '=') }, next;
+	struct str value = { pair.p + name.n, pair.n - name.n };
+
+	if (value.n)
+		value = (struct str){ value.p + 1, value.n - 1 };
+	if (!uri_decode(call->arena, value, true).p)
+		return refuse_pair(name, value, "has a % without two hexadecimal digits; write % itself as %25",
+			why);
+	while (str_split(&rest, '&', &next)) {
+		next.n = str_find(next, '=');
+		if (str_equal(next, name))
+			return refuse_pair(name, value, "is one of several values; give the parameter once", why);
+	}
+	return true;
+}
+
 bool api_check_query(const struct api_call *call, const char *const *known, struct problem *why)
 {
 	struct str rest = call->query, part;
-	char name[64];
 
 	while (str_split(&rest, '&', &part)) {
+		struct str name = { part.p, str_find(part, '=') };
 		const char *const *k = known;
 
-		part.n = str_find(part, '=');
-		if (!part.n)
+		if (!name.n)
 			continue;
-		while (*k && !str_equal(part, str_of(*k)))
+		while (*k && !str_equal(name, str_of(*k)))
 			k++;
-		if (*k)
-			continue;
-		snprintf(name, sizeof name, "%.*s", (int)(part.n < 60 ? part.n : 60), part.p);
-		return problem(why, name, "unknown query parameter");
+		if (!*k)
+			return refuse_pair(name, (struct str){ NULL, 0 }, "unknown query parameter", why);
+		if (!api_check_pair(call, part, rest, why))
+			return false;
 	}
 	return true;
 }

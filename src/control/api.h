@@ -81,6 +81,8 @@ void api_answer(struct api_call *call, int status, const struct json *body);
 struct str api_query(const struct api_call *call, const char *name);
 /* Only these parameters (NULL-terminated) may be there. */
 MUST_USE bool api_check_query(const struct api_call *call, const char *const *known, struct problem *why);
+/* One pair of the query, and the query behind it: the value decodes, and the name does not come again. */
+MUST_USE bool api_check_pair(const struct api_call *call, struct str pair, struct str rest, struct problem *why);
 /* The body as one JSON object. */
 struct json *api_body(struct api_call *call, struct problem *why);
 /* pageNumber and pageSize. */

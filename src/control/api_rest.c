@@ -121,11 +121,13 @@ bool api_check_filters(const struct api_call *call, const struct api_filter *f, 
 	char name[64];
 
 	while (str_split(&rest, '&', &part)) {
-		part.n = str_find(part, '=');
-		if (!part.n || is_listed(f->more, part) || is_filter(f->class, part))
-			continue;
-		snprintf(name, sizeof name, "%.*s", (int)(part.n < 60 ? part.n : 60), part.p);
-		return problem(why, name, "unknown filter of %s", f->class->plural);
+		struct str word = { part.p, str_find(part, '=') };
+
+		snprintf(name, sizeof name, "%.*s", (int)(word.n < 60 ? word.n : 60), word.p);
+		if (word.n && !is_listed(f->more, word) && !is_filter(f->class, word))
+			return problem(why, name, "unknown filter of %s", f->class->plural);
+		if (word.n && !api_check_pair(call, part, rest, why))
+			return false;
 	}
 	return true;
 }

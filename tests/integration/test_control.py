@@ -163,6 +163,47 @@ def test_paging(gw):
 		check_error(gw.api("GET", f"/api/v1/consumers?{bad}"), 400, "ErrInvalidParameter", bad.split("=")[0])
 
 
+LISTS = ["/api/v1/consumers", "/api/v1/routes", "/api/v2/policies", "/api/v1/policy-attachments", "/api/v1/gateways", "/api/v1/policy-classes",
+	"/api/v1/gateways/{site}/gateway-features", MESHES, "/v2/meshes"]
+BAD_QUERIES = [
+	("pageSize=1&pageSize=2", 'pageSize: "1" is one of several values; give the parameter once'),
+	("pageNumber=1&pageSize=1&pageNumber=1", 'pageNumber: "1" is one of several values; give the parameter once'),
+	("pageSize=%zz", 'pageSize: "%zz" has a % without two hexadecimal digits; write % itself as %25'),
+]
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("query, said", BAD_QUERIES)
+def test_a_list_takes_each_parameter_once_and_only_what_decodes(gw, site, path, query, said):
+	"""The first of two values counted, and what does not decode was as if it were not there."""
+	answer = gw.api("GET", f"{path.format(site=site.id)}?{query}")
+	if path.startswith("/v2/"):
+		check_asm(answer, 400, "ASM.01010001")
+	else:
+		check_error(answer, 400, "ErrInvalidParameter")
+	assert said in answer[1].get("errorMessage", answer[1].get("errorMsg")), answer[1]
+
+
+@pytest.mark.parametrize("query, field", [("name=a&name=b", "name"), ("name=%zz", "name"), ("name=a%2", "name"), ("name=%", "name"), ("enable&enable=true", "enable"),
+	("name=100%", "name")])
+def test_so_does_a_filter(gw, query, field):
+	check_error(gw.api("GET", f"/api/v1/consumers?{query}"), 400, "ErrInvalidParameter", f"Invalid parameter: {field}: ")
+
+
+def test_what_decodes_is_found(gw):
+	name = f"100% of {next(numbers)}"
+	gw.create("Consumer", "/api/v1/consumers", "consumerId", {"name": name, "enable": True})
+	for text in (name.replace("%", "%25").replace(" ", "+"), name.replace("%", "%25").replace(" ", "%20")):
+		assert [item["name"] for item in gw.ask("GET", f"/api/v1/consumers?&name={text}&")["items"]] == [name]
+
+
+@pytest.mark.parametrize("query", ["dryRun=%zz", "dryRun=true&dryRun=false", "dryRun=true&dryRun=true", "dryRun=%"])
+def test_a_rehearsal_that_is_not_understood_writes_nothing(gw, query):
+	name = f"rehearsal-{next(numbers)}"
+	check_error(gw.api("POST", f"/api/v1/consumers?{query}", {"name": name, "enable": True}), 400, "ErrInvalidParameter", "dryRun: ")
+	assert gw.ask("GET", f"/api/v1/consumers?name={name}")["items"] == []
+
+
 # ---- dry run ----
 
 def test_dry_run_creates_nothing(gw, site):
