@@ -541,6 +541,18 @@ def test_gateway_shapes(gw):
 	check_asm(gw.api("POST", MESHES, {**gateway_body(), "gateway": body["gateway"]}), 409, "ASM.01010003")
 
 
+@pytest.mark.parametrize("hosts", [["a.test", "a.test"], ["A.test", "a.TEST"], ["*.a.test", "b.test", "*.A.test"], ["*", "*"], ["10.0.0.1", "10.0.0.1"],
+	["::1", "0:0::1"]])
+def test_a_host_stands_once_in_a_gateway(gw, hosts):
+	body = gateway_body()
+	body["externalPort"]["hosts"] = hosts
+	answer = gw.api("POST", MESHES, body)
+	check_asm(answer, 400, "ASM.01010001")
+	assert answer[1]["errorMsg"] == f"Invalid parameter: externalPort.hosts[{len(hosts) - 1}]: is listed twice"
+	body["externalPort"]["hosts"] = [*hosts[:-1], "other.test"]
+	gw.ask("POST", MESHES, body)
+
+
 def test_deleting_a_gateway(gw):
 	gone = gw.gateway()
 	gw.delete(gone)

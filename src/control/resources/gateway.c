@@ -184,6 +184,29 @@ static bool check_addresses(const struct gateway_doc *g, struct problem *why)
 	return true;
 }
 
+static bool same_host(struct str a, struct str b)
+{
+	struct ip x, y;
+
+	if (ip_parse(a, &x) && ip_parse(b, &y))
+		return memcmp(&x, &y, sizeof x) == 0;
+	return str_equal_nocase(a, b);
+}
+
+static bool check_hosts(const struct gateway_doc *g, struct problem *why)
+{
+	const struct items *hosts = &g->externalPort.hosts;
+	char at[32];
+
+	for (size_t i = 0; i < hosts->n; i++)
+		for (size_t j = 0; j < i; j++)
+			if (same_host(*ITEM(*hosts, struct str, i), *ITEM(*hosts, struct str, j))) {
+				snprintf(at, sizeof at, "externalPort.hosts[%zu]", i);
+				return problem(why, at, "is listed twice");
+			}
+	return true;
+}
+
 static bool check(const void *in, struct problem *why)
 {
 	const struct gateway_doc *g = in;
@@ -196,7 +219,7 @@ static bool check(const void *in, struct problem *why)
 			choice_text(protocols, protocol));
 	if (g->minProtocolVersion > g->maxProtocolVersion)
 		return problem(why, "minProtocolVersion", "must not be later than maxProtocolVersion");
-	return check_certificates(g, why) && check_addresses(g, why);
+	return check_hosts(g, why) && check_certificates(g, why) && check_addresses(g, why);
 }
 
 /* ---------- rules that need the model ---------- */
