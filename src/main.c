@@ -22,6 +22,7 @@
 #include "core/metric.h"
 #include "core/offload.h"
 #include "net/descriptor.h"
+#include "net/outbox.h"
 #include "proxy/exchange.h"
 #include "proxy/policy.h"
 #include "proxy/worker.h"
@@ -285,6 +286,7 @@ static int run(char **args)
 	metric_start(program.n_workers + 1);
 	metric_thread(0);
 	log_start(2, level);
+	outbox_use_io_uring(program.settings.ioUring);
 	if (!start(&why)) {
 		log_stop();
 		return fail_start(&why);

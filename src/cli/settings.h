@@ -13,7 +13,7 @@ struct program_settings {
 	struct str data, admin, store, redis, cluster, node, logLevel, dnsServers;
 	struct items adminHosts;
 	int64_t workers;
-	bool takeover, demo, accessLog, adminInsecure, pinWorkers, keepUnderscores, coreDumps;
+	bool takeover, demo, accessLog, adminInsecure, pinWorkers, ioUring, keepUnderscores, coreDumps;
 	int64_t drainTimeoutMs, connectTimeoutMs, upstreamIdleMs;
 	int64_t headerTimeoutMs, bodyIdleMs, bodyMinRate, idleTimeoutMs, writeStallMs;
 	int64_t http2PingMs, http2PingTimeoutMs;

@@ -82,6 +82,9 @@ const struct field settings_fields[] = {
 	    DOC("Threads that serve traffic; 0 = one for each CPU.")),
 	BOOL(struct program_settings, pinWorkers, DEFAULT("false"),
 	     DOC("Bind each worker to one CPU.")),
+	BOOL(struct program_settings, ioUring, DEFAULT("true"),
+	     DOC("Give the kernel what a turn of a worker sends in one call of io_uring; else, or where the kernel has "
+		 "none for us, in one call for each message.")),
 	BOOL(struct program_settings, coreDumps, DEFAULT("false"),
 	     DOC("Let a crash leave a core file, with all secrets in it; else there is none, and no memory in one.")),
 	BOOL(struct program_settings, takeover, DEFAULT("false"),

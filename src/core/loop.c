@@ -1,5 +1,5 @@
 /*
- * One turn: the owner's `turn`, wait, clock, posts, events, timers, ready list, garbage.
+ * One turn: the owner's `turn`, the guest, wait, clock, posts, events, timers, ready list, the guest, garbage.
  *
  * The wake-up is one word:   AWAKE ──loop goes to wait──► ASLEEP ──loop_wake──► WOKEN (and one write to the eventfd)
  *                              └─────────────loop_wake (no call)──────────────► WOKEN
@@ -32,6 +32,7 @@ struct loop {
 	struct timer_wheel *timers;
 	struct list ready;
 	struct garbage *garbage;
+	struct loop_guest *guest;
 	struct watch wake;
 	int64_t start_us;                          /* the present turn's events were collected */
 	int64_t probe_us;                          /* something was put at the end of the queue; 0 = nothing is there */
@@ -84,6 +85,8 @@ static void release_garbage(struct loop *l)
 void loop_free(struct loop *l)
 {
 	release_garbage(l);
+	if (l->guest)
+		l->guest->release(l->guest);
 	timer_wheel_free(l->timers);
 	close(l->wake_fd);
 	close(l->epoll_fd);
@@ -175,13 +178,21 @@ static void run_posts(struct loop *l)
 	}
 }
 
+static void call_guest(struct loop *l)
+{
+	if (l->guest)
+		l->guest->before_wait(l->guest);
+}
+
 void loop_run_once(struct loop *l, int max_wait_ms)
 {
+	call_guest(l);
 	wait_events(l, choose_wait_ms(l, max_wait_ms));
 	run_posts(l);
 	deliver_events(l);
 	timer_run(l->timers, clock_ms());
 	run_ready(l);
+	call_guest(l);
 	release_garbage(l);
 }
 
@@ -286,6 +297,17 @@ void loop_free_later(struct loop *l, struct garbage *g)
 {
 	g->next = l->garbage;
 	l->garbage = g;
+}
+
+struct loop_guest *loop_guest(const struct loop *l)
+{
+	return l->guest;
+}
+
+void loop_set_guest(struct loop *l, struct loop_guest *g)
+{
+	BUG_ON(l->guest);
+	l->guest = g;
 }
 
 struct timer_wheel *loop_timers(struct loop *l)

@@ -34,6 +34,12 @@ struct garbage {                       /* embedded by what loop_free_later frees
 	void (*release)(struct garbage *g);
 };
 
+/* What a room to the right keeps with the loop of a thread: embedded there. */
+struct loop_guest {
+	void (*before_wait)(struct loop_guest *g);   /* of the loop: each time, and at the end of a turn */
+	void (*release)(struct loop_guest *g);       /* the loop is freed */
+};
+
 struct loop;
 struct loop *loop_new(void);
 void loop_free(struct loop *l);
@@ -63,4 +69,6 @@ void task_init(struct task *t, void (*run)(struct task *));
 void loop_defer(struct loop *l, struct task *t);      /* onto the ready list, once */
 void loop_free_later(struct loop *l, struct garbage *g);
 struct timer_wheel *loop_timers(struct loop *l);
+struct loop_guest *loop_guest(const struct loop *l);  /* NULL: it has none */
+void loop_set_guest(struct loop *l, struct loop_guest *g);  /* once */
 void loop_arm(struct loop *l, struct timer *t, int64_t delay_ms);

@@ -27,6 +27,7 @@ struct client *client_new(struct loop *loop, size_t receive_bytes)
 	struct client *c = MEM_NEW(struct client);
 
 	c->loop = loop;
+	c->outbox = outbox_of(loop);
 	c->receive_bytes = receive_bytes;
 	c->buffer = mem_alloc(receive_bytes);
 	list_init(&c->connections);
@@ -69,6 +70,8 @@ void upstream_close(struct client_connection *c)
 	list_remove(&c->all);
 	list_remove(&c->task.node);
 	timer_disarm(&c->timer);
+	/* Nobody waits for the answer to what was posted. */
+	output_free(&c->out);
 	if (c->watch.fd >= 0) {
 		loop_forget(c->client->loop, &c->watch);
 		transport_free(&c->transport);
@@ -76,7 +79,6 @@ void upstream_close(struct client_connection *c)
 	}
 	lane_leave(c->lane);
 	c->lane = NULL;
-	output_free(&c->out);
 	mem_free(c->in);
 	c->in = NULL;
 	budget_add(-(int64_t)c->in_cap);
@@ -208,6 +210,29 @@ static int connect_to(struct client *client, const struct addr *to)
 	return -1;
 }
 
+/*
+ * Writing failed. An answer may lie in the receive buffer already (an upstream that refuses a body): it is read before
+ * the call fails.
+ */
+static void break_off(struct client_connection *c, int error)
+{
+	c->write_error = error;
+	c->is_readable = true;
+	loop_defer(c->client->loop, &c->task);
+}
+
+/* Of what was posted. */
+static void take_back(struct letter *l, struct iovec rest, int error)
+{
+	struct output *o = CONTAINER(l, struct output, letter);
+	struct client_connection *c = CONTAINER(o, struct client_connection, out);
+
+	if (error)
+		break_off(c, error);
+	else
+		output_append(o, &rest, 1);
+}
+
 static struct client_connection *open_connection(struct call *call)
 {
 	struct client_connection *c = MEM_NEW(struct client_connection);
@@ -216,6 +241,7 @@ static struct client_connection *open_connection(struct call *call)
 	c->lane = lane_of(call);
 	lane_join(c->lane);
 	c->watch.ready = upstream_ready;
+	c->out.letter.returned = take_back;
 	c->garbage.release = release;
 	c->state = UPSTREAM_CONNECTING;
 	list_init(&c->idle);
@@ -392,15 +418,13 @@ static bool h1_send(struct call *call, const struct message *head, struct str da
 		output_append(&c->out, parts, n);
 		return false;
 	}
-	result = output_send(&c->out, &c->transport, parts, n);
+	/* A tunnel's last bytes are in the kernel before our side is shut. */
+	if (call->is_tunnel || c->transport.tls)
+		result = output_send(&c->out, &c->transport, parts, n);
+	else
+		result = output_post(&c->out, &c->transport, c->client->outbox, parts, n);
 	if (result == OUTPUT_FAILED) {
-		/*
-		 * An answer may lie in the receive buffer already (an upstream that refuses a body): read before
-		 * failing.
-		 */
-		c->write_error = errno;
-		c->is_readable = true;
-		loop_defer(call->client->loop, &c->task);
+		break_off(c, errno);
 		return true;
 	}
 	if (result == OUTPUT_ALL)

@@ -13,6 +13,7 @@ enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_SECURING, UPSTREAM_BUSY, UPS
 
 struct client {
 	struct loop *loop;
+	struct outbox *outbox;            /* the loop's */
 	char *buffer;                     /* receive_bytes, shared by all connections of the thread */
 	size_t receive_bytes;
 	char *scratch;                    /* request heads are written here */

@@ -8,7 +8,9 @@ void output_free(struct output *o)
 {
 	budget_add(-(int64_t)o->cap);
 	mem_free(o->p);
-	*o = (struct output){ 0 };
+	o->p = NULL;
+	o->at = o->n = o->cap = 0;
+	outbox_recall(&o->letter);
 }
 
 static void append(struct output *o, const char *p, size_t n)
@@ -50,10 +52,24 @@ static int skip(struct iovec **parts, int n, size_t sent)
 	return n;
 }
 
+void output_settle(struct output *o)
+{
+	if (!letter_is_empty(&o->letter))
+		outbox_flush(o->letter.box);
+}
+
+enum output_result output_post(struct output *o, struct transport *t, struct outbox *box, struct iovec *parts, int n)
+{
+	if (!output_is_empty(o) || !outbox_put(box, &o->letter, t->fd, parts, n))
+		return output_send(o, t, parts, n);
+	return OUTPUT_ALL;
+}
+
 enum output_result output_send(struct output *o, struct transport *t, struct iovec *parts, int n)
 {
 	ssize_t sent;
 
+	output_settle(o);
 	if (!output_is_empty(o)) {
 		output_append(o, parts, n);
 		return OUTPUT_WAITS;

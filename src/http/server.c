@@ -51,6 +51,7 @@ struct server *server_new(struct loop *loop, const struct server_ops *ops, const
 	struct server *s = MEM_NEW(struct server);
 
 	s->loop = loop;
+	s->outbox = outbox_of(loop);
 	s->ops = ops;
 	s->settings = *settings;
 	s->owner = owner;
@@ -153,6 +154,7 @@ static void start(struct server_listener *l, int fd, const struct addr *peer)
 
 	c->watch.fd = c->transport.fd = fd;
 	c->watch.ready = connection_ready;
+	c->out.letter.returned = connection_take_back;
 	c->protocol = &h1_protocol;
 	c->server = s;
 	c->listener = l;
@@ -281,6 +283,7 @@ void connection_close(struct server_connection *c)
 
 	if (c->state == CONNECTION_CLOSED)
 		return;
+	output_settle(&c->out);
 	/* A goodbye only where nothing is cut off by it. */
 	if (c->transport.tls && !c->is_aborted && c->protocol->is_idle(c))
 		tls_shutdown(c->transport.tls);
@@ -339,6 +342,20 @@ static void renew_patience(struct server_connection *c, size_t taken)
 
 	if (taken > 0)
 		c->write_ms = c->write_ms + bought < now ? c->write_ms + bought : now;
+}
+
+void connection_take_back(struct letter *l, struct iovec rest, int error)
+{
+	struct output *o = CONTAINER(l, struct output, letter);
+	struct server_connection *c = CONTAINER(o, struct server_connection, out);
+
+	if (error) {
+		c->is_broken = true;
+		loop_defer(c->server->loop, &c->task);
+		return;
+	}
+	output_append(o, &rest, 1);
+	connection_expect_progress(c);
 }
 
 /* EPOLLOUT with bytes waiting. */

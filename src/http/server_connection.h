@@ -21,6 +21,7 @@ enum connection_state {
 
 struct server {
 	struct loop *loop;
+	struct outbox *outbox;            /* the loop's */
 	const struct server_ops *ops;
 	struct server_settings settings;
 	void *owner;
@@ -123,6 +124,10 @@ ssize_t connection_receive(struct server_connection *c);
 
 /* Hands response bytes of c->stream to the kernel or keeps them; false = they wait. */
 bool connection_push(struct server_connection *c, struct iovec *parts, int n);
+/* Something waits for the client from now on. */
+void connection_expect_progress(struct server_connection *c);
+/* Some of what was posted did not get through: what is left waits, or the connection breaks. */
+void connection_take_back(struct letter *l, struct iovec rest, int error);
 /* server_tunnel.c: from now on all bytes are the stream's (NULL: of one that the protocol opens itself). */
 void connection_tunnel(struct server_connection *c, struct stream *s);
 

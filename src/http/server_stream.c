@@ -121,6 +121,18 @@ static void h1_abort(struct stream *s)
 	break_off(c);
 }
 
+/* The kernel has the last bytes of a connection before our side of it is shut. */
+static bool may_post(const struct server_connection *c, const struct stream *s)
+{
+	return c->protocol == &h1_protocol && !s->close_after && !c->transport.tls;
+}
+
+void connection_expect_progress(struct server_connection *c)
+{
+	if (c->timer.deadline_ms > clock_ms() + c->server->settings.write_stall_ms)
+		loop_arm(c->server->loop, &c->timer, c->server->settings.write_stall_ms);
+}
+
 bool connection_push(struct server_connection *c, struct iovec *parts, int n)
 {
 	enum output_result result = output_is_empty(&c->out) ? OUTPUT_ALL : OUTPUT_WAITS;
@@ -130,14 +142,16 @@ bool connection_push(struct server_connection *c, struct iovec *parts, int n)
 		s->sent += parts[i].iov_len;
 	if (result == OUTPUT_ALL)
 		c->write_ms = clock_ms();
-	if (n > 0)
+	if (n > 0 && may_post(c, s))
+		result = output_post(&c->out, &c->transport, c->server->outbox, parts, n);
+	else if (n > 0)
 		result = output_send(&c->out, &c->transport, parts, n);
 	if (result == OUTPUT_FAILED) {
 		break_off(c);
 		return true;
 	}
-	if (result == OUTPUT_WAITS && c->timer.deadline_ms > clock_ms() + c->server->settings.write_stall_ms)
-		loop_arm(c->server->loop, &c->timer, c->server->settings.write_stall_ms);
+	if (result == OUTPUT_WAITS)
+		connection_expect_progress(c);
 	if (s->response_done && result == OUTPUT_ALL && !c->is_pumping)
 		loop_defer(c->server->loop, &c->task);
 	return result == OUTPUT_ALL;
@@ -149,7 +163,7 @@ static bool upgrade(struct server_connection *c, struct stream *s, const struct 
 	struct iovec part = { .iov_base = scratch(c->server, h1_head_bound(head)) };
 
 	part.iov_len = h1_write_response(head, part.iov_base);
-	s->head_sent = true;
+	s->head_sent = s->close_after = true;
 	connection_push(c, &part, 1);
 	connection_tunnel(c, s);
 	return stream_send(s, NULL, data, false);

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metric.h"
+#include "net/outbox.h"
 #include "proxy/grpc.h"
 #include "proxy/overload.h"
 #include "proxy/own_cookie.h"
@@ -43,6 +44,7 @@ void exchange_metrics(void)
 	H1_FAULTS(FAULT_SERIES)
 #undef FAULT_SERIES
 	h2_metrics();
+	outbox_metrics();
 }
 
 static struct exchange *of(struct stream *s)
