@@ -21,8 +21,8 @@ static bool check_url(struct str s, struct problem *why)
 {
 	struct url url;
 
-	return (s.p[0] == '/' && uri_is_clean(s)) || url_parse(s, &url) ||
-	       problem(why, "", "must be an absolute http or https URL, or a path that begins with /");
+	return (s.p[0] == '/' && uri_is_clean(s)) || str_equal(s, STR("*")) || url_parse(s, &url) ||
+	       problem(why, "", "must be an absolute http or https URL, a path that begins with /, or * for OPTIONS");
 }
 
 static bool check_name(struct str s, struct problem *why)
@@ -55,7 +55,7 @@ const struct field trace_fields[] = {
 	     DOC("Method of the request.")),
 	TEXT(struct trace_doc, url, REQUIRED, RANGE(1, 8192), FORMAT(check_url),
 	     EXAMPLE("\"http://www.example.com:8080/a?b=1\""),
-	     DOC("URL as the client asks for it, or only its path: the Host header then says which host.")),
+	     DOC("URL as the client asks for it, or only its path, or *: the Host header then says which host.")),
 	LIST(struct trace_doc, headers, struct trace_header, header_fields, RANGE(0, HEADERS_MAX),
 	     DOC("Headers of the request.")),
 	TEXT(struct trace_doc, clientIp, RANGE(2, 45), FORMAT(check_ip), DEFAULT("\"127.0.0.1\""),

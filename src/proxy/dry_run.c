@@ -350,6 +350,17 @@ static void answer_claim(struct dry_run *d)
 	reply(&d->x, 302, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
 }
 
+static void answer_unrouted(struct dry_run *d)
+{
+	if (!exchange_is_about_server(&d->x)) {
+		answer_reason(d, 404, REASON_NO_ROUTE, "ErrNotFound");
+		return;
+	}
+	d->is_answered = true;
+	d->answered_for = "the request is about the gateway itself, not about a route";
+	exchange_tell_methods(&d->x);
+}
+
 static bool find_service(struct dry_run *d, const struct dry_request *r)
 {
 	struct exchange *x = &d->x;
@@ -360,7 +371,7 @@ static bool find_service(struct dry_run *d, const struct dry_request *r)
 		return false;
 	}
 	if (!x->route) {
-		answer_reason(d, 404, REASON_NO_ROUTE, "ErrNotFound");
+		answer_unrouted(d);
 		return false;
 	}
 	x->phase = EXCHANGE_UPSTREAM;

@@ -236,8 +236,10 @@ void exchange_hide(struct exchange *x)
 }
 
 /* OPTIONS * asks about the server itself (RFC 9110 9.3.7): no route is meant, and nothing behind it is asked. */
-static bool is_about_server(const struct message *req)
+bool exchange_is_about_server(const struct exchange *x)
 {
+	const struct message *req = &x->stream.req;
+
 	return req->method == METHOD_OPTIONS && str_equal(req->path, STR("*"));
 }
 
@@ -254,7 +256,7 @@ void exchange_find_route(struct exchange *x, const struct binding *b, const stru
 		exchange_hide(x);
 		return;
 	}
-	if (LIKELY(!is_about_server(req)))
+	if (LIKELY(!exchange_is_about_server(x)))
 		x->route = router_match_telling(x->view->snapshot, x->site, req, preflight_method(req), listener);
 	exchange_hide(x);
 }
@@ -410,14 +412,19 @@ enum verdict reply_close(struct exchange *x)
 	return REPLY;
 }
 
+void exchange_tell_methods(struct exchange *x)
+{
+	reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
+	message_add(&x->res, STR("Allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+}
+
 void exchange_answer_unrouted(struct exchange *x)
 {
-	if (!is_about_server(&x->stream.req)) {
+	if (!exchange_is_about_server(x)) {
 		exchange_reply_reason(x, 404, REASON_NO_ROUTE, "ErrNotFound");
 		return;
 	}
-	reply(x, 200, (struct str){ NULL, 0 }, (struct str){ NULL, 0 });
-	message_add(&x->res, STR("Allow"), STR("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+	exchange_tell_methods(x);
 	exchange_begin_response(x);
 }
 

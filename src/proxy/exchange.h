@@ -182,6 +182,8 @@ void exchange_fail_upstream(struct exchange *x, enum reason_id reason);   /* 502
 void exchange_reply_reason(struct exchange *x, int status, enum reason_id reason, const char *code);
 /* Of a request that no route takes, when the policies let it pass: 404, or 200 to OPTIONS *. */
 void exchange_answer_unrouted(struct exchange *x);
+bool exchange_is_about_server(const struct exchange *x);          /* OPTIONS * */
+void exchange_tell_methods(struct exchange *x);                   /* the answer to it, not sent */
 /* request leg is through: pick, service leg, attempt */
 void exchange_dispatch(struct exchange *x);
 bool exchange_find_service(struct exchange *x);                   /* target and service of the route; false: none */

@@ -67,6 +67,36 @@ def test_what_the_parser_refuses(gw, change, reason):
 		assert connection.read_response().status == 400
 
 
+def ask_about_server(gw, site, method="OPTIONS"):
+	"""What is told, and what comes when it is sent."""
+	told = gw.ask("POST", "/api/v1/trace", {"method": method, "url": "*", "listener": str(site.port)})
+	with gw.connect(site=site) as connection:
+		connection.send(f"{method} * HTTP/1.1\r\nHost: a.test\r\n\r\n".encode())
+		return told, connection.read_response()
+
+
+def test_options_star_is_answered_by_the_gateway(gw, backend):
+	"""It was told to be a 404."""
+	site = gw.gateway()
+	gw.route("/", backend, site=site)
+	gw.attach("Cors", cors(), to=site)
+	told, sent = ask_about_server(gw, site)
+	assert told["answer"]["status"] == sent.status == 200
+	assert fields_of(told["answer"])["allow"] == sent.header("Allow")
+	assert "the gateway itself" in told["answer"]["reason"] and "route" not in told and "upstream" not in told
+	assert ("Cors", "Passes") in verdicts(told)
+	gw.attach("IpAccessControl", ip_list("Black", "127.0.0.1", "Gateway"), to=site)
+	told, sent = ask_about_server(gw, site)
+	assert told["answer"]["status"] == sent.status == 403 and told["answer"]["className"] == "IpAccessControl"
+	assert backend.requests() == []
+
+
+def test_a_star_is_for_options_alone(gw):
+	told, sent = ask_about_server(gw, gw.default, "GET")
+	assert told["answer"] == {"status": 400, "reason": "not understood, and refused: target"}
+	assert sent.status == 400
+
+
 def test_tells_why_other_routes_were_passed_over(gw, backend, path):
 	site = gw.gateway()
 	def condition(name, value):
