@@ -238,7 +238,7 @@ static bool open_exchange(struct dry_run *d, const struct dry_request *r)
 	if (!x->request_id.p)
 		x->request_id = r->request_id;
 	x->tls_record = r->is_tls ? STR("tls") : (struct str){ NULL, 0 };
-	message_remove_id(&x->stream.req, HEADER_X_MSE_CONSUMER);
+	exchange_strip_reserved(x);
 	return true;
 }
 
@@ -259,10 +259,13 @@ static bool find_way(struct dry_run *d, const struct dry_request *r)
 	}
 	/* How a TLS connection was made cannot be known here. */
 	reason = x->site->is_guarded && !r->is_tls ? secure_judge(x, NULL) : REASON_COMPLETED;
-	if (reason == REASON_COMPLETED)
-		return true;
-	answer_reason(d, 403, reason, "ErrForbidden");
-	return false;
+	if (reason != REASON_COMPLETED) {
+		answer_reason(d, 403, reason, "ErrForbidden");
+		return false;
+	}
+	if (x->site->gateway->strips_tag)
+		message_remove_id(&x->stream.req, HEADER_X_MSE_TAG);
+	return true;
 }
 
 /* NULL: the route has none, or not this one. */

@@ -97,6 +97,18 @@ def test_a_star_is_for_options_alone(gw):
 	assert sent.status == 400
 
 
+@pytest.mark.parametrize("strips", [False, True])
+def test_what_clients_may_not_send_is_taken_off_as_it_is_on_the_wire(gw, backend, path, strips):
+	site = gw.gateway()
+	gw.feature("stripInboundTag", strips, site)
+	gw.route(path, backend, site=site)
+	sent = {"x-mse-tag": "v2", "x-mse-consumer": "root", "x-sluice-user": "root", "x-higress-fallback-from": "a", "x-plain": "1"}
+	told = fields_of(trace(gw, f"{path}/echo", site=site, fields=sent)["upstream"])
+	seen = gw.echo(f"{path}/echo", sent, site=site)["fields"]
+	assert {name for name in sent if name in told} == {name for name in sent if name in seen} == \
+		({"x-plain"} if strips else {"x-plain", "x-mse-tag"})
+
+
 def test_tells_why_other_routes_were_passed_over(gw, backend, path):
 	site = gw.gateway()
 	def condition(name, value):
