@@ -37,6 +37,7 @@ struct edits {
 	struct edit *edits;
 	unsigned n;
 	bool has_forwarded;               /* one is of a field that the gateway writes when it forwards */
+	bool has_address;                 /* one is of a field about the client's address */
 };
 
 struct header_modify {
@@ -149,25 +150,37 @@ static bool prepare(void *conf, struct arena *a, struct problem *why)
 		struct edits *edits = &modify->edits[op->directionType];
 
 		edits->has_forwarded |= header_is_forwarded(header_lookup(op->key));
-		edits->edits[edits->n++] = make_edit(op);
+		edits->edits[edits->n] = make_edit(op);
+		edits->has_address |= edits->edits[edits->n++].is_address;
 	}
 	return true;
 }
 
-static void apply(struct exchange *x, const struct step *s, struct message *m, const struct edits *edits)
+static void apply(struct exchange *x, struct message *m, const struct edit *edits, unsigned n)
 {
-	for (unsigned i = 0; i < edits->n; i++) {
-		const struct edit *e = &edits->edits[i];
+	for (unsigned i = 0; i < n; i++) {
+		const struct edit *e = &edits[i];
 		struct str value = e->is_reference ? property_value(x, &e->property) : e->value;
 
-		if (value.n == 0 && e->change.action != HEADER_ACTION_REMOVE)
-			continue;
-		header_edit(m, &e->change, value);
-		if (UNLIKELY(e->is_address))
-			header_edit(exchange_written_addresses(x), &e->change, value);
+		if (value.n || e->change.action == HEADER_ACTION_REMOVE)
+			header_edit(m, &e->change, value);
 	}
-	if (edits->n)
-		policy_count(s, APPLIED);
+}
+
+/* Some are of fields about addresses: what is written there is kept by itself too. */
+static void apply_with_addresses(struct exchange *x, const struct edits *edits)
+{
+	for (unsigned i = 0; i < edits->n; i++) {
+		struct edit e = edits->edits[i];
+
+		/* Read before the first of the two, which may change it. */
+		if (e.is_reference)
+			e.value = property_value(x, &e.property);
+		e.is_reference = false;
+		apply(x, exchange_request(x), &e, 1);
+		if (e.is_address)
+			apply(x, exchange_written_addresses(x), &e, 1);
+	}
 }
 
 /* What was written or taken off is not said otherwise in trailers. */
@@ -180,21 +193,28 @@ static void guard(struct message *req, const struct edits *edits)
 
 static enum verdict change_request(struct exchange *x, const struct step *s)
 {
-	const struct header_modify *modify = s->conf;
+	const struct edits *edits = &((const struct header_modify *)s->conf)->edits[DIRECTION_REQUEST];
 
-	if (modify->edits[DIRECTION_REQUEST].has_forwarded)
+	if (edits->has_forwarded)
 		exchange_write_forwarded(x);
-	apply(x, s, exchange_request(x), &modify->edits[DIRECTION_REQUEST]);
-	guard(exchange_request(x), &modify->edits[DIRECTION_REQUEST]);
+	if (UNLIKELY(edits->has_address))
+		apply_with_addresses(x, edits);
+	else
+		apply(x, exchange_request(x), edits->edits, edits->n);
+	if (edits->n)
+		policy_count(s, APPLIED);
+	guard(exchange_request(x), edits);
 	return next();
 }
 
 static enum verdict change_response(struct exchange *x, const struct step *s)
 {
-	const struct header_modify *modify = s->conf;
+	const struct edits *edits = &((const struct header_modify *)s->conf)->edits[DIRECTION_RESPONSE];
 
-	if (!cors_answered(x))
-		apply(x, s, exchange_response(x), &modify->edits[DIRECTION_RESPONSE]);
+	if (cors_answered(x) || edits->n == 0)
+		return next();
+	apply(x, exchange_response(x), edits->edits, edits->n);
+	policy_count(s, APPLIED);
 	return next();
 }
 
