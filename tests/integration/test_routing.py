@@ -3,6 +3,7 @@ import json
 
 import pytest
 from gw import free_port
+from wire import Connection
 
 
 @pytest.fixture
@@ -261,6 +262,61 @@ def test_overlapping_hosts_are_refused(gw):
 		"externalPort": {"number": str(port), "protocol": "HTTP", "hosts": ["two.test"]}})
 	assert status == 409
 	assert answer["errorCode"] == "ASM.01010003"
+
+
+def test_a_specific_address_goes_before_the_wildcard_whatever_the_hosts(gw, place):
+	"""docs/guide/operations.md says so: the kernel hands a connection to one of them before any byte of it is read."""
+	port = free_port()
+	anywhere, here = gw.gateway(port, externalIPs=["0.0.0.0"]), gw.gateway(port, hosts=["here.test"])
+	everywhere, there = place("anywhere", "/", site=anywhere), place("here", "/", site=here)
+	for site, address in ((anywhere, f"0.0.0.0:{port}"), (here, f"127.0.0.1:{port}")):
+		assert gw.ask("GET", site.path)["status"] == {"phase": "Running", "addresses": [address]}
+
+	def ask_on(connection, host):
+		connection.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+		answer = connection.read_response()
+		return answer.body.decode() if answer.status == 200 else answer.status
+
+	def ask(address, host):
+		with Connection(port, address) as connection:
+			return ask_on(connection, host)
+
+	assert [ask("127.0.0.1", host) for host in ("here.test", "other.test")] == ["here", 404]
+	assert [ask("127.0.0.2", host) for host in ("here.test", "other.test")] == ["anywhere", "anywhere"]
+	with Connection(port, "127.0.0.1") as kept:
+		assert ask_on(kept, "here.test") == "here"
+		gw.delete(there)
+		gw.delete(here)
+		assert [ask("127.0.0.1", host) for host in ("here.test", "other.test")] == ["anywhere", "anywhere"]
+		assert ask_on(kept, "here.test") == 404, "it stays with the address at which it arrived"
+	with Connection(port, "127.0.0.1") as kept:
+		assert ask_on(kept, "here.test") == "anywhere"
+		here = gw.gateway(port, protocol="TCP")
+		assert gw.ask("GET", here.path)["status"]["phase"] == "Running", "protocols need not be the same"
+		assert ask_on(kept, "here.test") == "anywhere"
+		gw.delete(everywhere)
+		gw.delete(anywhere)
+	with pytest.raises(ConnectionRefusedError):
+		Connection(port, "127.0.0.2")
+
+
+def test_two_that_share_the_wildcard_meet_by_their_hosts(gw):
+	"""Addresses of somebody else both become the wildcard."""
+	port = free_port()
+	gw.gateway(port, externalIPs=["203.0.113.5"])
+	status, answer, _ = gw.api("POST", "/v2/meshes/default/gateways", {**gw.default.body, "gateway": "also-anywhere", "elbId": "elb-also",
+		"externalPort": {"number": str(port), "protocol": "HTTP", "hosts": ["*"]}, "externalIPs": ["203.0.113.6"]})
+	assert (status, answer["errorCode"]) == (409, "ASM.01010003") and "externalPort.hosts" in answer["errorMsg"]
+	assert "already" in answer["errorMsg"]
+
+
+@pytest.mark.parametrize("protocol, hosts, at, status", [("HTTP", ["*"], "externalPort.hosts", 409), ("TCP", ["other.test"], "externalPort.number", 409),
+	("GRPC", ["other.test"], None, 200)])
+def test_of_one_load_balancer_addresses_make_no_difference(gw, protocol, hosts, at, status):
+	one = gw.gateway(hosts=["*", "one.test"], externalIPs=["0.0.0.0"])
+	got, answer, _ = gw.api("POST", "/v2/meshes/default/gateways", {**one.body, "gateway": f"{one.name}-too",
+		"externalPort": {"number": str(one.port), "protocol": protocol, "hosts": hosts}, "externalIPs": ["127.0.0.1"]})
+	assert got == status and (at is None or f"{at}: " in answer["errorMsg"]), answer
 
 
 # ---- REST APIs ----
