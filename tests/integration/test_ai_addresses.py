@@ -5,6 +5,7 @@ import pytest
 from ai_kit import ModelServer, agent_api, agent_service, ai_service, chat, llm_api, post, stream
 from gw import Gateway, numbers
 from policy_kit import headers, op
+from scripted import Scripted, read_request
 from test_identity_smuggling import behind
 from test_trailers import trailers_at
 from wire import wait_until
@@ -181,14 +182,27 @@ def test_behind_the_body(gw, backend, content_type):
 		assert trailers_at(backend) == expected
 
 
-def test_a_copy_leaves_what_is_behind_the_body(gw, model, backend):
-	"""To a provider: the request itself is not for one, and keeps what follows its body."""
-	path = f"/copied-{next(numbers)}"
-	route = gw.route(path, backend)
-	gw.attach("FlowCopy", {"targetServiceId": ai_service(gw, model).id, "percentage": 100, "enable": True}, route)
-	assert behind(gw, path, TRAILERS) == 200
-	assert trailers_at(backend) == TRAILERS
-	wait_until(lambda: model.hits == 1, what="the copy")
+def test_a_copy_leaves_what_is_behind_the_body(gw, model):
+	"""To a provider: the request itself is not for one, and keeps what follows its body, also when it is sent once more behind the copy."""
+	got = []
+
+	def talk(connection):
+		while connection.buffer or connection.fill():
+			read_request(connection)
+			while connection.read_chunk():
+				pass
+			got.append(connection.read_trailers())
+			if len(got) == 1:
+				wait_until(lambda: model.hits == 1, what="the copy")
+			connection.send(b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % (b"503 No" if len(got) == 1 else b"200 OK"))
+
+	with Scripted(talk) as server:
+		path = f"/copied-{next(numbers)}"
+		route = gw.route(path, server.port)
+		gw.attach("Retry", {"attempts": 1, "retryOn": ["5xx", "non_idempotent"], "enable": True}, route)
+		gw.attach("FlowCopy", {"targetServiceId": ai_service(gw, model).id, "percentage": 100, "enable": True}, route)
+		assert behind(gw, path, TRAILERS) == 200
+		assert got == [TRAILERS, TRAILERS] and not server.errors
 	assert told(model.last) == []
 
 
