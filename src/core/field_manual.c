@@ -2,6 +2,7 @@
  * field_manual.c -- what a table says to people: the rows of a Markdown table.
  */
 #include <math.h>
+#include <string.h>
 #include "core/field.h"
 #include "core/field_rows.h"
 
@@ -103,6 +104,13 @@ static void add_destination(struct sbuf *out, const char *const *names)
 	SBUF_LIT(out, " changes.");
 }
 
+/* What it is the id of, where the row's own words do not begin with that. */
+static void add_reference(struct sbuf *out, const struct field *f)
+{
+	if (!f->doc || !str_starts(str_of(f->doc), STR("Id of ")))
+		sbuf_addf(out, " Id of %s %s.", strchr("aeiou", f->refers[0]) ? "an" : "a", f->refers);
+}
+
 static void add_meaning(struct sbuf *out, const struct field *f)
 {
 	add_cell_text(out, f->doc);
@@ -122,7 +130,7 @@ static void add_meaning(struct sbuf *out, const struct field *f)
 		sbuf_addc(out, '.');
 	}
 	if (f->refers)
-		sbuf_addf(out, " Id of a %s.", f->refers);
+		add_reference(out, f);
 	if (f->secret)
 		SBUF_LIT(out, " Secret: never read back.");
 	if (f->sent_to)

@@ -56,3 +56,10 @@ def test_every_room_has_its_page():
 	rooms = [folder for folder in (ROOT / "src").iterdir() if any(folder.glob("*.c"))]
 	assert len(rooms) >= 7
 	assert all((folder / "README.md").exists() for folder in rooms), rooms
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/reference/*.md")), ids=name_of)
+def test_the_reference_names_things_in_english(page):
+	for article, thing in re.findall(r"\bId of (an?) (\w+)", page.read_text()):
+		assert article == ("an" if thing[0].lower() in "aeiou" else "a"), f"Id of {article} {thing}"
+		assert thing.islower(), f"{thing} is a name of the code"

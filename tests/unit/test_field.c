@@ -442,6 +442,25 @@ static void describes_itself_as_manual(void **state)
 	sbuf_free(&out);
 }
 
+static void names_in_the_manual_what_ids_are_of(void **state)
+{
+	struct ids { struct str environment, gateway, other; };
+	static const struct field rows[] = {
+		TEXT(struct ids, environment, REFERS("environment"), DOC("Where.")),
+		TEXT(struct ids, gateway, REFERS("gateway"), DOC("Which.")),
+		TEXT(struct ids, other, REFERS("httpApi"), DOC("Id of the REST API.")),
+		FIELDS_END
+	};
+	struct sbuf out = { 0 };
+
+	(void)state;
+	fields_manual(rows, &out);
+	assert_non_null(strstr(out.p, "| Where. Id of an environment. |\n"));
+	assert_non_null(strstr(out.p, "| Which. Id of a gateway. |\n"));
+	assert_non_null(strstr(out.p, "| Id of the REST API. |\n"));
+	sbuf_free(&out);
+}
+
 static void finds_choices(void **state)
 {
 	(void)state;
@@ -473,6 +492,7 @@ int main(void)
 		cmocka_unit_test_teardown(some_values_are_secrets, stop),
 		cmocka_unit_test_teardown(describes_itself_as_schema, stop),
 		cmocka_unit_test_teardown(describes_itself_as_manual, stop),
+		cmocka_unit_test_teardown(names_in_the_manual_what_ids_are_of, stop),
 		cmocka_unit_test_teardown(finds_choices, stop),
 	};
 

@@ -5,7 +5,7 @@
 
 static const struct field fields[] = {
 	TEXT(struct operation_doc, httpApiId, IMMUTABLE, RANGE(1, 64),
-		REFERS("httpApi"), DOC("API it belongs to; from the path.")),
+		REFERS("httpApi"), DOC("Id of the REST API it belongs to; from the path.")),
 	TEXT(struct operation_doc, name, REQUIRED, RANGE(1, 512), FORMAT(format_title),
 		EXAMPLE("\"getOrder\""), DOC("Name, unique in the API.")),
 	TEXT(struct operation_doc, method, REQUIRED, RANGE(1, 32), FORMAT(format_request_method), EXAMPLE("\"GET\""),
