@@ -455,10 +455,10 @@ void exchange_carry(struct exchange *x, const struct policies *p);
  */
 void exchange_watch_turns(struct exchange *x, void (*turned)(struct exchange *x));
 /*
- * Asked for each answer that is dropped for its status, or the one of gRPC in its head, for another try or another
+ * Asked for each answer that is dropped for its status, or for the one of gRPC in its head, for another try or another
  * service: who wants to know its body; NULL: nobody. The head is in exchange_response(). Not asked for answers that
- * break off or are too late, nor for those that refuse_answer() gave up. An exchange has one hook: a later one takes its
- * place.
+ * break off or are too late, nor for those that refuse_answer() gave up. An exchange has one such hook: a later one
+ * takes its place.
  *
  * `read` is called once, on the worker's thread. Where the body is there already, or the rest of it is not worth
  * reading (leftover.h), it is called before the hook's caller goes on; else when the rest came, or stopped coming, and
