@@ -71,6 +71,15 @@ class Connection:
 		self.buffer = b""
 		self.eof = False
 
+	@classmethod
+	def of(cls, accepted, timeout=20):
+		"""The other end: of a socket that was accepted."""
+		made = cls.__new__(cls)
+		accepted.settimeout(timeout)
+		made.socket, made.buffer, made.eof = accepted, b"", False
+		made.port = accepted.getpeername()[1]
+		return made
+
 	def __enter__(self):
 		return self
 

@@ -440,6 +440,20 @@ static void sweeps_at_the_next_idle_point(void **state)
 	close(busy);
 }
 
+/* The answer is only posted when the connection is closed, in the same turn. */
+static void closes_behind_an_answer_of_the_same_turn(void **state)
+{
+	int fd = dial();
+
+	(void)state;
+	say(fd, "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+	server_sweep(server, accuse);
+	say(fd, "cde");
+	assert_int_equal(server_connections(server), 0);
+	assert_non_null(strstr(hear(fd, NULL), "\r\n\r\n/a"));
+	close(fd);
+}
+
 static void rests_without_descriptors(void **state)
 {
 	struct rlimit limit, low;
@@ -491,8 +505,8 @@ int main(void)
 		CASE(sends_no_body_where_none_belongs),
 		CASE(speaks_to_old_clients), CASE(continues_once), CASE(answers_before_the_body_ends),
 		CASE(refuses_bad_bodies), CASE(limits_heads), CASE(counts_what_it_turns_away),
-		CASE(sweeps_at_the_next_idle_point), CASE(rests_without_descriptors),
-		CASE(ends_with_requests_under_way),
+		CASE(sweeps_at_the_next_idle_point), CASE(closes_behind_an_answer_of_the_same_turn),
+		CASE(rests_without_descriptors), CASE(ends_with_requests_under_way),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
