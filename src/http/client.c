@@ -355,6 +355,7 @@ void pool_close_own(struct pool *p)
 /* Our side of a tunnel ends, once all is in the kernel. */
 void upstream_half_close(struct client_connection *c)
 {
+	output_settle(&c->out);
 	if (c->is_half_closed || c->state != UPSTREAM_BUSY || !output_is_empty(&c->out))
 		return;
 	c->is_half_closed = true;

@@ -49,13 +49,16 @@ static bool deliver(struct client_connection *c, char *p, size_t n, bool is_firs
 	}
 	if (c->body.trailers)
 		call->res.trailers = c->body.trailers;
-	if (result == H1_DONE)
+	if (result == H1_DONE) {
+		/* What the kernel does not take of a body's last piece is not for the next call to wait behind. */
+		output_settle(&c->out);
 		/*
 		 * Bytes beyond the response belong to no request: the connection cannot be trusted, this response
 		 * can.
 		 */
 		upstream_detach(c, c->keep_alive && call->request_done && used == n && !c->is_readable && !c->is_eof &&
 					   !c->write_error && output_is_empty(&c->out));
+	}
 	if (is_first)
 		call->ops->response(call, p, size, result == H1_DONE);
 	else if (size > 0 || result == H1_DONE)

@@ -226,8 +226,10 @@ bool client_may_shake(struct client *client)
 
 enum tls_result client_shake_hands(const struct client *client, const struct transport *t, bool is_eof)
 {
-	enum tls_result result = tls_handshake(t->tls);
+	enum tls_result result;
 
+	outbox_flush(client->outbox);      /* nobody's message waits for our arithmetic */
+	result = tls_handshake(t->tls);
 	/* One step reads once; of an end that came with the last bytes no other edge will tell. */
 	if (result == TLS_WAITS && is_eof)
 		result = tls_handshake(t->tls);

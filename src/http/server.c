@@ -430,7 +430,10 @@ static bool is_unwanted(struct server_connection *c)
 
 void connection_dismiss(struct server_connection *c)
 {
-	if (c->state != CONNECTION_CLOSED && c->protocol->is_idle(c) && is_unwanted(c))
+	if (c->state == CONNECTION_CLOSED || !(c->is_accused || c->server->is_draining))
+		return;
+	output_settle(&c->out);
+	if (c->protocol->is_idle(c) && is_unwanted(c))
 		connection_close(c);
 }
 
@@ -450,6 +453,7 @@ void server_drain(struct server *s)
 	LIST_EACH(node, &s->connections) {
 		struct server_connection *c = CONTAINER(node, struct server_connection, node);
 
+		output_settle(&c->out);
 		if (c->protocol->drain)
 			c->protocol->drain(c);
 		else if (!c->protocol->is_idle(c))
@@ -467,6 +471,7 @@ void server_sweep(struct server *s, bool (*f)(struct server_connection *c))
 	LIST_EACH(node, &s->connections) {
 		struct server_connection *c = CONTAINER(node, struct server_connection, node);
 
+		output_settle(&c->out);
 		c->is_accused = !c->protocol->is_idle(c);
 		if (!c->is_accused && f(c))
 			connection_close(c);

@@ -30,7 +30,7 @@ struct stream;
 
 /* Why a stream ended. */
 enum stream_end {
-	STREAM_SENT,                      /* the whole response was written */
+	STREAM_SENT,                      /* the whole response was written, or goes out with this turn */
 	STREAM_CLIENT_GONE,               /* closed, reset or stalled before that */
 	STREAM_ABORTED,                   /* by stream_abort() */
 };

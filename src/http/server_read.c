@@ -366,6 +366,9 @@ static void flushed(struct server_connection *c)
 {
 	if (c->stream && !c->stream->response_done)
 		c->server->ops->drained(c->stream);
+	/* Its idle time begins when the answer is out. */
+	if (c->state == CONNECTION_HEAD)
+		c->since_ms = clock_ms();
 	h1_settle(c);
 }
 
@@ -436,7 +439,7 @@ static void ended(struct server_connection *c)
 
 static bool is_idle(const struct server_connection *c)
 {
-	return c->state == CONNECTION_HEAD && !c->stream && c->in_at == c->in_n;
+	return c->state == CONNECTION_HEAD && !c->stream && c->in_at == c->in_n && output_is_empty(&c->out);
 }
 
 const struct connection_protocol h1_protocol = {

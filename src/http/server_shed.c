@@ -22,7 +22,8 @@ void server_tell_shed(struct server *s, enum server_shed what)
 /* Nothing would be lost but a head that is not complete yet. */
 static bool may_go(const struct server_connection *c)
 {
-	bool is_partial = c->protocol == &h1_protocol && c->state == CONNECTION_HEAD && !c->stream;
+	bool is_partial = c->protocol == &h1_protocol && c->state == CONNECTION_HEAD && !c->stream &&
+			  output_is_empty(&c->out);
 
 	return (is_partial || c->protocol->is_idle(c)) && clock_ms() >= c->since_ms + FRESH_MS;
 }
@@ -34,8 +35,10 @@ static bool close_idle(struct server *s)
 
 	for (int i = 0; i < LOOKED_AT && !list_is_empty(&s->connections); i++) {
 		struct server_connection *c = CONTAINER(s->connections.next, struct server_connection, node);
-		bool goes = may_go(c);
+		bool goes;
 
+		output_settle(&c->out);
+		goes = may_go(c);
 		list_remove(&c->node);
 		list_append(&s->connections, &c->node);
 		if (goes && c->protocol->is_idle(c)) {

@@ -292,7 +292,7 @@ static bool has_said_all(const struct server_connection *c, const struct stream 
 	return !s->req.keep_alive && s->request_done && !c->is_readable && c->in_at == c->in_n;
 }
 
-/* The response is in the kernel: the stream ends, the connection goes on or not. */
+/* The response is in the kernel, or as good as that: the stream ends, the connection goes on or not. */
 static void finish(struct server_connection *c)
 {
 	struct stream *s = c->stream;

@@ -110,6 +110,7 @@ static void step(struct server_connection *c)
 {
 	/* Of the configuration in force now, which is not the one that the connection was accepted under. */
 	tls_set_names(c->transport.tls, c->listener->tls);
+	outbox_flush(c->server->outbox);   /* nobody's message waits for our arithmetic */
 	switch (tls_handshake(c->transport.tls)) {
 	case TLS_DONE:
 		succeed(c);

@@ -109,8 +109,11 @@ bool outbox_put(struct outbox *b, struct letter *l, int fd, const struct iovec *
 		b->messages[b->n - 1].n += size;
 		return true;
 	}
-	if (l->box || b->n == MESSAGES || b->used + size > ROOM_BYTES)
+	if (l->box)
+		return false;
+	if (b->n == MESSAGES || b->used + size > ROOM_BYTES)
 		outbox_flush(b);
+	BUG_ON(b->used + size > ROOM_BYTES);
 	b->letters[b->n] = l;
 	b->messages[b->n++] = (struct sending){ .fd = fd, .p = b->room + b->used, .n = size };
 	l->box = b;
@@ -131,6 +134,8 @@ void outbox_recall(struct letter *l)
 			memmove(b->letters + i, b->letters + i + 1, (b->n - i) * sizeof *b->letters);
 			memmove(b->messages + i, b->messages + i + 1, (b->n - i) * sizeof *b->messages);
 		}
+	if (b->n == 0)
+		b->used = 0;
 	l->box = NULL;
 }
 
@@ -151,7 +156,8 @@ static bool has_ring(struct outbox *b)
 		return b->ring != NULL;
 	b->ring = atomic_load_explicit(&may_ring, memory_order_relaxed) ? uring_new(MESSAGES) : NULL;
 	b->has_no_ring = b->ring == NULL;
-	if (b->has_no_ring && atomic_exchange(&may_ring, false))
+	/* What is short at present may be there for another loop; what the kernel refuses one it refuses all. */
+	if (b->has_no_ring && atomic_exchange(&may_ring, errno == EMFILE || errno == ENFILE || errno == ENOMEM))
 		log_info("io_uring.unavailable", F_TEXT("why", strerror(errno)),
 			 F_TEXT("effect", "messages are sent one by one, which costs more"));
 	return b->ring != NULL;
@@ -179,8 +185,9 @@ static void send_all(struct outbox *b)
 {
 	unsigned together = send_together(b);
 
-	for (unsigned i = together; i < b->n; i++)
-		send_one(&b->messages[i]);
+	for (unsigned i = 0; i < b->n; i++)
+		if (i >= together || UNLIKELY(b->messages[i].result == -EINTR))
+			send_one(&b->messages[i]);
 	count(sent_together, together);
 	count(sent_single, b->n - together);
 }
