@@ -6,8 +6,8 @@
  *
  * A message that was put counts as taken, as one in the kernel's buffer does. What the kernel does not take in the end
  * comes back to its sender, who keeps it or learns that the peer is gone. A sender has one message here at most, so
- * that nothing overtakes what comes back. Before a sender uses its descriptor in another way, and before it closes it, it flushes the outbox or recalls its
- * message: a descriptor's number is soon another connection's.
+ * that nothing overtakes what comes back. Before a sender uses its descriptor in another way, and before it closes it,
+ * it flushes the outbox or recalls its message: a descriptor's number is soon another connection's.
  *
  * One outbox for each loop, for that loop's thread only.
  */
@@ -36,9 +36,8 @@ struct letter {
 /* The loop's, which frees it with itself. */
 struct outbox *outbox_of(struct loop *l);
 /*
- * Takes a message by copy, or adds it to the sender's last one. False: it is larger than OUTBOX_MESSAGE_BYTES, or there
- * is one of this sender that it cannot be added to: to be sent by the sender, after a flush. fd is a non-blocking stream
- * socket.
+ * Takes a message by copy, or adds it to the sender's. False: it is larger than OUTBOX_MESSAGE_BYTES, or cannot be
+ * added: to be sent by the sender, after a flush. fd is a non-blocking stream socket.
  */
 MUST_USE bool outbox_put(struct outbox *b, struct letter *l, int fd, const struct iovec *parts, int n);
 /* Sends all that was put. */

@@ -1,6 +1,7 @@
 """Messages that a turn of a worker sends together: whole, in order, each to its own peer; with io_uring and without."""
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -172,6 +173,46 @@ def test_who_leaves_takes_nothing_along(site):
 	for one in stay:
 		one.close()
 	assert site.process.poll() is None
+
+
+def test_requests_that_are_taken_back_leave_no_trace(site):
+	"""Who sends a request and the end of the connection in one piece does not read the answer: its request is recalled in
+	the turn that posted it."""
+	kept = [Connection(site.port) for _ in range(20)]
+	for connection in kept:
+		connection.send(head("/delay/50"))
+	for connection in kept:
+		assert connection.read_response().status == 200    # connections to the upstream are there now
+		connection.close()
+	fill = "x" * 3700
+	for i in range(60):
+		with Connection(site.port) as leaver:
+			leaver.socket.send(head(f"/echo?leaves={i}", f"X-Fill: {fill}\r\n").encode(), socket.MSG_MORE)
+			leaver.socket.shutdown(socket.SHUT_WR)
+			assert leaver.is_closed(10)
+	with Connection(site.port) as one:
+		assert one.get("/echo?after").json["target"] == "/echo?after"
+
+
+def test_a_drain_waits_for_who_reads_slowly():
+	"""Of the last answer a part waits for the client when the gateway ends: it is no idle connection."""
+	with Backend() as backend, Gateway(workers=1, requests_per_connection=0, drain_idle_ms=100, drain_timeout_ms=30000) as gw:
+		gw.route("/", backend.port)
+		with Connection(gw.port, receive_buffer=4096) as client, Connection(gw.port) as idle:
+			idle.get("/size/1")
+			asked, stalls = 0, False
+			while not stalls:
+				client.send(head("/size/3000"))
+				asked += 1
+				since = time.monotonic()
+				while not stalls and backend.stats()["requests"] < asked + 1:
+					stalls = time.monotonic() - since > 0.5
+			served = backend.stats()["requests"] - 1
+			gw.process.send_signal(signal.SIGTERM)
+			assert idle.is_closed(20)
+			for i in range(served):
+				answer = client.read_response()
+				assert answer.status == 200 and answer.body == pattern(3000), f"{i} of {served}: {answer}"
 
 
 def test_a_refused_request_does_not_overtake_answers(site):
