@@ -3,7 +3,7 @@
 #include <sys/resource.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include "http/client.h"
+#include "http/client_connection.h"
 #include "http_peer.h"
 
 struct test_call {
@@ -14,6 +14,8 @@ struct test_call {
 	unsigned n_responses, n_ends, n_drained, n_failed;
 	enum call_failure failure;
 	bool cancels;                     /* call_cancel() in response() */
+	bool ends_early;                  /* the last byte of the request is sent at the first interim answer ... */
+	bool is_full;                     /* ... when the kernel has no room for it */
 	struct test_call *following;      /* is started when this one ends */
 };
 
@@ -69,8 +71,20 @@ static void note_failure(struct call *c, enum call_failure what)
 	t->failure = what;
 }
 
+static void end_request(struct call *c)
+{
+	static const char junk[512];
+	struct test_call *t = (struct test_call *)c;
+
+	while (t->is_full && send(c->connection->watch.fd, junk, sizeof junk, MSG_NOSIGNAL) > 0)
+		continue;
+	if (t->ends_early)
+		call_send(c, NULL, STR("!"), true);
+}
+
 static const struct call_ops ops = {
-	.response = take_response, .body = take_body, .drained = count_drained, .failed = note_failure,
+	.response = take_response, .interim = end_request, .body = take_body, .drained = count_drained,
+	.failed = note_failure,
 };
 
 static int start(void **state)
@@ -647,6 +661,26 @@ static void cancels_at_any_time(void **state)
 	close(fd);
 }
 
+/* The next call would wait for an edge that has gone, or send behind what it does not know of. */
+static void keeps_no_connection_with_bytes_waiting(void **state)
+{
+	(void)state;
+	for (int is_full = 0; is_full < 2; is_full++) {
+		struct test_call *t = upload(FRAMING_LENGTH, 1);
+		int fd = take_connection();
+
+		hear(fd, "\r\n\r\n");
+		t->ends_early = true;
+		t->is_full = is_full;
+		say(fd, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+		assert_int_equal(t->n_ends, 1);
+		assert_int_equal(pool.n, !is_full);
+		pool_close(client, &pool);
+		free_call(t);
+		close(fd);
+	}
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
@@ -659,7 +693,7 @@ int main(void)
 		CASE(drops_connections_with_more_than_the_answer),
 		CASE(takes_nothing_for_an_answer_that_came_before_the_question),
 		CASE(says_how_answers_fail),
-		CASE(bounds_interim_heads),
+		CASE(bounds_interim_heads), CASE(keeps_no_connection_with_bytes_waiting),
 		CASE(reports_refused_connects),
 		CASE(reports_connects_that_take_too_long),
 		CASE(times_out_in_silence),
