@@ -307,10 +307,23 @@ static bool has_kept(const struct server_connection *c)
 	return c->in_n > c->in_at && !(c->state == CONNECTION_HEAD && c->is_partial);
 }
 
+/*
+ * The kernel has all of an answer before the request behind it is looked at: a bad one ends the connection, and is
+ * answered at once.
+ */
+static void settle_answer(struct server_connection *c)
+{
+	if (c->state == CONNECTION_HEAD && (c->is_readable || has_kept(c)))
+		output_settle(&c->out);
+}
+
 /* Reads and hands on until nothing is there, the state does not read, or the turn of others has come. */
 static void pump_once(struct server_connection *c, int *reads)
 {
 	while (may_read(c)) {
+		settle_answer(c);
+		if (!may_read(c) || c->is_broken)
+			return;
 		if (has_kept(c)) {
 			take_kept(c);
 			continue;
@@ -366,8 +379,8 @@ static void flushed(struct server_connection *c)
 {
 	if (c->stream && !c->stream->response_done)
 		c->server->ops->drained(c->stream);
-	/* Its idle time begins when the answer is out. */
-	if (c->state == CONNECTION_HEAD)
+	/* The time of what follows begins when the answer is out. */
+	if (c->state == CONNECTION_HEAD || c->state == CONNECTION_DRAIN)
 		c->since_ms = clock_ms();
 	h1_settle(c);
 }

@@ -154,13 +154,19 @@ static bool has_ring(struct outbox *b)
 {
 	if (b->ring || b->has_no_ring)
 		return b->ring != NULL;
-	b->ring = atomic_load_explicit(&may_ring, memory_order_relaxed) ? uring_new(MESSAGES) : NULL;
-	b->has_no_ring = b->ring == NULL;
+	b->has_no_ring = !atomic_load_explicit(&may_ring, memory_order_relaxed);
+	if (b->has_no_ring)
+		return false;
+	b->ring = uring_new(MESSAGES);
+	if (b->ring)
+		return true;
+	b->has_no_ring = true;
 	/* What is short at present may be there for another loop; what the kernel refuses one it refuses all. */
-	if (b->has_no_ring && atomic_exchange(&may_ring, errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-		log_info("io_uring.unavailable", F_TEXT("why", strerror(errno)),
-			 F_TEXT("effect", "messages are sent one by one, which costs more"));
-	return b->ring != NULL;
+	if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+		outbox_use_io_uring(false);
+	log_info("io_uring.unavailable", F_TEXT("why", strerror(errno)),
+		 F_TEXT("effect", "messages are sent one by one, which costs more"));
+	return false;
 }
 
 /* How many messages the ring took care of, which are the first ones. */
