@@ -197,11 +197,11 @@ backend none
 
 
 class Relay(Peer):
-	"""No gateway: it passes bytes on. What it costs is the kernel's TCP, the floor of all others."""
+	"""No gateway: it passes bytes on, as sluice does. What it costs is the kernel's TCP, the floor of all others."""
 	name = "relay"
 
 	def command(self):
-		return [find_program("test_relay", ROOT / "tests/bench/relay"), str(self.port), str(self.upstream)]
+		return [find_program("test_relay", ROOT / "tests/bench/relay", ["-luring"]), str(self.port), str(self.upstream)]
 
 	def configuration(self):
 		return ""
