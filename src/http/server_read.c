@@ -313,7 +313,7 @@ static bool has_kept(const struct server_connection *c)
  */
 static void settle_answer(struct server_connection *c)
 {
-	if (c->state == CONNECTION_HEAD && (c->is_readable || has_kept(c)))
+	if (!letter_is_empty(&c->out.letter) && c->state == CONNECTION_HEAD && (c->is_readable || has_kept(c)))
 		output_settle(&c->out);
 }
 

@@ -18,7 +18,7 @@ EDITS = {"headerOpItems": [{"directionType": direction, "opType": "Update", "key
 	"policyValueGenerateMode": "Custom"} for direction in ("Request", "Response")]}
 TOGETHER_CALLS = 2.3      # two receives, and a share of the calls that send
 SINGLE_CALLS = 4.2
-INSTRUCTIONS = 9_300
+INSTRUCTIONS = 9_600
 
 
 def load(port, upstream, connections, requests, path="/r%u/b/1024", routes=1):
