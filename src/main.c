@@ -297,7 +297,8 @@ static int run(char **args)
 		return fail_start(&why);
 	}
 	announce();
-	thread_start("signals", wait_for_signals, &signals);
+	/* It may be within a wait for one more signal when the process ends: nobody joins it. */
+	pthread_detach(thread_start("signals", wait_for_signals, &signals));
 	control_run(program.control);
 	stop();
 	return 0;
