@@ -452,6 +452,24 @@ static void test_uses_the_ring_that_the_kernel_has(void **state)
 	assert_int_equal(count_of("together") - together, 2);
 }
 
+/* Whatever failed before: the switch holds for loops that come later too. */
+static void test_what_is_forbidden_stays_forbidden(void **state)
+{
+	struct fixture *f = *state;
+	int64_t together = count_of("together");
+
+	for (int i = 0; i < 2; i++) {
+		struct loop *l = loop_new();
+
+		put(outbox_of(l), &f->a, "1");
+		put(outbox_of(l), &f->b, "2");
+		errno = EMFILE;
+		outbox_flush(outbox_of(l));
+		loop_free(l);
+	}
+	assert_int_equal(count_of("together"), together);
+}
+
 static void test_a_wrong_descriptor_spoils_only_its_own_message(void **state)
 {
 	char text[] = "text";
@@ -498,6 +516,7 @@ int main(void)
 		BOTH_WAYS(test_the_loop_sends_before_it_waits),
 		BOTH_WAYS(test_counts_by_which_way_they_went),
 		{ "uses_the_ring", test_uses_the_ring_that_the_kernel_has, set_up_ring, tear_down, NULL },
+		{ "stays_forbidden", test_what_is_forbidden_stays_forbidden, set_up_single, tear_down, NULL },
 		cmocka_unit_test(test_a_wrong_descriptor_spoils_only_its_own_message),
 	};
 	int failed;
